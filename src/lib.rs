@@ -1,0 +1,25 @@
+//! Pointsman: an endpoint picker for inference gateways.
+//!
+//! The rooms, in the order in which a request meets them:
+//!
+//! - [`cli`]: one file a subcommand; reads flags, wires the rooms together, runs them.
+//! - [`config`]: `EndpointPickerConfig`: read, default, validate.
+//! - [`extproc`]: Envoy's protocol: streams, replies, TLS, health. Knows no policy.
+//! - [`picker`]: one request from start to end: parse, pick, reply, observe the response.
+//! - [`dialect`]: one file an API dialect: what is in a request and in its response.
+//! - [`scheduling`]: filters, scorers, pickers, profiles: candidates in, decision out.
+//! - [`pool`]: the endpoints: snapshot, in-flight ledger, breaker, discovery, metric scraping.
+//! - [`telemetry`]: logs and metrics of the picker itself.
+//! - [`sim`]: model servers without GPUs.
+//! - [`proto`]: the wire contracts, generated from `proto/`.
+
+pub mod cli;
+pub mod config;
+pub mod dialect;
+pub mod extproc;
+pub mod picker;
+pub mod pool;
+pub mod proto;
+pub mod scheduling;
+pub mod sim;
+pub mod telemetry;

@@ -1,0 +1,22 @@
+//! The endpoints: who they are, how loaded they are, whether they work.
+//!
+//! A request takes one [`Snapshot`] and sees one truth: the list of endpoints in it never changes.
+//! The numbers that change all the time (scraped load, requests in flight, breaker state) live in a
+//! [`slab::Slab`] of atomics that outlives any snapshot; a snapshot only says which cells are whose.
+
+pub mod endpoint;
+pub mod ledger;
+pub mod slab;
+pub mod snapshot;
+
+pub use endpoint::{Endpoint, EndpointId};
+pub use ledger::Reservation;
+pub use snapshot::{LoadView, Member, Pool, Snapshot};
+
+/// Milliseconds since the process started, never 0: the clock of all cells and deadlines in the pool.
+pub fn clock_ms() -> u64 {
+    use std::sync::OnceLock;
+    use std::time::Instant;
+    static START: OnceLock<Instant> = OnceLock::new();
+    START.get_or_init(Instant::now).elapsed().as_millis() as u64 + 1
+}

@@ -1,0 +1,212 @@
+//! The cells that hold what changes: one slot an endpoint, in columns.
+//!
+//! Columns, because a scorer reads one number of every endpoint and nothing else. Segments, because a
+//! column that grew by copying would lose the writes that happen meanwhile: a segment never moves, so a
+//! [`Slot`] can be written to and read from without a lock, for as long as anyone holds it.
+//!
+//! A slot's index is the endpoint's number (`u32`) for as long as the slot lives; it is given to another
+//! endpoint only after the last snapshot and the last reservation that name it are gone.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+
+use arc_swap::ArcSwapOption;
+use parking_lot::Mutex;
+
+/// Slots in a segment.
+pub const SEGMENT: usize = 128;
+
+/// Grows by whole segments, hands out slots, takes them back.
+#[derive(Debug, Default)]
+pub struct Slab {
+    inner: Mutex<SlabInner>,
+}
+
+#[derive(Debug, Default)]
+struct SlabInner {
+    segments: Vec<Arc<Segment>>,
+    free: Vec<u32>,
+    used: u32,
+}
+
+/// One endpoint's cells. Dropping the last handle gives the number back.
+#[derive(Debug)]
+pub struct Slot {
+    slab: Arc<Slab>,
+    segment: Arc<Segment>,
+    number: u32,
+}
+
+/// Columns for [`SEGMENT`] endpoints. `f32` values are kept as their bits.
+#[derive(Debug)]
+pub struct Segment {
+    /// Requests waiting in the engine's queue, as scraped.
+    pub waiting: [AtomicU32; SEGMENT],
+    /// Requests running in the engine, as scraped.
+    pub running: [AtomicU32; SEGMENT],
+    /// Share of the KV cache in use, 0 to 1, as scraped.
+    pub kv_usage: [AtomicU32; SEGMENT],
+    /// When the values above were scraped, in milliseconds of [`crate::pool::clock_ms`]; 0 = never.
+    pub scraped_at: [AtomicU64; SEGMENT],
+    /// Requests that we sent and that have not ended.
+    pub in_flight: [AtomicU32; SEGMENT],
+    /// Requests that we ever sent.
+    pub sent: [AtomicU64; SEGMENT],
+    /// The value of `sent` when the last successful scrape began.
+    pub sent_at_scrape: [AtomicU64; SEGMENT],
+    /// When an open breaker may be probed, in milliseconds of [`crate::pool::clock_ms`]; 0 = closed.
+    pub open_until: [AtomicU64; SEGMENT],
+    /// LoRA adapters, as scraped.
+    pub lora: [ArcSwapOption<LoraState>; SEGMENT],
+    /// KV cache blocks of the engine; 0 = unknown.
+    pub kv_blocks: [AtomicU32; SEGMENT],
+    /// Tokens in a KV cache block; 0 = unknown.
+    pub block_size: [AtomicU32; SEGMENT],
+}
+
+/// The adapters of one endpoint. Names are kept as [`lora_key`]s.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct LoraState {
+    /// How many adapters the engine can hold at once.
+    pub max: u32,
+    /// Adapters with a running request.
+    pub running: Box<[u64]>,
+    /// Adapters with a waiting request.
+    pub waiting: Box<[u64]>,
+}
+
+/// One successful scrape.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Scrape {
+    /// Requests in the queue; `None` when the page does not say.
+    pub waiting: Option<f32>,
+    /// Requests running.
+    pub running: Option<f32>,
+    /// KV cache use, 0 to 1.
+    pub kv_usage: Option<f32>,
+    /// KV cache blocks.
+    pub kv_blocks: Option<u32>,
+    /// Tokens in a block.
+    pub block_size: Option<u32>,
+    /// LoRA state.
+    pub lora: Option<LoraState>,
+}
+
+/// What an adapter's name becomes in [`LoraState`]: equal names, equal keys.
+pub fn lora_key(name: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(name.as_bytes())
+}
+
+// === impl Slab ===
+
+impl Slab {
+    /// A free slot with all its cells at their start values.
+    pub fn take(self: &Arc<Self>) -> Arc<Slot> {
+        let mut inner = self.inner.lock();
+        let number = match inner.free.pop() {
+            Some(number) => number,
+            None => {
+                let number = inner.used;
+                inner.used += 1;
+                if number as usize / SEGMENT == inner.segments.len() {
+                    inner.segments.push(Arc::new(Segment::new()));
+                }
+                number
+            }
+        };
+        let segment = Arc::clone(&inner.segments[number as usize / SEGMENT]);
+        segment.clear(number as usize % SEGMENT);
+        Arc::new(Slot {
+            slab: Arc::clone(self),
+            segment,
+            number,
+        })
+    }
+}
+
+// === impl Slot ===
+
+impl Slot {
+    /// The endpoint's number.
+    pub fn number(&self) -> u32 {
+        self.number
+    }
+
+    /// The columns it lives in.
+    pub fn segment(&self) -> &Arc<Segment> {
+        &self.segment
+    }
+
+    /// Its place in them.
+    pub fn index(&self) -> usize {
+        self.number as usize % SEGMENT
+    }
+
+    /// To be called when a scrape begins: what [`Slot::record`] needs to know.
+    pub fn scrape_begins(&self) -> u64 {
+        self.segment.sent[self.index()].load(Ordering::Relaxed)
+    }
+
+    /// Stores what a scrape found. A value that the page does not give becomes unknown, except for block
+    /// size and count: they are fixed for an engine's life, and early pages lack them.
+    pub fn record(&self, scrape: &Scrape, sent_when_begun: u64, now_ms: u64) {
+        let (s, i) = (&*self.segment, self.index());
+        let put = |cell: &AtomicU32, v: Option<f32>| {
+            cell.store(v.unwrap_or(f32::NAN).to_bits(), Ordering::Relaxed)
+        };
+        put(&s.waiting[i], scrape.waiting);
+        put(&s.running[i], scrape.running);
+        put(&s.kv_usage[i], scrape.kv_usage);
+        if let Some(n) = scrape.kv_blocks {
+            s.kv_blocks[i].store(n, Ordering::Relaxed);
+        }
+        if let Some(n) = scrape.block_size {
+            s.block_size[i].store(n, Ordering::Relaxed);
+        }
+        let current = s.lora[i].load();
+        if current.as_deref() != scrape.lora.as_ref() {
+            s.lora[i].store(scrape.lora.clone().map(Arc::new));
+        }
+        s.sent_at_scrape[i].store(sent_when_begun, Ordering::Relaxed);
+        s.scraped_at[i].store(now_ms.max(1), Ordering::Release);
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.slab.inner.lock().free.push(self.number);
+    }
+}
+
+// === impl Segment ===
+
+impl Segment {
+    fn new() -> Self {
+        Self {
+            waiting: [const { AtomicU32::new(0) }; SEGMENT],
+            running: [const { AtomicU32::new(0) }; SEGMENT],
+            kv_usage: [const { AtomicU32::new(0) }; SEGMENT],
+            scraped_at: [const { AtomicU64::new(0) }; SEGMENT],
+            in_flight: [const { AtomicU32::new(0) }; SEGMENT],
+            sent: [const { AtomicU64::new(0) }; SEGMENT],
+            sent_at_scrape: [const { AtomicU64::new(0) }; SEGMENT],
+            open_until: [const { AtomicU64::new(0) }; SEGMENT],
+            lora: [const { ArcSwapOption::const_empty() }; SEGMENT],
+            kv_blocks: [const { AtomicU32::new(0) }; SEGMENT],
+            block_size: [const { AtomicU32::new(0) }; SEGMENT],
+        }
+    }
+
+    fn clear(&self, i: usize) {
+        for cell in [&self.waiting, &self.running, &self.kv_usage] {
+            cell[i].store(f32::NAN.to_bits(), Ordering::Relaxed);
+        }
+        for cell in [&self.in_flight, &self.kv_blocks, &self.block_size] {
+            cell[i].store(0, Ordering::Relaxed);
+        }
+        for cell in [&self.scraped_at, &self.sent, &self.sent_at_scrape, &self.open_until] {
+            cell[i].store(0, Ordering::Relaxed);
+        }
+        self.lora[i].store(None);
+    }
+}
