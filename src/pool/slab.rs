@@ -204,7 +204,12 @@ impl Segment {
         for cell in [&self.in_flight, &self.kv_blocks, &self.block_size] {
             cell[i].store(0, Ordering::Relaxed);
         }
-        for cell in [&self.scraped_at, &self.sent, &self.sent_at_scrape, &self.open_until] {
+        for cell in [
+            &self.scraped_at,
+            &self.sent,
+            &self.sent_at_scrape,
+            &self.open_until,
+        ] {
             cell[i].store(0, Ordering::Relaxed);
         }
         self.lora[i].store(None);

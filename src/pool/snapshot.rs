@@ -86,7 +86,10 @@ impl Pool {
         let mut order: Vec<EndpointId> = Vec::with_capacity(endpoints.len());
         let mut wanted: HashMap<EndpointId, Endpoint> = HashMap::with_capacity(endpoints.len());
         for endpoint in endpoints {
-            if wanted.insert(endpoint.id.clone(), endpoint.clone()).is_none() {
+            if wanted
+                .insert(endpoint.id.clone(), endpoint.clone())
+                .is_none()
+            {
                 order.push(endpoint.id);
             }
         }
@@ -123,7 +126,11 @@ impl Snapshot {
         for (position, member) in (0u32..).zip(&snapshot.members) {
             let endpoint = &member.endpoint;
             snapshot.by_address.insert(endpoint.socket_addr(), position);
-            snapshot.by_ip.entry(endpoint.address).or_default().push(position);
+            snapshot
+                .by_ip
+                .entry(endpoint.address)
+                .or_default()
+                .push(position);
             let at = member.slot.number() as usize / SEGMENT;
             if by_index.len() <= at {
                 by_index.resize(at + 1, None);
@@ -199,7 +206,8 @@ impl LoadView {
         self.kv_usage.clear();
         self.in_flight.clear();
         self.stale = 0;
-        let load = |cell: &std::sync::atomic::AtomicU32| f32::from_bits(cell.load(Ordering::Relaxed));
+        let load =
+            |cell: &std::sync::atomic::AtomicU32| f32::from_bits(cell.load(Ordering::Relaxed));
         for position in 0..snapshot.len() as u32 {
             let (s, i) = snapshot.cell(position);
             let scraped_at = s.scraped_at[i].load(Ordering::Acquire);
