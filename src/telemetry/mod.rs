@@ -1,1 +1,5 @@
-//! telemetry
+//! What the picker tells of itself: logs ([`logs`]), metrics ([`metrics`]) and the pages that show them ([`admin`]).
+
+pub mod admin;
+pub mod logs;
+pub mod metrics;

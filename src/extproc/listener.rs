@@ -1,0 +1,198 @@
+//! Accepted connections, plain or TLS, as one stream for tonic.
+//!
+//! An accept or a handshake that fails is one connection lost, never the listener. Handshakes run beside each
+//! other, within a bound and a deadline, so that a client which sends nothing holds up nobody.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::Stream;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, mpsc};
+use tokio_rustls::server::TlsStream;
+use tonic::transport::server::Connected;
+
+use super::tls::Tls;
+
+/// Handshakes under way at once.
+const HANDSHAKES: usize = 256;
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+/// After an accept error that lasts (no file descriptors left), do not spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Where connections come from.
+#[derive(Debug)]
+pub struct Incoming {
+    listener: TcpListener,
+    tls: Option<Arc<Tls>>,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub enum Connection {
+    /// Clear text.
+    Plain(TcpStream),
+    /// TLS.
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+/// Binds `address`; if it is the IPv6 wildcard and there is no IPv6 here, the IPv4 one.
+pub fn bind(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+    let bound = std::net::TcpListener::bind(address).or_else(|error| {
+        let wildcard6 = address.is_ipv6() && address.ip().is_unspecified();
+        if wildcard6 && error.kind() != io::ErrorKind::AddrInUse {
+            std::net::TcpListener::bind((std::net::Ipv4Addr::UNSPECIFIED, address.port()))
+        } else {
+            Err(error)
+        }
+    })?;
+    bound.set_nonblocking(true)?;
+    Ok(bound)
+}
+
+/// Gives a bound socket to the runtime that runs this.
+pub(super) fn adopt(socket: std::net::TcpListener) -> io::Result<TcpListener> {
+    TcpListener::from_std(socket)
+}
+
+// === impl Incoming ===
+
+impl Incoming {
+    /// Clear-text connections.
+    pub fn plain(listener: TcpListener) -> Self {
+        Self {
+            listener,
+            tls: None,
+        }
+    }
+
+    /// TLS connections.
+    pub fn tls(listener: TcpListener, tls: Arc<Tls>) -> Self {
+        Self {
+            listener,
+            tls: Some(tls),
+        }
+    }
+
+    /// The connections. The accepting task ends when the stream is dropped.
+    pub fn into_stream(self) -> impl Stream<Item = io::Result<Connection>> + Send + 'static {
+        let (sender, mut receiver) = mpsc::channel(HANDSHAKES);
+        tokio::spawn(self.accept(sender));
+        futures_util::stream::poll_fn(move |cx| receiver.poll_recv(cx).map(|c| c.map(Ok)))
+    }
+
+    async fn accept(self, connections: mpsc::Sender<Connection>) {
+        let handshakes = Arc::new(Semaphore::new(HANDSHAKES));
+        loop {
+            let accepted = tokio::select! {
+                biased;
+                () = connections.closed() => return,
+                accepted = self.listener.accept() => accepted,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "Accepting a connection failed.");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                    continue;
+                }
+            };
+            if let Err(error) = stream.set_nodelay(true) {
+                tracing::debug!(%error, "TCP_NODELAY was refused.");
+            }
+            let Some(tls) = &self.tls else {
+                if connections.send(Connection::Plain(stream)).await.is_err() {
+                    return;
+                }
+                continue;
+            };
+            let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else {
+                return;
+            };
+            let handshake = tls.acceptor().accept(stream);
+            let connections = connections.clone();
+            tokio::spawn(async move {
+                let _permit = permit;
+                match tokio::time::timeout(HANDSHAKE_DEADLINE, handshake).await {
+                    Ok(Ok(stream)) => {
+                        // A closed channel means that the server stopped: so does this connection.
+                        let _ = connections.send(Connection::Tls(Box::new(stream))).await;
+                    }
+                    Ok(Err(error)) => tracing::debug!(%error, "A TLS handshake failed."),
+                    Err(_) => tracing::debug!("A TLS handshake did not end in time."),
+                }
+            });
+        }
+    }
+}
+
+// === impl Connection ===
+
+impl Connected for Connection {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) -> Self::ConnectInfo {}
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        }
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        }
+    }
+
+    fn poll_write_vectored(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        }
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        match self {
+            Self::Plain(stream) => stream.is_write_vectored(),
+            Self::Tls(stream) => stream.is_write_vectored(),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}

@@ -1,0 +1,138 @@
+//! The tonic server that streams come in by.
+
+use std::future::Future;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use futures_util::Stream;
+use tonic::codec::CompressionEncoding;
+use tonic::transport::Server;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::health::{self, Readiness};
+use super::listener::Incoming;
+use super::session::Session;
+use super::{BodyBudget, Processor};
+use crate::proto::ext_proc::external_processor_server::{
+    ExternalProcessor, ExternalProcessorServer,
+};
+use crate::proto::ext_proc::{ProcessingRequest, ProcessingResponse};
+
+/// A stream lives as long as its response does; the proxy, not we, decides how many requests it has in flight.
+const STREAMS_PER_CONNECTION: u32 = 100_000;
+/// Envoy sends body pieces of up to 1 MiB: a window that holds one lets it arrive without a round trip.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 16 << 20;
+/// Fewer, larger frames for prompts; the largest that HTTP/2 peers take without asking.
+const FRAME: u32 = 64 << 10;
+
+/// What a server takes.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// The largest gRPC message taken, in bytes.
+    pub receive: usize,
+    /// The largest gRPC message sent, in bytes.
+    pub send: usize,
+    /// The byte budgets of request bodies.
+    pub bodies: Arc<BodyBudget>,
+}
+
+/// Why serving ended.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    /// The socket or a thread.
+    #[error("{0}")]
+    Io(#[from] io::Error),
+    /// The server itself.
+    #[error("gRPC server: {0}")]
+    Transport(#[from] tonic::transport::Error),
+    /// Certificates.
+    #[error(transparent)]
+    Tls(#[from] super::tls::TlsError),
+}
+
+/// Counts the streams that are open now.
+#[derive(Clone, Debug, Default)]
+pub struct OpenStreams(Arc<AtomicUsize>);
+
+struct Service<P> {
+    processor: Arc<P>,
+    bodies: Arc<BodyBudget>,
+    open: OpenStreams,
+}
+
+/// Serves `processor` until `stop` completes; then lets the open streams finish. With `health`, the same port
+/// answers health checks too.
+pub async fn serve<P: Processor>(
+    incoming: Incoming,
+    processor: Arc<P>,
+    limits: Limits,
+    open: OpenStreams,
+    health: Option<Arc<Readiness>>,
+    stop: impl Future<Output = ()>,
+) -> Result<(), ServeError> {
+    let service = ExternalProcessorServer::new(Service {
+        processor,
+        bodies: limits.bodies,
+        open,
+    })
+    .max_decoding_message_size(limits.receive)
+    .max_encoding_message_size(limits.send)
+    .accept_compressed(CompressionEncoding::Gzip);
+    Server::builder()
+        .max_concurrent_streams(STREAMS_PER_CONNECTION)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_frame_size(FRAME)
+        .http2_keepalive_interval(Some(Duration::from_secs(30)))
+        .add_service(service)
+        .add_optional_service(health.map(health::service))
+        .serve_with_incoming_shutdown(incoming.into_stream(), stop)
+        .await?;
+    Ok(())
+}
+
+// === impl OpenStreams ===
+
+impl OpenStreams {
+    /// How many.
+    pub fn count(&self) -> usize {
+        self.0.load(Ordering::Acquire)
+    }
+
+    fn enter(&self) -> OpenStream {
+        self.0.fetch_add(1, Ordering::AcqRel);
+        OpenStream(self.clone())
+    }
+}
+
+struct OpenStream(OpenStreams);
+
+impl Drop for OpenStream {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::AcqRel);
+    }
+}
+
+// === impl Service ===
+
+#[tonic::async_trait]
+impl<P: Processor> ExternalProcessor for Service<P> {
+    type ProcessStream = Pin<Box<dyn Stream<Item = Result<ProcessingResponse, Status>> + Send>>;
+
+    async fn process(
+        &self,
+        request: Request<Streaming<ProcessingRequest>>,
+    ) -> Result<Response<Self::ProcessStream>, Status> {
+        let session = Session::new(request.into_inner(), &self.processor, &self.bodies);
+        let state = Box::new((session, self.open.enter()));
+        let replies = futures_util::stream::unfold(state, |mut state| async move {
+            let reply = state.0.next().await?;
+            Some((reply, state))
+        });
+        Ok(Response::new(Box::pin(replies)))
+    }
+}

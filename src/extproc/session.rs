@@ -1,0 +1,382 @@
+//! One stream: what comes in, in which state, and what is replied.
+//!
+//! | Request body mode | Decided at | Replies |
+//! |---|---|---|
+//! | FULL_DUPLEX_STREAMED (also when the client does not say) | end of the body, or trailers | headers, then the body in pieces, then trailers |
+//! | BUFFERED, BUFFERED_PARTIAL | the body message | headers at once (nothing changes), the decision on the body |
+//! | STREAMED, GRPC, NONE | headers | headers, then one reply a body message |
+//!
+//! A request without a body is decided at its headers in every mode. Whatever comes after the end of a
+//! full-duplex body (some Envoy versions send a second end) is ignored. Observed streams get no reply at all.
+//!
+//! A session is pulled by its reader: while nobody takes replies, nothing is read, and when the client goes
+//! away all of it is dropped, wherever it was.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tonic::{Status, Streaming};
+
+use super::budget::{BodyBudget, Held};
+use super::reply::{self, Side};
+use super::{Exchange, Headers, Metadata, Processor, Refusal, RequestBody, Verdict};
+use crate::proto::envoy::extensions::filters::http::ext_proc::v3::processing_mode::BodySendMode;
+use crate::proto::ext_proc::processing_request::Request;
+use crate::proto::ext_proc::{
+    HttpBody, HttpHeaders, ProcessingRequest, ProcessingResponse, ProtocolConfiguration,
+};
+
+pub(super) struct Session<P: Processor> {
+    inbound: Streaming<ProcessingRequest>,
+    exchange: P::Exchange,
+    outbox: VecDeque<ProcessingResponse>,
+    held: Held,
+    chunks: Vec<Bytes>,
+    request_mode: BodySendMode,
+    response_mode: BodySendMode,
+    first: bool,
+    observed: bool,
+    request: Phase,
+    response: Phase,
+    closing: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Phase {
+    /// Nothing of it has come.
+    Waiting,
+    /// Headers have come; for a request: it is not decided.
+    Open,
+    /// Decided, but more of the body may come (request only).
+    Passing,
+    /// All of it has come and was replied to.
+    Ended,
+}
+
+// === impl Session ===
+
+impl<P: Processor> Session<P> {
+    pub(super) fn new(
+        inbound: Streaming<ProcessingRequest>,
+        processor: &Arc<P>,
+        budget: &Arc<BodyBudget>,
+    ) -> Self {
+        Self {
+            inbound,
+            exchange: processor.open(),
+            outbox: VecDeque::new(),
+            held: Held::new(budget),
+            chunks: Vec::new(),
+            request_mode: BodySendMode::FullDuplexStreamed,
+            response_mode: BodySendMode::FullDuplexStreamed,
+            first: true,
+            observed: false,
+            request: Phase::Waiting,
+            response: Phase::Waiting,
+            closing: false,
+        }
+    }
+
+    /// The next reply; `None` ends the stream with OK.
+    pub(super) async fn next(&mut self) -> Option<Result<ProcessingResponse, Status>> {
+        loop {
+            if let Some(reply) = self.outbox.pop_front() {
+                return Some(Ok(reply));
+            }
+            if self.closing {
+                return None;
+            }
+            match self.inbound.message().await {
+                Ok(Some(message)) => self.handle(message).await,
+                Ok(None) => {
+                    self.closing = true;
+                    return self.unfinished().map(Err);
+                }
+                // The client reset the stream: there is nobody to tell.
+                Err(_) => return None,
+            }
+        }
+    }
+
+    /// The client stopped sending. OK would make a proxy go on with the bytes that it has back: if some are
+    /// still here, that is a truncated message, so it must be an error.
+    fn unfinished(&self) -> Option<Status> {
+        if self.observed {
+            return None;
+        }
+        let request = matches!(self.request, Phase::Open);
+        let response = self.response == Phase::Open && self.exchange.edits_response();
+        (request || response).then(|| Status::aborted("the stream was closed before end_of_stream"))
+    }
+
+    async fn handle(&mut self, message: ProcessingRequest) {
+        if std::mem::take(&mut self.first) {
+            self.configure(message.protocol_config.as_ref(), message.observability_mode);
+        }
+        let metadata = message.metadata_context.map(Metadata::from);
+        let Some(request) = message.request else {
+            return;
+        };
+        if matches!(
+            request,
+            Request::RequestHeaders(_) | Request::RequestBody(_) | Request::RequestTrailers(_)
+        ) && let Some(metadata) = metadata
+        {
+            self.exchange.request_metadata(metadata);
+            return self.handle_part(request, Metadata::default()).await;
+        }
+        self.handle_part(request, metadata.unwrap_or_default()).await;
+    }
+
+    async fn handle_part(&mut self, part: Request, metadata: Metadata) {
+        match part {
+            Request::RequestHeaders(headers) => self.request_headers(headers).await,
+            Request::RequestBody(body) => self.request_body(body).await,
+            Request::RequestTrailers(_) => self.request_trailers().await,
+            Request::ResponseHeaders(headers) => self.response_headers(headers, &metadata),
+            Request::ResponseBody(body) => self.response_body(body),
+            Request::ResponseTrailers(_) => self.response_trailers(),
+        }
+    }
+
+    fn configure(&mut self, config: Option<&ProtocolConfiguration>, observed: bool) {
+        self.observed = observed;
+        if let Some(config) = config {
+            self.request_mode = config.request_body_mode();
+            self.response_mode = config.response_body_mode();
+        }
+    }
+
+    // --- request ---
+
+    async fn request_headers(&mut self, message: HttpHeaders) {
+        if self.request != Phase::Waiting {
+            return;
+        }
+        self.request = Phase::Open;
+        self.exchange
+            .request_headers(Headers::from(message.headers), self.observed);
+        if self.observed {
+            self.request = Phase::Passing;
+            return;
+        }
+        if message.end_of_stream {
+            self.decide_at_headers(RequestBody::None, Phase::Ended).await;
+            return;
+        }
+        match self.request_mode {
+            BodySendMode::FullDuplexStreamed => {}
+            BodySendMode::Buffered | BodySendMode::BufferedPartial => {
+                self.push(reply::headers(Side::Request, Default::default()));
+            }
+            BodySendMode::Streamed | BodySendMode::Grpc | BodySendMode::None => {
+                self.decide_at_headers(RequestBody::Unseen, Phase::Passing).await;
+            }
+        }
+    }
+
+    async fn decide_at_headers(&mut self, body: RequestBody, then: Phase) {
+        if let Some(verdict) = self.decide(body, then).await {
+            self.push(reply::decided_headers(verdict.headers, verdict.metadata));
+        }
+    }
+
+    async fn request_body(&mut self, message: HttpBody) {
+        if self.observed {
+            return;
+        }
+        match (self.request, self.request_mode) {
+            (Phase::Open, BodySendMode::FullDuplexStreamed) => {
+                if self.keep(message.body) && message.end_of_stream {
+                    self.decide_full_duplex(true).await;
+                }
+            }
+            (Phase::Open, _) => {
+                let whole = message.end_of_stream || self.request_mode == BodySendMode::Buffered;
+                if self.keep(message.body) {
+                    self.decide_buffered(whole).await;
+                }
+            }
+            (_, BodySendMode::FullDuplexStreamed) => {}
+            _ => self.pass_request(message),
+        }
+    }
+
+    fn pass_request(&mut self, message: HttpBody) {
+        let instead = if self.exchange.edits_request() {
+            let mut out = Vec::new();
+            self.exchange
+                .request_chunk(message.body, message.end_of_stream, &mut out);
+            Some(joined(out))
+        } else {
+            None
+        };
+        self.push(reply::body(Side::Request, instead));
+    }
+
+    async fn request_trailers(&mut self) {
+        if self.observed {
+            return;
+        }
+        match (self.request, self.request_mode) {
+            (Phase::Open, BodySendMode::FullDuplexStreamed) => {
+                self.decide_full_duplex(false).await;
+                if !self.closing {
+                    self.push(reply::trailers(Side::Request));
+                }
+            }
+            // The body that was announced never came: only the metadata can still carry the decision.
+            (Phase::Open, _) => {
+                if let Some(verdict) = self.decide(RequestBody::None, Phase::Ended).await {
+                    self.push(reply::decided_trailers(verdict.metadata));
+                }
+            }
+            _ => self.push(reply::trailers(Side::Request)),
+        }
+    }
+
+    /// `end`: the body ends the request; otherwise trailers follow it.
+    async fn decide_full_duplex(&mut self, end: bool) {
+        let chunks = std::mem::take(&mut self.chunks);
+        let echo = chunks.clone();
+        if let Some(verdict) = self.decide(RequestBody::Whole(chunks), Phase::Ended).await {
+            self.push(reply::decided_headers(verdict.headers, verdict.metadata));
+            let outbox = &mut self.outbox;
+            reply::stream_body(Side::Request, verdict.body.unwrap_or(echo), end, |reply| {
+                outbox.push_back(reply);
+            });
+        }
+        self.held.release();
+    }
+
+    async fn decide_buffered(&mut self, whole: bool) {
+        let chunks = std::mem::take(&mut self.chunks);
+        let body = if whole {
+            RequestBody::Whole(chunks)
+        } else {
+            RequestBody::Unseen
+        };
+        if let Some(verdict) = self.decide(body, Phase::Passing).await {
+            let body = verdict.body.map(joined);
+            self.push(reply::decided_body(verdict.headers, verdict.metadata, body));
+        }
+        self.held.release();
+    }
+
+    async fn decide(&mut self, body: RequestBody, then: Phase) -> Option<Verdict> {
+        match self.exchange.decide(body).await {
+            Ok(verdict) => {
+                self.request = then;
+                Some(verdict)
+            }
+            Err(refusal) => {
+                self.refuse(refusal);
+                None
+            }
+        }
+    }
+
+    /// Keeps a piece of the body, within the budgets; `false` when the stream was refused instead.
+    fn keep(&mut self, chunk: Bytes) -> bool {
+        if chunk.is_empty() {
+            return true;
+        }
+        match self.held.take(chunk.len()) {
+            Ok(()) => {
+                self.chunks.push(chunk);
+                true
+            }
+            Err(overrun) => {
+                let refusal = self.exchange.refuse(overrun);
+                self.refuse(refusal);
+                false
+            }
+        }
+    }
+
+    fn refuse(&mut self, refusal: Refusal) {
+        self.request = Phase::Ended;
+        self.chunks = Vec::new();
+        self.held.release();
+        self.push(reply::immediate(refusal));
+        self.closing = true;
+    }
+
+    // --- response ---
+
+    fn response_headers(&mut self, message: HttpHeaders, metadata: &Metadata) {
+        if self.response != Phase::Waiting {
+            return;
+        }
+        self.response = Phase::Open;
+        let headers = Headers::from(message.headers);
+        let edits = self
+            .exchange
+            .response_headers(&headers, metadata, message.end_of_stream);
+        if message.end_of_stream {
+            self.response_ended();
+        }
+        if !self.observed {
+            self.push(reply::headers(Side::Response, edits));
+        }
+    }
+
+    fn response_body(&mut self, message: HttpBody) {
+        let duplex = self.response_mode == BodySendMode::FullDuplexStreamed;
+        if self.response == Phase::Ended && (duplex || self.observed) {
+            return;
+        }
+        let end = message.end_of_stream;
+        let edits = !self.observed && self.exchange.edits_response();
+        let mut out = Vec::with_capacity(1);
+        self.exchange.response_chunk(message.body, end, &mut out);
+        if end {
+            self.response_ended();
+        }
+        if self.observed {
+            return;
+        }
+        if duplex {
+            let outbox = &mut self.outbox;
+            reply::stream_body(Side::Response, out, end, |reply| outbox.push_back(reply));
+        } else {
+            let instead = edits.then(|| joined(out));
+            self.push(reply::body(Side::Response, instead));
+        }
+    }
+
+    fn response_trailers(&mut self) {
+        if self.response == Phase::Open {
+            let mut out = Vec::new();
+            self.exchange.response_chunk(Bytes::new(), true, &mut out);
+            self.response_ended();
+            if self.response_mode == BodySendMode::FullDuplexStreamed && !self.observed {
+                let outbox = &mut self.outbox;
+                reply::stream_body(Side::Response, out, false, |reply| outbox.push_back(reply));
+            }
+        }
+        if !self.observed {
+            self.push(reply::trailers(Side::Response));
+        }
+    }
+
+    fn response_ended(&mut self) {
+        if self.response != Phase::Ended {
+            self.response = Phase::Ended;
+            self.exchange.response_ended();
+        }
+    }
+
+    fn push(&mut self, reply: ProcessingResponse) {
+        self.outbox.push_back(reply);
+    }
+}
+
+/// One piece of all of them; a copy only when there are several.
+fn joined(mut pieces: Vec<Bytes>) -> Bytes {
+    match pieces.len() {
+        1 => pieces.swap_remove(0),
+        _ => pieces.concat().into(),
+    }
+}

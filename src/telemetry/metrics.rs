@@ -1,0 +1,487 @@
+//! The picker's own metrics, by the llm-d picker's names, labels and buckets.
+//!
+//! A request resolves its labels once, to a [`RequestSeries`] that is cached; after that each event is an atomic
+//! add. Label values that clients choose are bounded: past [`DISTINCT`] model names or fairness ids, the rest
+//! is counted as `other`.
+
+use std::collections::HashSet;
+use std::hash::Hasher;
+use std::sync::Arc;
+
+use dashmap::DashMap;
+use parking_lot::Mutex;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+use xxhash_rust::xxh3::Xxh3Default;
+
+/// Distinct values of a label that clients can choose.
+pub const DISTINCT: usize = 1000;
+/// What is counted past [`DISTINCT`].
+pub const OTHER: &str = "other";
+
+/// Seconds, for whole requests.
+const DURATION: &[f64] = &[
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0,
+    15.0, 20.0, 30.0, 45.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0, 480.0, 600.0, 900.0, 1200.0,
+    1800.0, 2700.0, 3600.0,
+];
+/// Seconds, for the parts of a decision.
+const DECISION: &[f64] = &[
+    0.0001, 0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1,
+];
+/// Seconds, from the first byte of a request to its decision.
+const PROCESSING: &[f64] = &[
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.025, 0.04, 0.06, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+];
+/// Tokens of a prompt. 32778 is the reference's own spelling of 32768; dashboards match on it.
+const INPUT_TOKENS: &[f64] = &[
+    1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0,
+    32778.0, 65536.0, 131072.0, 262144.0, 524288.0, 1048576.0,
+];
+const OUTPUT_TOKENS: &[f64] = &[
+    1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0,
+];
+const RESPONSE_BYTES: &[f64] = &[
+    1.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0,
+    32778.0, 65536.0,
+];
+const NTPOT: &[f64] = &[
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
+];
+const TPOT: &[f64] = &[
+    0.0005, 0.00205, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.125, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6,
+    0.8, 1.0, 2.0,
+];
+
+/// Where all series live. One for a process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    requests: RequestFamilies,
+    series: DashMap<u64, Arc<RequestSeries>>,
+    models: Distinct,
+    flows: Distinct,
+    /// From the first byte of a request to its decision, in seconds.
+    pub processing: Histogram,
+    /// Scheduling alone, in seconds.
+    pub scheduling: Histogram,
+    attempts: Family<AttemptLabels, Counter>,
+    attempt_series: DashMap<u64, Counter>,
+    /// Requests refused before a decision could be made, by reason.
+    pub refused: Family<ReasonLabels, Counter>,
+}
+
+/// Whom a request is counted for.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RequestLabels {
+    model_name: String,
+    target_model_name: String,
+    fairness_id: String,
+    priority: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StreamingLabels {
+    model_name: String,
+    target_model_name: String,
+    fairness_id: String,
+    priority: String,
+    streaming: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ErrorLabels {
+    model_name: String,
+    target_model_name: String,
+    fairness_id: String,
+    priority: String,
+    error_code: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AttemptLabels {
+    status: &'static str,
+    target_model_name: String,
+    endpoint_name: String,
+    namespace: String,
+    port: String,
+}
+
+/// Why.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ReasonLabels {
+    /// One of a fixed set of words.
+    pub reason: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct InfoLabels {
+    commit: String,
+    build_ref: String,
+}
+
+#[derive(Debug)]
+struct RequestFamilies {
+    total: Family<RequestLabels, Counter>,
+    errors: Family<ErrorLabels, Counter>,
+    running: Family<RequestLabels, Gauge>,
+    duration: Histograms<RequestLabels>,
+    request_bytes: Histograms<RequestLabels>,
+    response_bytes: Histograms<RequestLabels>,
+    input: Histograms<RequestLabels>,
+    output: Histograms<RequestLabels>,
+    cached: Histograms<RequestLabels>,
+    ntpot: Histograms<RequestLabels>,
+    tpot: Histograms<RequestLabels>,
+    ttft: Histograms<StreamingLabels>,
+}
+
+type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// The series of one set of labels.
+#[derive(Debug)]
+pub struct RequestSeries {
+    labels: RequestLabels,
+    errors: Family<ErrorLabels, Counter>,
+    /// Requests.
+    pub total: Counter,
+    /// Requests in flight.
+    pub running: Gauge,
+    /// Seconds from request to the end of the response.
+    pub duration: Histogram,
+    /// Bytes of the request body.
+    pub request_bytes: Histogram,
+    /// Bytes of the response body.
+    pub response_bytes: Histogram,
+    /// Prompt tokens.
+    pub input: Histogram,
+    /// Generated tokens.
+    pub output: Histogram,
+    /// Prompt tokens found in a cache.
+    pub cached: Histogram,
+    /// Seconds a generated token, over the whole request.
+    pub ntpot: Histogram,
+    /// Seconds a generated token after the first, streamed.
+    pub tpot: Histogram,
+    ttft: [Histogram; 2],
+}
+
+/// A request in flight: counted until the drop.
+#[derive(Debug)]
+pub struct Running(Gauge);
+
+/// The first so many values of a label; what comes later is `other`.
+#[derive(Debug, Default)]
+struct Distinct(Mutex<HashSet<String>>);
+
+// === impl Metrics ===
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// An empty set, registered under the picker's names.
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("llm_d_epp");
+        let requests = RequestFamilies::register(&mut registry);
+        let processing = Histogram::new(PROCESSING.iter().copied());
+        registry.register(
+            "request_processing_duration_seconds",
+            "From the first byte of a request to its decision",
+            processing.clone(),
+        );
+        let scheduling = Histogram::new(DECISION.iter().copied());
+        registry.register(
+            "scheduler_e2e_duration_seconds",
+            "Scheduling of one request",
+            scheduling.clone(),
+        );
+        let attempts = Family::<AttemptLabels, Counter>::default();
+        registry.register(
+            "scheduler_attempts",
+            "Scheduling attempts by outcome and endpoint",
+            attempts.clone(),
+        );
+        let refused = Family::<ReasonLabels, Counter>::default();
+        registry.register(
+            "requests_refused",
+            "Requests answered by the picker itself, by reason",
+            refused.clone(),
+        );
+        let info = Family::<InfoLabels, Gauge<i64, std::sync::atomic::AtomicI64>>::default();
+        info.get_or_create(&InfoLabels {
+            commit: option_env!("POINTSMAN_COMMIT").unwrap_or("unknown").to_owned(),
+            build_ref: env!("CARGO_PKG_VERSION").to_owned(),
+        })
+        .set(1);
+        registry.register("info", "What is running", info);
+        Self {
+            registry: Mutex::new(registry),
+            requests,
+            series: DashMap::new(),
+            models: Distinct::default(),
+            flows: Distinct::default(),
+            processing,
+            scheduling,
+            attempts,
+            attempt_series: DashMap::new(),
+            refused,
+        }
+    }
+
+    /// Adds what other rooms measure.
+    pub fn register(&self, add: impl FnOnce(&mut Registry)) {
+        add(&mut self.registry.lock());
+    }
+
+    /// All series as text, in the OpenMetrics format.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &self.registry.lock())?;
+        Ok(page)
+    }
+
+    /// The series of a request.
+    pub fn series(&self, model: &str, target: &str, flow: &str, priority: i32) -> Arc<RequestSeries> {
+        let mut hasher = Xxh3Default::new();
+        for part in [model, target, flow] {
+            hasher.write(part.as_bytes());
+            hasher.write_u8(0xff);
+        }
+        hasher.write_i32(priority);
+        let key = hasher.finish();
+        if let Some(series) = self.series.get(&key) {
+            return Arc::clone(&series);
+        }
+        let labels = RequestLabels {
+            model_name: self.models.bounded(model),
+            target_model_name: self.models.bounded(target),
+            fairness_id: self.flows.bounded(flow),
+            priority: priority.to_string(),
+        };
+        let series = Arc::new(self.requests.resolve(labels));
+        // Past the bound, names keep coming that all mean `other`: those are not worth remembering.
+        if self.series.len() < DISTINCT * 4 {
+            self.series.insert(key, Arc::clone(&series));
+        }
+        series
+    }
+
+    /// Counts a scheduling attempt that chose an endpoint.
+    pub fn scheduled(&self, target: &str, namespace: &str, endpoint: &str, port: u16) {
+        let mut hasher = Xxh3Default::new();
+        for part in [target, namespace, endpoint] {
+            hasher.write(part.as_bytes());
+            hasher.write_u8(0xff);
+        }
+        hasher.write_u16(port);
+        let key = hasher.finish();
+        if let Some(counter) = self.attempt_series.get(&key) {
+            counter.inc();
+            return;
+        }
+        let counter = self
+            .attempts
+            .get_or_create(&AttemptLabels {
+                status: "success",
+                target_model_name: self.models.bounded(target),
+                endpoint_name: endpoint.to_owned(),
+                namespace: namespace.to_owned(),
+                port: port.to_string(),
+            })
+            .clone();
+        counter.inc();
+        if self.attempt_series.len() < DISTINCT * 64 {
+            self.attempt_series.insert(key, counter);
+        }
+    }
+
+    /// Counts a scheduling attempt that found none.
+    pub fn not_scheduled(&self, target: &str) {
+        self.attempts
+            .get_or_create(&AttemptLabels {
+                status: "failure",
+                target_model_name: self.models.bounded(target),
+                endpoint_name: String::new(),
+                namespace: String::new(),
+                port: String::new(),
+            })
+            .inc();
+    }
+}
+
+// === impl RequestFamilies ===
+
+impl RequestFamilies {
+    fn register(registry: &mut Registry) -> Self {
+        let families = Self {
+            total: Family::default(),
+            errors: Family::default(),
+            running: Family::default(),
+            duration: Family::new_with_constructor(|| Histogram::new(DURATION.iter().copied())),
+            request_bytes: Family::new_with_constructor(|| {
+                Histogram::new((6..=30).map(|power| f64::from(1u32 << power)))
+            }),
+            response_bytes: Family::new_with_constructor(|| {
+                Histogram::new(RESPONSE_BYTES.iter().copied())
+            }),
+            input: Family::new_with_constructor(|| Histogram::new(INPUT_TOKENS.iter().copied())),
+            output: Family::new_with_constructor(|| Histogram::new(OUTPUT_TOKENS.iter().copied())),
+            cached: Family::new_with_constructor(|| Histogram::new(INPUT_TOKENS.iter().copied())),
+            ntpot: Family::new_with_constructor(|| Histogram::new(NTPOT.iter().copied())),
+            tpot: Family::new_with_constructor(|| Histogram::new(TPOT.iter().copied())),
+            // Buckets of whole requests, up to two minutes.
+            ttft: Family::new_with_constructor(|| {
+                Histogram::new(DURATION.iter().copied().filter(|&s| s <= 120.0))
+            }),
+        };
+        registry.register("request", "Requests", families.total.clone());
+        registry.register("request_error", "Requests that failed", families.errors.clone());
+        registry.register("request_running", "Requests in flight", families.running.clone());
+        for (name, help, family) in [
+            ("request_duration_seconds", "Request to end of response", &families.duration),
+            ("request_size_bytes", "Request body", &families.request_bytes),
+            ("response_size_bytes", "Response body", &families.response_bytes),
+            ("request_input_tokens", "Prompt tokens", &families.input),
+            ("request_output_tokens", "Generated tokens", &families.output),
+            ("request_cached_tokens", "Prompt tokens found in a prefix cache", &families.cached),
+            ("request_ntpot_seconds", "Request duration by generated tokens", &families.ntpot),
+            ("request_streaming_tpot_seconds", "Time a token after the first", &families.tpot),
+        ] {
+            registry.register(name, help, family.clone());
+        }
+        registry.register(
+            "request_ttft_seconds",
+            "Request to first token",
+            families.ttft.clone(),
+        );
+        families
+    }
+
+    fn resolve(&self, labels: RequestLabels) -> RequestSeries {
+        let ttft = ["false", "true"].map(|streaming| {
+            self.ttft
+                .get_or_create(&StreamingLabels {
+                    model_name: labels.model_name.clone(),
+                    target_model_name: labels.target_model_name.clone(),
+                    fairness_id: labels.fairness_id.clone(),
+                    priority: labels.priority.clone(),
+                    streaming: streaming.to_owned(),
+                })
+                .clone()
+        });
+        RequestSeries {
+            errors: self.errors.clone(),
+            total: self.total.get_or_create(&labels).clone(),
+            running: self.running.get_or_create(&labels).clone(),
+            duration: self.duration.get_or_create(&labels).clone(),
+            request_bytes: self.request_bytes.get_or_create(&labels).clone(),
+            response_bytes: self.response_bytes.get_or_create(&labels).clone(),
+            input: self.input.get_or_create(&labels).clone(),
+            output: self.output.get_or_create(&labels).clone(),
+            cached: self.cached.get_or_create(&labels).clone(),
+            ntpot: self.ntpot.get_or_create(&labels).clone(),
+            tpot: self.tpot.get_or_create(&labels).clone(),
+            ttft,
+            labels,
+        }
+    }
+}
+
+// === impl RequestSeries ===
+
+impl RequestSeries {
+    /// Counts a request in flight until the drop.
+    pub fn run(&self) -> Running {
+        self.running.inc();
+        Running(self.running.clone())
+    }
+
+    /// Counts a failure under the reference's name for it.
+    pub fn failed(&self, error_code: &str) {
+        let labels = &self.labels;
+        self.errors
+            .get_or_create(&ErrorLabels {
+                model_name: labels.model_name.clone(),
+                target_model_name: labels.target_model_name.clone(),
+                fairness_id: labels.fairness_id.clone(),
+                priority: labels.priority.clone(),
+                error_code: error_code.to_owned(),
+            })
+            .inc();
+    }
+
+    /// Seconds from request to first token.
+    pub fn ttft(&self, streaming: bool) -> &Histogram {
+        &self.ttft[usize::from(streaming)]
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+// === impl Distinct ===
+
+impl Distinct {
+    fn bounded(&self, value: &str) -> String {
+        let mut known = self.0.lock();
+        if known.contains(value) {
+            return value.to_owned();
+        }
+        if known.len() >= DISTINCT {
+            return OTHER.to_owned();
+        }
+        known.insert(value.to_owned());
+        value.to_owned()
+    }
+}
+
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_the_references() {
+        let metrics = Metrics::new();
+        let series = metrics.series("m", "t", "default-flow", -1);
+        series.total.inc();
+        series.failed("BadRequest");
+        let running = series.run();
+        metrics.scheduled("t", "default", "a", 8000);
+        let page = metrics.encode().unwrap();
+        let labels = r#"model_name="m",target_model_name="t",fairness_id="default-flow",priority="-1""#;
+        for line in [
+            format!("llm_d_epp_request_total{{{labels}}} 1"),
+            format!("llm_d_epp_request_error_total{{{labels},error_code=\"BadRequest\"}} 1"),
+            format!("llm_d_epp_request_running{{{labels}}} 1"),
+            "llm_d_epp_scheduler_attempts_total{status=\"success\",target_model_name=\"t\",endpoint_name=\"a\",namespace=\"default\",port=\"8000\"} 1".to_owned(),
+        ] {
+            assert!(page.contains(&line), "{line} is not in\n{page}");
+        }
+        drop(running);
+        assert!(metrics.encode().unwrap().contains(&format!("llm_d_epp_request_running{{{labels}}} 0")));
+    }
+
+    #[test]
+    fn made_up_model_names_do_not_grow_the_page() {
+        let metrics = Metrics::new();
+        for i in 0..3 * DISTINCT {
+            metrics.series(&format!("model-{i}"), "t", "f", 0).total.inc();
+        }
+        let page = metrics.encode().unwrap();
+        let lines = page.lines().filter(|l| l.starts_with("llm_d_epp_request_total")).count();
+        assert!(lines <= DISTINCT + 1, "{lines}");
+        assert!(page.contains(r#"llm_d_epp_request_total{model_name="other""#));
+    }
+}
