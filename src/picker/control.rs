@@ -1,0 +1,51 @@
+//! The headers and metadata by which gateways, clients and pickers steer requests.
+
+/// Where the request goes: header, and key in the metadata namespace [`LB`].
+pub(super) const DESTINATION: &str = "x-gateway-destination-endpoint";
+/// Where it was served, as the gateway reports.
+pub(super) const SERVED: &str = "x-gateway-destination-endpoint-served";
+/// Scores of all candidates, in the metadata namespace [`LB`].
+pub(super) const SCORES: &str = "x-gateway-destination-endpoint-scores";
+/// The endpoints that the gateway allows, in the metadata namespace [`SUBSET_HINT`].
+pub(super) const SUBSET: &str = "x-gateway-destination-endpoint-subset";
+/// The metadata namespace of load balancing.
+pub(super) const LB: &str = "envoy.lb";
+/// The metadata namespace of the subset.
+pub(super) const SUBSET_HINT: &str = "envoy.lb.subset_hint";
+/// Why the picker answered in the model server's place.
+pub(super) const DROPPED_REASON: &str = "x-llm-d-request-dropped-reason";
+/// One id for a request, through all hops.
+pub(super) const REQUEST_ID: &str = "x-request-id";
+
+/// Flow id, current name first.
+pub(super) const FAIRNESS: [&str; 2] = [
+    "x-llm-d-inference-fairness-id",
+    "x-gateway-inference-fairness-id",
+];
+/// The model to ask for instead, current name first.
+pub(super) const MODEL_REWRITE: [&str; 2] = [
+    "x-llm-d-model-name-rewrite",
+    "x-gateway-model-name-rewrite",
+];
+
+/// Meant for pickers and proxies: a model server never sees them. [`DESTINATION`] is not among them because it is
+/// always overwritten.
+pub(super) const CONTROL: [&str; 17] = [
+    FAIRNESS[0],
+    FAIRNESS[1],
+    MODEL_REWRITE[0],
+    MODEL_REWRITE[1],
+    "x-llm-d-inference-objective",
+    "x-gateway-inference-objective",
+    "x-llm-d-slo-ttft-ms",
+    "x-slo-ttft-ms",
+    "x-llm-d-slo-tpot-ms",
+    "x-slo-tpot-ms",
+    SUBSET,
+    SERVED,
+    DROPPED_REASON,
+    "x-prefiller-host-port",
+    "x-encoder-hosts-ports",
+    "x-data-parallel-host-port",
+    "x-kv-cache-source-host-port",
+];

@@ -1,0 +1,328 @@
+//! The decision: bytes and headers in, endpoints out. Plain code: no `await`, no lock that is held.
+
+use std::borrow::Cow;
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::time::Instant;
+
+use bytes::Bytes;
+use prost_types::{Struct, Value};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+
+use super::Picker;
+use super::control::{
+    CONTROL, DESTINATION, FAIRNESS, LB, MODEL_REWRITE, REQUEST_ID, SCORES,
+};
+use super::denial::Denial;
+use super::desk::Progress;
+use super::subset;
+use crate::dialect::{self, Api, DecodeError, RequestFacts};
+use crate::extproc::{HeaderEdits, Headers, Metadata, RequestBody, Verdict};
+use crate::pool::{LoadView, Reservation, Snapshot, clock_ms};
+use crate::scheduling::{self, Decision, RequestView, Scratch};
+use crate::telemetry::metrics::RequestSeries;
+
+/// The flow of requests that name none.
+const DEFAULT_FLOW: &str = "default-flow";
+
+/// What a decision is made from.
+pub(super) struct Question {
+    pub(super) headers: Arc<Headers>,
+    pub(super) metadata: Arc<Metadata>,
+    pub(super) api: Api,
+    pub(super) body: RequestBody,
+    /// Given to the request if it has none.
+    pub(super) request_id: Option<String>,
+}
+
+/// What was decided.
+pub(super) struct Answer {
+    pub(super) verdict: Verdict,
+    pub(super) reservation: Reservation,
+    pub(super) series: Arc<RequestSeries>,
+    /// The model's name, if the request is sent on under another: as it came, and as it goes.
+    pub(super) renamed: Option<Renamed>,
+    pub(super) streaming: bool,
+}
+
+/// A model that the client and the model server call differently.
+#[derive(Clone, Debug)]
+pub(super) struct Renamed {
+    /// The client's name; `None` if it gave none, or if we have not seen it.
+    pub(super) from: Option<String>,
+    pub(super) to: String,
+}
+
+/// The body as read, and how it came.
+struct Read<'a> {
+    plain: Cow<'a, [u8]>,
+    encoded: bool,
+    facts: RequestFacts,
+}
+
+/// What a worker keeps from one decision to the next.
+struct Desktop {
+    candidates: Vec<u32>,
+    load: LoadView,
+    scratch: Scratch,
+    rng: SmallRng,
+}
+
+thread_local! {
+    static DESKTOP: RefCell<Desktop> = RefCell::new(Desktop {
+        candidates: Vec::new(),
+        load: LoadView::default(),
+        scratch: Scratch::default(),
+        rng: SmallRng::from_rng(&mut rand::rng()),
+    });
+}
+
+// === impl Picker ===
+
+impl Picker {
+    pub(super) fn decide(&self, question: Question, progress: &Progress) -> Result<Answer, Denial> {
+        let headers = &*question.headers;
+        let joined;
+        let body: &[u8] = match &question.body {
+            RequestBody::Whole(chunks) if chunks.len() == 1 => &chunks[0],
+            RequestBody::Whole(chunks) => {
+                joined = chunks.concat();
+                &joined
+            }
+            RequestBody::None | RequestBody::Unseen => &[],
+        };
+        let whole = matches!(question.body, RequestBody::Whole(_));
+        let read = match whole {
+            true => self.read(question.api, headers, body)?,
+            false => Read::nothing(),
+        };
+        progress.parsed();
+
+        let rewrite = headers.first_of(&MODEL_REWRITE);
+        let incoming = read.facts.model.as_deref();
+        let target = rewrite.or(incoming).unwrap_or_default();
+        if target.is_empty() && whole && needs_model(question.api) {
+            return Err(Denial::BadRequest("model not found in request body".to_owned()));
+        }
+        let flow = headers.first_of(&FAIRNESS).unwrap_or(DEFAULT_FLOW);
+        let series = self.metrics.series(incoming.unwrap_or_default(), target, flow, 0);
+        series.total.inc();
+        series.request_bytes.observe(body.len() as f64);
+
+        let picked = DESKTOP.with_borrow_mut(|desktop| {
+            self.pick(headers, &question.metadata, target, &read.facts, body.len(), desktop)
+        });
+        let (snapshot, decision) = picked.inspect_err(|denial| {
+            series.failed(denial.error_code());
+            self.metrics.not_scheduled(target);
+        })?;
+        let primary = snapshot.member(decision.endpoints[0]);
+        let reservation = Reservation::new(&primary.slot);
+        let id = &primary.endpoint.id;
+        self.metrics
+            .scheduled(target, &id.namespace, &id.name, primary.endpoint.port);
+
+        let renamed = rewrite.filter(|&to| Some(to) != incoming).map(|to| Renamed {
+            from: incoming.map(str::to_owned),
+            to: to.to_owned(),
+        });
+        let streaming = read.facts.stream;
+        let mut edits = edits(headers, &snapshot, &decision, question.request_id);
+        let new_body = match (&renamed, whole && question.api != Api::Passthrough) {
+            (Some(renamed), true) => Some(rename(&read, &question.body, renamed, headers, &mut edits)),
+            _ => None,
+        };
+        Ok(Answer {
+            verdict: Verdict {
+                metadata: Some(metadata_of(&snapshot, &decision, &edits, self.options.emit_scores)),
+                headers: edits,
+                body: new_body,
+            },
+            reservation,
+            series,
+            renamed,
+            streaming,
+        })
+    }
+
+    /// Finds what the request asks for. An encoding that we cannot read is no fault: route on load.
+    fn read<'a>(&self, api: Api, headers: &Headers, body: &'a [u8]) -> Result<Read<'a>, Denial> {
+        if api == Api::Passthrough {
+            return Ok(Read::nothing());
+        }
+        let encoding = headers.get("content-encoding").unwrap_or_default();
+        let decoded = match dialect::decode(encoding, body, self.options.max_body) {
+            Err(DecodeError::Unsupported(encoding)) => {
+                tracing::debug!(encoding, "A body's encoding is not supported.");
+                return Ok(Read::nothing());
+            }
+            decoded => decoded?,
+        };
+        let encoded = decoded.is_some();
+        let plain = decoded.map_or(Cow::Borrowed(body), Cow::Owned);
+        let facts = dialect::inspect(api, &plain)?;
+        Ok(Read {
+            plain,
+            encoded,
+            facts,
+        })
+    }
+
+    fn pick(
+        &self,
+        headers: &Headers,
+        metadata: &Metadata,
+        model: &str,
+        facts: &RequestFacts,
+        body_bytes: usize,
+        desktop: &mut Desktop,
+    ) -> Result<(Arc<Snapshot>, Decision), Denial> {
+        let begun = Instant::now();
+        let snapshot = self.pool.snapshot();
+        let now = clock_ms();
+        if self.options.subset_filter {
+            subset::candidates(metadata, &snapshot, &mut desktop.candidates);
+        } else {
+            desktop.candidates.clear();
+            desktop.candidates.extend(0..snapshot.len() as u32);
+        }
+        snapshot.retain_available(now, &mut desktop.candidates);
+        let staleness = self.options.metrics_staleness.as_millis() as u64;
+        desktop.load.gather(&snapshot, now, staleness);
+        let request = RequestView {
+            model,
+            prompt_bytes: facts.prompt_bytes,
+            body_bytes,
+            headers,
+        };
+        let decision = self.scheduler.schedule(
+            &scheduling::Context {
+                request: &request,
+                snapshot: &snapshot,
+                load: &desktop.load,
+            },
+            &mut desktop.candidates,
+            &mut desktop.scratch,
+            &mut desktop.rng,
+            self.options.emit_scores,
+        )?;
+        self.metrics.scheduling.observe(begun.elapsed().as_secs_f64());
+        Ok((snapshot, decision))
+    }
+}
+
+/// These carry a model by their specification; the others may leave it out.
+fn needs_model(api: Api) -> bool {
+    !matches!(
+        api,
+        Api::Passthrough | Api::Conversations | Api::VllmGenerate | Api::SglangGenerate
+    )
+}
+
+impl scheduling::RequestHeaders for Headers {
+    fn get(&self, name: &str) -> Option<&str> {
+        Headers::get(self, name)
+    }
+}
+
+// === impl Read ===
+
+impl Read<'_> {
+    fn nothing() -> Self {
+        Self {
+            plain: Cow::Borrowed(&[]),
+            encoded: false,
+            facts: RequestFacts::default(),
+        }
+    }
+}
+
+/// The destination, and out with what only concerns us.
+fn edits(
+    headers: &Headers,
+    snapshot: &Snapshot,
+    decision: &Decision,
+    request_id: Option<String>,
+) -> HeaderEdits {
+    let mut list = String::new();
+    for &position in &decision.endpoints {
+        if !list.is_empty() {
+            list.push(',');
+        }
+        list.push_str(&snapshot.member(position).address);
+    }
+    let mut set = vec![(DESTINATION, Bytes::from(list))];
+    if let Some(id) = request_id {
+        set.push((REQUEST_ID, id.into()));
+    }
+    HeaderEdits {
+        set,
+        remove: CONTROL
+            .into_iter()
+            .filter(|name| headers.contains(name))
+            .collect(),
+    }
+}
+
+/// The same destination once more, where no client can write it.
+fn metadata_of(
+    snapshot: &Snapshot,
+    decision: &Decision,
+    edits: &HeaderEdits,
+    emit_scores: bool,
+) -> Struct {
+    let destination = String::from_utf8_lossy(&edits.set[0].1).into_owned();
+    let mut lb = Struct::default();
+    lb.fields
+        .insert(DESTINATION.to_owned(), Value::from(destination));
+    if emit_scores {
+        let mut scores = Struct::default();
+        for &(position, score) in &decision.scores {
+            let address = snapshot.member(position).address.to_string();
+            scores
+                .fields
+                .insert(address, Value::from(f64::from(score)));
+        }
+        lb.fields.insert(SCORES.to_owned(), nested(scores));
+    }
+    let mut namespaces = Struct::default();
+    namespaces.fields.insert(LB.to_owned(), nested(lb));
+    namespaces
+}
+
+fn nested(fields: Struct) -> Value {
+    Value {
+        kind: Some(prost_types::value::Kind::StructValue(fields)),
+    }
+}
+
+/// The body under the new name: every other byte as it came, except that a compressed body goes on decoded.
+fn rename(
+    read: &Read<'_>,
+    body: &RequestBody,
+    renamed: &Renamed,
+    headers: &Headers,
+    edits: &mut HeaderEdits,
+) -> Vec<Bytes> {
+    let decoded;
+    let chunks: &[Bytes] = match body {
+        RequestBody::Whole(chunks) if !read.encoded => chunks,
+        _ => {
+            decoded = [Bytes::copy_from_slice(&read.plain)];
+            &decoded
+        }
+    };
+    let parts = match &read.facts.model_span {
+        Some(span) => dialect::spliced_parts(chunks, span, &renamed.to),
+        None => dialect::insert_model(chunks, &renamed.to),
+    };
+    if read.encoded {
+        edits.remove.push("content-encoding");
+    }
+    if headers.contains("content-length") {
+        let length: usize = parts.iter().map(Bytes::len).sum();
+        edits.set.push(("content-length", length.to_string().into()));
+    }
+    parts
+}

@@ -1,0 +1,168 @@
+//! What a request holds while it is served, and what its response teaches.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::dialect::{ResponseScanner, Usage};
+use crate::pool::{Breaker, Member, Outcome, Reservation, clock_ms};
+use crate::telemetry::metrics::{RequestSeries, Running};
+
+/// What was booked for a request when it was picked for. Dropping it ends the request.
+#[derive(Debug)]
+pub(super) struct Booking {
+    pub(super) reservation: Reservation,
+    pub(super) series: Arc<RequestSeries>,
+    pub(super) started: Instant,
+    _running: Running,
+}
+
+/// A response on its way.
+#[derive(Debug)]
+pub(super) struct Response {
+    booking: Option<Booking>,
+    scanner: ResponseScanner,
+    streaming: bool,
+    failed: bool,
+    bytes: u64,
+    first_token: Option<Instant>,
+}
+
+/// HTTP statuses that say that the server, not the request, is at fault. 429 is load, not a fault.
+fn is_fault(status: u16) -> bool {
+    matches!(status, 500 | 502 | 503 | 504)
+}
+
+// === impl Booking ===
+
+impl Booking {
+    pub(super) fn new(
+        reservation: Reservation,
+        series: Arc<RequestSeries>,
+        started: Instant,
+    ) -> Self {
+        Self {
+            _running: series.run(),
+            reservation,
+            series,
+            started,
+        }
+    }
+}
+
+// === impl Response ===
+
+impl Response {
+    /// Response headers came. `served` is the endpoint that the gateway reports; without a report it is the one that
+    /// was picked.
+    pub(super) fn new(
+        mut booking: Option<Booking>,
+        served: Option<&Arc<Member>>,
+        status: u16,
+        streaming: bool,
+    ) -> Self {
+        if let (Some(booking), Some(member)) = (&mut booking, served) {
+            booking.reservation.move_to(&member.slot);
+        }
+        let slot = served
+            .map(|member| &member.slot)
+            .or(booking.as_ref().map(|b| b.reservation.slot()));
+        if let Some(slot) = slot {
+            let outcome = if is_fault(status) {
+                Outcome::Failed
+            } else {
+                Outcome::Ok
+            };
+            Breaker::observe(slot, outcome, clock_ms());
+        }
+        let failed = status >= 400;
+        if let Some(booking) = booking.as_ref().filter(|_| failed) {
+            booking.series.failed("ModelServerError");
+        }
+        Self {
+            booking,
+            scanner: ResponseScanner::new(streaming),
+            streaming,
+            failed,
+            bytes: 0,
+            first_token: None,
+        }
+    }
+
+    pub(super) fn chunk(&mut self, chunk: &[u8]) {
+        self.bytes += chunk.len() as u64;
+        self.scanner.feed(chunk);
+        if self.first_token.is_none() && self.scanner.first_token() {
+            self.first_token = Some(Instant::now());
+        }
+    }
+
+    /// All of the response came by.
+    pub(super) fn ended(self) {
+        let Some(booking) = &self.booking else {
+            return;
+        };
+        let series = &booking.series;
+        series.response_bytes.observe(self.bytes as f64);
+        if self.failed {
+            return;
+        }
+        let total = booking.started.elapsed().as_secs_f64();
+        series.duration.observe(total);
+        let ttft = self
+            .first_token
+            .map(|at| at.duration_since(booking.started).as_secs_f64());
+        if let Some(ttft) = ttft {
+            series.ttft(self.streaming).observe(ttft);
+        }
+        let Some(usage) = self.scanner.usage() else {
+            return;
+        };
+        record_usage(series, &usage);
+        if let Some(output) = usage.output.filter(|&n| n > 0) {
+            series.ntpot.observe(total / output as f64);
+            if let Some(ttft) = ttft.filter(|_| self.streaming && output > 1) {
+                series.tpot.observe((total - ttft) / (output - 1) as f64);
+            }
+        }
+    }
+}
+
+fn record_usage(series: &RequestSeries, usage: &Usage) {
+    for (tokens, histogram) in [
+        (usage.input, &series.input),
+        (usage.output, &series.output),
+        (usage.cached, &series.cached),
+    ] {
+        if let Some(tokens) = tokens {
+            histogram.observe(tokens as f64);
+        }
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::pool::slab::Slab;
+    use crate::telemetry::metrics::Metrics;
+    use std::sync::atomic::Ordering;
+
+    pub(in crate::picker) fn booking() -> Booking {
+        let slot = Arc::new(Slab::default()).take();
+        let series = Metrics::new().series("m", "m", "default-flow", 0);
+        Booking::new(Reservation::new(&slot), series, Instant::now())
+    }
+
+    #[test]
+    fn usage_is_recorded_once_and_the_booking_ends_with_the_response() {
+        let booking = booking();
+        let slot = Arc::clone(booking.reservation.slot());
+        let series = Arc::clone(&booking.series);
+        let mut response = Response::new(Some(booking), None, 200, false);
+        response.chunk(br#"{"usage":{"prompt_tokens":7,"completion_tokens":10,"#);
+        response.chunk(br#""total_tokens":17}}"#);
+        assert_eq!(slot.segment().in_flight[slot.index()].load(Ordering::Relaxed), 1);
+        response.ended();
+        assert_eq!(slot.segment().in_flight[slot.index()].load(Ordering::Relaxed), 0);
+        assert_eq!(series.running.get(), 0);
+    }
+}
