@@ -1,1 +1,99 @@
-//! cli
+//! The command line: one file a subcommand.
+
+use clap::{Parser, Subcommand};
+
+pub mod check;
+pub mod demo;
+mod go_flags;
+pub mod load;
+pub mod options;
+pub mod serve;
+pub mod sim;
+mod units;
+
+/// Wrong flags or a wrong configuration, as `sysexits.h` has it.
+const EXIT_USAGE: u8 = 64;
+const EXIT_FAILURE: u8 = 1;
+
+/// An endpoint picker for inference gateways.
+#[derive(Debug, Parser)]
+#[command(name = "pointsman", version, about, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// The endpoint picker: an Envoy ext_proc server.
+    Serve(Box<options::ServeOptions>),
+    /// Check an EndpointPickerConfig and show what it comes to.
+    Check(check::CheckArgs),
+    /// Simulated model servers.
+    Sim(sim::SimArgs),
+    /// Load for any ext_proc endpoint picker.
+    Load(load::LoadArgs),
+    /// Simulated model servers, the picker and a real Envoy, with a stream of requests.
+    Demo(demo::DemoArgs),
+}
+
+/// Runs the program with the process's arguments; returns its exit code.
+pub fn run() -> u8 {
+    let arguments = match go_flags::normalise(std::env::args().collect()) {
+        Ok(arguments) => arguments,
+        Err(message) => return usage(&message),
+    };
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are "errors" that succeed.
+            let code = if error.use_stderr() { EXIT_USAGE } else { 0 };
+            // A closed standard output is no reason to panic.
+            let _ = error.print();
+            return code;
+        }
+    };
+    let runtime = match runtime() {
+        Ok(runtime) => runtime,
+        Err(error) => return failure(&error.into()),
+    };
+    let ended = match cli.command {
+        Command::Serve(options) => match options.check() {
+            Ok(settings) => runtime.block_on(serve::run(settings)),
+            Err(message) => return usage(&message),
+        },
+        Command::Check(args) => match check::run(&args) {
+            Ok(true) => Ok(()),
+            Ok(false) => return EXIT_USAGE,
+            Err(error) => Err(error),
+        },
+        Command::Sim(args) => runtime.block_on(sim::run(args)),
+        Command::Load(args) => runtime.block_on(load::run(args)),
+        Command::Demo(args) => runtime.block_on(demo::run(args)),
+    };
+    // What still blocks (a plugin that hangs) must not keep the process.
+    runtime.shutdown_background();
+    match ended {
+        Ok(()) => 0,
+        Err(error) if error.is::<crate::config::ConfigErrors>() => usage(&format!("{error:#}")),
+        Err(error) => failure(&error),
+    }
+}
+
+/// One worker more than there are cores: decisions leave it alone, see `picker::Desk`.
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(serve::cores() + serve::SPARE_WORKERS)
+        .enable_all()
+        .build()
+}
+
+fn usage(message: &str) -> u8 {
+    eprintln!("pointsman: {message}");
+    EXIT_USAGE
+}
+
+fn failure(error: &anyhow::Error) -> u8 {
+    eprintln!("pointsman: {error:#}");
+    EXIT_FAILURE
+}

@@ -1,8 +1,32 @@
 //! API dialects: what a request asks for and what its response used, read from the bytes as they are.
+//!
+//! [`resolve`] says which API a path belongs to, [`inspect`] what its request asks for, [`ResponseScanner`]
+//! what the response used. Where a model's name has to change, [`splice_model`] and [`ModelRewriter`] replace
+//! its bytes and no other. Nothing here builds a tree or prints a document anew.
+
+mod anthropic;
+mod encoding;
+mod envelope;
+mod facts;
+mod first_token;
+mod json;
+mod openai;
+mod rewrite;
+mod sglang;
+mod splice;
+mod stream;
+#[cfg(test)]
+mod tests;
+mod usage;
+mod vllm;
 
 use std::ops::Range;
 
-use bytes::Bytes;
+pub use encoding::decode;
+pub use envelope::error_body;
+pub use rewrite::ModelRewriter;
+pub use splice::{insert_model, inserted_parts, splice_model, spliced_parts};
+pub use usage::ResponseScanner;
 
 /// Which API a path belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -53,9 +77,10 @@ pub enum Dialect {
 /// What one pass over a request body found. Ranges are into the (decoded) body.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct RequestFacts {
-    /// The model asked for, escapes resolved.
+    /// The model asked for, escapes resolved. An empty name is none.
     pub model: Option<String>,
-    /// The JSON string of the model, quotes included: what [`splice_model`] replaces.
+    /// The value of the model field, quotes included: what [`splice_model`] replaces. It is there although
+    /// `model` is `None` when the value is an empty string or no string: a model inserted beside it would not count.
     pub model_span: Option<Range<usize>>,
     /// `stream: true`.
     pub stream: bool,
@@ -82,7 +107,7 @@ pub struct Usage {
     pub input: Option<u64>,
     /// Tokens generated.
     pub output: Option<u64>,
-    /// Input and output.
+    /// Input and output; their sum where the server gave both but no total.
     pub total: Option<u64>,
     /// Prompt tokens that were in the prefix cache.
     pub cached: Option<u64>,
@@ -105,4 +130,75 @@ pub enum DecodeError {
     /// More plain bytes than the cap: HTTP 413.
     #[error("decoded body exceeds {0} bytes")]
     TooLarge(usize),
+}
+
+/// Path suffixes, longer before shorter.
+const PATHS: [(&str, Api); 12] = [
+    ("chat/completions/render", Api::ChatCompletionsRender),
+    ("inference/v1/generate", Api::VllmGenerate),
+    ("messages/count_tokens", Api::CountTokens),
+    ("images/generations", Api::ImagesGenerations),
+    ("completions/render", Api::CompletionsRender),
+    ("chat/completions", Api::ChatCompletions),
+    ("conversations", Api::Conversations),
+    ("completions", Api::Completions),
+    ("embeddings", Api::Embeddings),
+    ("responses", Api::Responses),
+    ("messages", Api::Messages),
+    ("generate", Api::SglangGenerate),
+];
+
+/// The API that a path belongs to: the longest known suffix that starts at a path segment, query string and
+/// trailing slashes aside.
+pub fn resolve(path: &str) -> Api {
+    let path = path.split_once('?').map_or(path, |(path, _)| path);
+    let path = path.trim_end_matches('/');
+    let known = PATHS.iter().find(|(suffix, _)| {
+        path.strip_suffix(suffix)
+            .is_some_and(|before| before.is_empty() || before.ends_with('/'))
+    });
+    known.map_or(Api::Passthrough, |(_, api)| *api)
+}
+
+/// Reads a request body, decoded ([`decode`]) and whole, in one pass.
+///
+/// A body that is not JSON, or lacks what the API needs, is an error; a missing model is none, because a
+/// rewrite may supply it. Of duplicate keys the last one counts, as in the model servers. A passthrough body
+/// is not read, and a `count_tokens` body that cannot be read is left to the model server: default facts.
+pub fn inspect(api: Api, body: &[u8]) -> Result<RequestFacts, DialectError> {
+    match api {
+        Api::Passthrough => Ok(RequestFacts::default()),
+        Api::CountTokens => Ok(facts::read(&anthropic::COUNT_TOKENS, body).unwrap_or_default()),
+        Api::Messages => facts::read(&anthropic::MESSAGES, body),
+        Api::VllmGenerate => facts::read(&vllm::GENERATE, body),
+        Api::SglangGenerate => facts::read(&sglang::GENERATE, body),
+        Api::ChatCompletions | Api::ChatCompletionsRender => facts::read(&openai::CHAT, body),
+        Api::Completions | Api::CompletionsRender => facts::read(&openai::COMPLETIONS, body),
+        Api::Embeddings => facts::read(&openai::EMBEDDINGS, body),
+        Api::Responses => facts::read(&openai::RESPONSES, body),
+        Api::Conversations => facts::read(&openai::CONVERSATIONS, body),
+        Api::ImagesGenerations => facts::read(&openai::IMAGES, body),
+    }
+}
+
+// === impl Api ===
+
+impl Api {
+    /// Whose API it is.
+    pub fn dialect(self) -> Dialect {
+        match self {
+            Self::ChatCompletions
+            | Self::Completions
+            | Self::Embeddings
+            | Self::Responses
+            | Self::Conversations
+            | Self::ChatCompletionsRender
+            | Self::CompletionsRender
+            | Self::ImagesGenerations => Dialect::OpenAi,
+            Self::Messages | Self::CountTokens => Dialect::Anthropic,
+            Self::VllmGenerate => Dialect::Vllm,
+            Self::SglangGenerate => Dialect::Sglang,
+            Self::Passthrough => Dialect::Passthrough,
+        }
+    }
 }

@@ -315,7 +315,7 @@ fn rename(
     };
     let parts = match &read.facts.model_span {
         Some(span) => dialect::spliced_parts(chunks, span, &renamed.to),
-        None => dialect::insert_model(chunks, &renamed.to),
+        None => dialect::inserted_parts(chunks, &renamed.to),
     };
     if read.encoded {
         edits.remove.push("content-encoding");

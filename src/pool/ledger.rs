@@ -45,3 +45,75 @@ impl Drop for Reservation {
         self.slot.segment().in_flight[self.slot.index()].fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::Pool;
+    use crate::pool::snapshot::tests::endpoint;
+    use proptest::prelude::*;
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Connect(u32),
+        Cancel(usize),
+        Move(usize, u32),
+        Flap(Vec<u8>),
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => any::<u32>().prop_map(Step::Connect),
+            3 => any::<usize>().prop_map(Step::Cancel),
+            1 => (any::<usize>(), any::<u32>()).prop_map(|(a, b)| Step::Move(a, b)),
+            1 => proptest::collection::vec(0u8..6, 1..6).prop_map(Step::Flap),
+        ]
+    }
+
+    fn members(names: &[u8]) -> Vec<crate::pool::Endpoint> {
+        names
+            .iter()
+            .map(|n| endpoint(&n.to_string(), &format!("10.0.0.{n}:80")))
+            .collect()
+    }
+
+    proptest! {
+        #[test]
+        fn counts_are_those_of_the_requests_that_live(steps in proptest::collection::vec(step(), 1..200)) {
+            let pool = Pool::default();
+            pool.replace(members(&[0, 1, 2]));
+            let mut live: Vec<Reservation> = Vec::new();
+            for step in steps {
+                let snapshot = pool.snapshot();
+                let slot = |n: u32| &snapshot.member(n % snapshot.len() as u32).slot;
+                match step {
+                    Step::Connect(n) => live.push(Reservation::new(slot(n))),
+                    Step::Cancel(n) if !live.is_empty() => {
+                        let at = n % live.len();
+                        live.swap_remove(at);
+                    }
+                    Step::Move(n, to) if !live.is_empty() => {
+                        let at = n % live.len();
+                        live[at].move_to(slot(to));
+                    }
+                    Step::Flap(names) => {
+                        pool.replace(members(&names));
+                    }
+                    Step::Cancel(_) | Step::Move(..) => {}
+                }
+                let snapshot = pool.snapshot();
+                for (position, member) in (0u32..).zip(snapshot.members()) {
+                    let (s, i) = snapshot.cell(position);
+                    let counted = s.in_flight[i].load(Ordering::Relaxed);
+                    let really = live.iter().filter(|r| Arc::ptr_eq(r.slot(), &member.slot)).count();
+                    prop_assert_eq!(counted as usize, really);
+                }
+            }
+            let slots: Vec<_> = live.iter().map(|r| Arc::clone(r.slot())).collect();
+            live.clear();
+            for slot in slots {
+                prop_assert_eq!(slot.segment().in_flight[slot.index()].load(Ordering::Relaxed), 0);
+            }
+        }
+    }
+}

@@ -3,12 +3,21 @@
 //! A request takes one [`Snapshot`] and sees one truth: the list of endpoints in it never changes.
 //! The numbers that change all the time (scraped load, requests in flight, breaker state) live in a
 //! [`slab::Slab`] of atomics that outlives any snapshot; a snapshot only says which cells are whose.
+//!
+//! [`discovery`] says who is in the pool, [`scrape`] how loaded they are, [`breaker`] who fails.
 
+pub mod breaker;
+pub mod discovery;
 pub mod endpoint;
+pub mod engines;
+pub mod gauges;
 pub mod ledger;
+pub mod scan;
+pub mod scrape;
 pub mod slab;
 pub mod snapshot;
 
+pub use breaker::{Breaker, Outcome};
 pub use endpoint::{Endpoint, EndpointId};
 pub use ledger::Reservation;
 pub use snapshot::{LoadView, Member, Pool, Snapshot};

@@ -56,6 +56,18 @@ pub struct Segment {
     pub sent_at_scrape: [AtomicU64; SEGMENT],
     /// When an open breaker may be probed, in milliseconds of [`crate::pool::clock_ms`]; 0 = closed.
     pub open_until: [AtomicU64; SEGMENT],
+    /// When the next probe of an open breaker may go, in milliseconds of the same clock.
+    pub probe_until: [AtomicU64; SEGMENT],
+    /// When the breaker's window of results began.
+    pub window_start: [AtomicU64; SEGMENT],
+    /// Failures in a row.
+    pub failure_streak: [AtomicU32; SEGMENT],
+    /// Successes in the window.
+    pub window_ok: [AtomicU32; SEGMENT],
+    /// Failures in the window.
+    pub window_failed: [AtomicU32; SEGMENT],
+    /// How often the breaker opened since it was last closed.
+    pub breaker_trips: [AtomicU32; SEGMENT],
     /// LoRA adapters, as scraped.
     pub lora: [ArcSwapOption<LoraState>; SEGMENT],
     /// KV cache blocks of the engine; 0 = unknown.
@@ -191,6 +203,12 @@ impl Segment {
             sent: [const { AtomicU64::new(0) }; SEGMENT],
             sent_at_scrape: [const { AtomicU64::new(0) }; SEGMENT],
             open_until: [const { AtomicU64::new(0) }; SEGMENT],
+            probe_until: [const { AtomicU64::new(0) }; SEGMENT],
+            window_start: [const { AtomicU64::new(0) }; SEGMENT],
+            failure_streak: [const { AtomicU32::new(0) }; SEGMENT],
+            window_ok: [const { AtomicU32::new(0) }; SEGMENT],
+            window_failed: [const { AtomicU32::new(0) }; SEGMENT],
+            breaker_trips: [const { AtomicU32::new(0) }; SEGMENT],
             lora: [const { ArcSwapOption::const_empty() }; SEGMENT],
             kv_blocks: [const { AtomicU32::new(0) }; SEGMENT],
             block_size: [const { AtomicU32::new(0) }; SEGMENT],
@@ -201,7 +219,15 @@ impl Segment {
         for cell in [&self.waiting, &self.running, &self.kv_usage] {
             cell[i].store(f32::NAN.to_bits(), Ordering::Relaxed);
         }
-        for cell in [&self.in_flight, &self.kv_blocks, &self.block_size] {
+        for cell in [
+            &self.in_flight,
+            &self.kv_blocks,
+            &self.block_size,
+            &self.failure_streak,
+            &self.window_ok,
+            &self.window_failed,
+            &self.breaker_trips,
+        ] {
             cell[i].store(0, Ordering::Relaxed);
         }
         for cell in [
@@ -209,6 +235,8 @@ impl Segment {
             &self.sent,
             &self.sent_at_scrape,
             &self.open_until,
+            &self.probe_until,
+            &self.window_start,
         ] {
             cell[i].store(0, Ordering::Relaxed);
         }

@@ -227,3 +227,107 @@ impl LoadView {
         }
     }
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use super::*;
+    use crate::pool::Reservation;
+    use crate::pool::slab::Scrape;
+
+    pub(in crate::pool) fn endpoint(name: &str, address: &str) -> Endpoint {
+        let address: SocketAddr = address.parse().unwrap();
+        Endpoint {
+            id: EndpointId {
+                namespace: "default".into(),
+                name: name.into(),
+            },
+            address: address.ip(),
+            port: address.port(),
+            labels: Default::default(),
+        }
+    }
+
+    pub(in crate::pool) fn pool_of(addresses: &[&str]) -> Pool {
+        let pool = Pool::default();
+        pool.replace(addresses.iter().map(|a| endpoint(a, a)).collect());
+        pool
+    }
+
+    fn in_flight(snapshot: &Snapshot, position: u32) -> u32 {
+        let (s, i) = snapshot.cell(position);
+        s.in_flight[i].load(Ordering::Relaxed)
+    }
+
+    #[test]
+    fn who_stays_keeps_its_cells_and_who_moves_does_not() {
+        let pool = Pool::default();
+        let first = pool.replace(vec![endpoint("a", "10.0.0.1:80"), endpoint("b", "10.0.0.2:80")]);
+        let reservations: Vec<_> = (0..2).map(|p| Reservation::new(&first.member(p).slot)).collect();
+        let mut relabelled = endpoint("a", "10.0.0.1:80");
+        relabelled.labels.insert("k".into(), "v".into());
+        let second = pool.replace(vec![endpoint("b", "10.0.0.3:80"), relabelled]);
+        assert_eq!(second.version, first.version + 1);
+        assert_eq!((in_flight(&second, 0), in_flight(&second, 1)), (0, 1));
+        assert_eq!(second.member(1).endpoint.labels["k"], "v");
+        drop(reservations);
+        assert_eq!(in_flight(&second, 1), 0);
+    }
+
+    #[test]
+    fn a_number_is_not_given_away_while_anyone_holds_it() {
+        let pool = pool_of(&["10.0.0.1:80"]);
+        let old = pool.snapshot();
+        let number = old.member(0).slot.number();
+        let reservation = Reservation::new(&old.member(0).slot);
+        drop(old);
+        let next = pool.replace(vec![endpoint("other", "10.0.0.2:80")]);
+        assert_ne!(next.member(0).slot.number(), number);
+        drop(reservation);
+        let last = pool.replace(vec![endpoint("other", "10.0.0.2:80"), endpoint("new", "10.0.0.3:80")]);
+        assert_eq!(last.member(1).slot.number(), number);
+    }
+
+    #[test]
+    fn look_ups() {
+        let pool = pool_of(&["10.0.0.1:80", "10.0.0.1:81", "[fd00::1]:80"]);
+        let snapshot = pool.snapshot();
+        assert_eq!(snapshot.by_ip(&[10, 0, 0, 1].into()), [0, 1]);
+        assert_eq!(snapshot.by_address(&"[fd00::1]:80".parse().unwrap()), Some(2));
+        assert_eq!(snapshot.by_address(&"10.0.0.1:82".parse().unwrap()), None);
+        assert_eq!(&*snapshot.member(2).address, "[fd00::1]:80");
+    }
+
+    #[test]
+    fn many_endpoints_live_in_many_segments() {
+        let addresses: Vec<String> = (0..1000).map(|i| format!("10.0.{}.{}:80", i / 250, i % 250)).collect();
+        let pool = pool_of(&addresses.iter().map(String::as_str).collect::<Vec<_>>());
+        let snapshot = pool.snapshot();
+        let _held = Reservation::new(&snapshot.member(999).slot);
+        assert_eq!(in_flight(&snapshot, 999), 1);
+        assert_eq!((0..999).map(|p| in_flight(&snapshot, p)).sum::<u32>(), 0);
+    }
+
+    #[test]
+    fn load_is_the_scrape_plus_what_was_sent_since_and_unknown_when_old() {
+        let pool = pool_of(&["10.0.0.1:80", "10.0.0.2:80"]);
+        let snapshot = pool.snapshot();
+        let slot = &snapshot.member(0).slot;
+        let _before = Reservation::new(slot);
+        let begun = slot.scrape_begins();
+        let _during = Reservation::new(slot);
+        let scrape = Scrape {
+            waiting: Some(3.0),
+            running: Some(5.0),
+            ..Default::default()
+        };
+        slot.record(&scrape, begun, 1000);
+        let mut load = LoadView::default();
+        load.gather(&snapshot, 1500, 2000);
+        assert_eq!((load.waiting[0], load.running[0]), (4.0, 6.0));
+        assert!(load.kv_usage[0].is_nan() && load.waiting[1].is_nan());
+        assert_eq!((load.in_flight[0], load.stale), (2, 1));
+        load.gather(&snapshot, 3001, 2000);
+        assert!(load.waiting[0].is_nan());
+        assert_eq!(load.stale, 2);
+    }
+}

@@ -1,1 +1,95 @@
-//! scheduling
+//! Candidates in, decision out.
+//!
+//! A profile runs its filters one after another, adds up what its scorers say (each clamped to 0..1, times its weight),
+//! and lets its picker order the candidates. Endpoints are positions in a snapshot (`u32`); scores are a slice beside
+//! the candidates. Nothing is keyed by an endpoint and nothing is allocated for one.
+//!
+//! Unknown input (NaN in a [`LoadView`]) is neutral: the candidate gets [`NEUTRAL`] and does not shift the others.
+
+use rand::rngs::SmallRng;
+
+use crate::pool::{LoadView, Snapshot};
+
+mod filters;
+mod pickers;
+pub mod pipeline;
+pub mod registry;
+mod scorers;
+
+pub use pipeline::{Profile, Scheduler};
+
+/// What a scorer says of an endpoint that it knows nothing about.
+pub const NEUTRAL: f32 = 0.5;
+
+/// A request, as far as scheduling looks at it.
+pub struct RequestView<'a> {
+    /// The model that the model server will be asked for, which may be a LoRA adapter; empty if not known.
+    pub model: &'a str,
+    /// Bytes of prompt text in the body.
+    pub prompt_bytes: usize,
+    /// Bytes of the body.
+    pub body_bytes: usize,
+    /// The request's headers.
+    pub headers: &'a dyn RequestHeaders,
+}
+
+/// Headers, by lower-case name.
+pub trait RequestHeaders {
+    /// The first value of `name`.
+    fn get(&self, name: &str) -> Option<&str>;
+}
+
+/// All that a decision may look at: one moment, for all plugins.
+pub struct Context<'a> {
+    /// The request.
+    pub request: &'a RequestView<'a>,
+    /// The pool.
+    pub snapshot: &'a Snapshot,
+    /// Its load, by position.
+    pub load: &'a LoadView,
+}
+
+/// Takes candidates away.
+pub trait Filter: Send + Sync {
+    /// Keeps those of `candidates` that may serve, in their order.
+    fn filter(&self, cx: &Context<'_>, candidates: &mut Vec<u32>);
+}
+
+/// Says how good each candidate is.
+pub trait Scorer: Send + Sync {
+    /// Writes a score of 0 (worst) to 1 (best) for each candidate.
+    fn score(&self, cx: &Context<'_>, candidates: &[u32], out: &mut [f32]);
+}
+
+/// Orders candidates by their total scores.
+pub trait Picker: Send + Sync {
+    /// Puts the chosen candidates into `out`, best first.
+    fn pick(&self, candidates: &[u32], scores: &[f32], rng: &mut SmallRng, out: &mut Vec<u32>);
+}
+
+/// What was decided.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Decision {
+    /// Where the request goes, first; where to retry it, after. Never empty.
+    pub endpoints: Vec<u32>,
+    /// Total scores of all candidates, if they were asked for.
+    pub scores: Vec<(u32, f32)>,
+}
+
+/// Why nothing was decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ScheduleError {
+    /// There was nothing to choose from.
+    #[error("no endpoint candidates")]
+    NoEndpoints,
+    /// Filters took all candidates away.
+    #[error("filters left no endpoint")]
+    Filtered,
+}
+
+/// Buffers that a caller keeps from one decision to the next.
+#[derive(Debug, Default)]
+pub struct Scratch {
+    scores: Vec<f32>,
+    totals: Vec<f32>,
+}

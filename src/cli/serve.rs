@@ -1,0 +1,322 @@
+//! `pointsman serve`: the endpoint picker.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+
+use super::options::{ConfigSource, Settings};
+use crate::config::params::EngineParams;
+use crate::config::{self, ConfigErrors, Discovery, LoadOptions, Parser, PickerConfig, Problem, Sources, units};
+use crate::extproc::health::{self, Readiness};
+use crate::extproc::listener::{self, Incoming};
+use crate::extproc::server::{self, OpenStreams};
+use crate::extproc::tls::Tls;
+use crate::extproc::{BodyBudget, Limits};
+use crate::picker::{Desk, Picker, PickerOptions};
+use crate::pool::engines::{EngineSpec, MetricSpec, Signal};
+use crate::pool::gauges::PoolGauges;
+use crate::pool::scrape::{self, ScrapeConfig, ScrapeStats};
+use crate::pool::{Pool, discovery};
+use crate::scheduling::registry;
+use crate::telemetry::metrics::Metrics;
+use crate::telemetry::{admin, logs};
+
+/// Workers that are never given a decision: they read, write and keep time while plugins compute.
+pub(super) const SPARE_WORKERS: usize = 1;
+/// After SIGTERM, how long load balancers get to see that we are not ready, while we still take requests.
+const NOTICE: Duration = Duration::from_secs(3);
+/// How often a draining server looks whether it is empty.
+const DRAIN_CHECK: Duration = Duration::from_millis(50);
+/// Connecting to a model server and reading its page.
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Serves until SIGTERM or SIGINT, then drains.
+pub async fn run(settings: Settings) -> anyhow::Result<()> {
+    logs::init(settings.log_level, settings.log_format);
+    for flag in &settings.without_effect {
+        tracing::warn!("{flag} has no effect in this version.");
+    }
+    let config = load(&settings)?;
+    let scheduler = registry::build(&config)?;
+    let stop = CancellationToken::new();
+    let readiness = Arc::new(Readiness::default());
+    let metrics = Arc::new(Metrics::new());
+
+    // Sockets first: a port that is taken should be told before anything runs.
+    let bind = |port: u16, what: &str| {
+        let address = SocketAddr::new(settings.bind, port);
+        listener::bind(address).with_context(|| format!("binding the {what} port, {address}"))
+    };
+    let grpc = bind(settings.grpc_port, "ext_proc (--grpc-port)")?;
+    let health_socket = bind(settings.health_port, "health (--grpc-health-port)")?;
+    let admin_socket = bind(settings.metrics_port, "metrics (--metrics-port)")?;
+    let grpc_address = grpc.local_addr()?;
+
+    let pool = Arc::new(Pool::default());
+    discover(&pool, &config, &stop)?;
+    readiness.set_synced();
+    let stats = Arc::new(ScrapeStats::default());
+    if let Some(sources) = &config.sources {
+        let scraping = scrape_config(sources, &settings)?;
+        scrape::spawn(Arc::clone(&pool), scraping, Arc::clone(&stats), stop.clone());
+    }
+    let staleness = settings.metrics_staleness.as_millis() as u64;
+    let bodies = Arc::new(BodyBudget::new(settings.max_body, settings.max_buffered));
+    metrics.register(|registry| {
+        let gauges = PoolGauges::new(settings.pool_name.clone(), Arc::clone(&pool), staleness);
+        registry.register_collector(Box::new(gauges));
+        registry.register_collector(Box::new(ServeGauges {
+            bodies: Arc::clone(&bodies),
+            stats: Arc::clone(&stats),
+        }));
+    });
+
+    health::spawn(health_socket, Arc::clone(&readiness), stop.clone())?;
+    let admin_listener = TcpListener::from_std(admin_socket)?;
+    tokio::spawn(admin::serve(
+        admin_listener,
+        Arc::clone(&metrics),
+        stop.clone().cancelled_owned(),
+    ));
+
+    let picker = Arc::new(Picker::new(
+        Arc::clone(&pool),
+        scheduler,
+        PickerOptions {
+            metrics_staleness: settings.metrics_staleness,
+            subset_filter: settings.subset_filter,
+            emit_scores: settings.emit_scores,
+            passthrough: config.parsers == [Parser::Passthrough],
+            max_body: settings.max_body,
+        },
+        metrics,
+        Desk::new(cores(), settings.parse_timeout, settings.pick_timeout),
+    ));
+    let limits = Limits {
+        receive: settings.max_receive,
+        send: settings.max_send,
+        bodies,
+    };
+    let listener = TcpListener::from_std(grpc)?;
+    let incoming = match &settings.tls {
+        None => Incoming::plain(listener),
+        Some(options) => {
+            let tls = Tls::new(options.clone())?;
+            if settings.reload_certs {
+                tls.watch()?;
+            }
+            Incoming::tls(listener, tls)
+        }
+    };
+    tracing::info!(
+        address = %grpc_address,
+        tls = settings.tls.is_some(),
+        endpoints = pool.snapshot().len(),
+        profile = ?config.profile.name,
+        "Serving.",
+    );
+    let open = OpenStreams::default();
+    let closing = CancellationToken::new();
+    let health = settings.health_checking.then(|| Arc::clone(&readiness));
+    let serving = server::serve(
+        incoming,
+        picker,
+        limits,
+        open.clone(),
+        health,
+        closing.clone().cancelled_owned(),
+    );
+    let mut serving = std::pin::pin!(serving);
+    tokio::select! {
+        served = &mut serving => return Ok(served?),
+        stopped = asked_to_stop() => stopped?,
+    }
+    readiness.set_draining();
+    tracing::info!(streams = open.count(), "Draining.");
+    let drain = async {
+        drained(&open, settings.drain_timeout).await;
+        closing.cancel();
+        // Streams that are left get what remains of the time, then the connections are cut.
+        tokio::time::sleep(settings.drain_timeout).await;
+    };
+    tokio::select! {
+        served = &mut serving => served?,
+        () = drain => tracing::warn!(streams = open.count(), "Some streams did not end in time."),
+    }
+    stop.cancel();
+    tracing::info!("Stopped.");
+    Ok(())
+}
+
+/// Processors that this process may use.
+pub(super) fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
+fn load(settings: &Settings) -> anyhow::Result<PickerConfig> {
+    let (name, text) = match &settings.config {
+        ConfigSource::Default => ("the default configuration".to_owned(), config::DEFAULT.to_owned()),
+        ConfigSource::Text(text) => ("--config-text".to_owned(), text.clone()),
+        ConfigSource::File(path) => {
+            let name = path.display().to_string();
+            let text = std::fs::read_to_string(path).with_context(|| format!("--config-file: {name}"))?;
+            (name, text)
+        }
+    };
+    let options = LoadOptions {
+        allow_experimental: settings.allow_experimental,
+    };
+    let config = config::load(&text, options).inspect_err(|_| eprintln!("In {name}:"))?;
+    for warning in &config.warnings {
+        tracing::warn!("{name}: {warning}");
+    }
+    for injected in &config.injected {
+        tracing::debug!("{name}: added {injected}");
+    }
+    if let (Some(flag), None) = (settings.kubernetes, &config.discovery) {
+        return Err(missing_discovery(&format!("{flag} needs Kubernetes discovery, which is not available in this version")).into());
+    }
+    Ok(config)
+}
+
+fn missing_discovery(why: &str) -> ConfigErrors {
+    Problem::new(
+        0,
+        format!("{why}; list the endpoints in a file and name it with dataLayer.discovery: {{pluginRef: file-discovery}}"),
+    )
+    .into()
+}
+
+fn discover(pool: &Arc<Pool>, config: &PickerConfig, stop: &CancellationToken) -> anyhow::Result<()> {
+    match &config.discovery {
+        Some(Discovery::File(params)) => {
+            let path = Path::new(&params.path).to_owned();
+            discovery::file::spawn(Arc::clone(pool), path, params.watch_file, stop.clone())
+                .context("file-discovery")?;
+            Ok(())
+        }
+        None => Err(missing_discovery("no endpoints: dataLayer.discovery is not set").into()),
+    }
+}
+
+fn scrape_config(sources: &Sources, settings: &Settings) -> anyhow::Result<ScrapeConfig> {
+    let source = &sources.source;
+    if !source.path.starts_with('/') {
+        bail!("metrics-data-source: path `{}` must begin with a slash", source.path);
+    }
+    let interval = match &source.interval {
+        // Checked when the configuration was read.
+        Some(text) => units::duration(text).unwrap_or(settings.refresh_metrics),
+        None => settings.refresh_metrics,
+    };
+    Ok(ScrapeConfig {
+        interval: interval.max(settings.refresh_metrics),
+        timeout: SCRAPE_TIMEOUT,
+        path: source.path.clone(),
+        port: source.port,
+        engine_label: sources.extractor.engine_label_key.clone(),
+        default_engine: sources.extractor.default_engine.clone(),
+        engines: engines_of(&sources.extractor.engine_configs)?,
+    })
+}
+
+/// The engines that `config` comes to; an error if one of its metric specs cannot be read.
+pub(super) fn engines(config: &PickerConfig) -> Result<Vec<EngineSpec>, ConfigErrors> {
+    let params = config.sources.as_ref().map(|s| s.extractor.engine_configs.as_slice());
+    engines_of(params.unwrap_or_default())
+}
+
+fn engines_of(configured: &[EngineParams]) -> Result<Vec<EngineSpec>, ConfigErrors> {
+    let mut engines = crate::pool::engines::known();
+    for params in configured {
+        engines.push(engine_of(params)?);
+    }
+    Ok(engines)
+}
+
+fn engine_of(params: &EngineParams) -> Result<EngineSpec, ConfigErrors> {
+    let mut metrics = Vec::new();
+    for (field, spec, signal) in [
+        ("queuedRequestsSpec", &params.queued_requests_spec, Signal::Waiting),
+        ("runningRequestsSpec", &params.running_requests_spec, Signal::Running),
+        ("kvUsageSpec", &params.kv_usage_spec, Signal::KvUsage),
+        ("loraSpec", &params.lora_spec, Signal::Lora),
+        ("cacheInfoSpec", &params.cache_info_spec, Signal::CacheInfo),
+        ("cacheBlockSizeSpec", &params.cache_block_size_spec, Signal::BlockSize),
+        ("cacheNumBlocksSpec", &params.cache_num_blocks_spec, Signal::Blocks),
+    ] {
+        if let Some(spec) = spec.as_deref().filter(|spec| !spec.is_empty()) {
+            let spec = MetricSpec::parse(spec).map_err(|error| {
+                Problem::new(0, format!("engineConfigs `{}`: {field}: {error}", params.name))
+            })?;
+            metrics.push((spec, signal));
+        }
+    }
+    let label = |name: &Option<String>, default: &str| name.clone().unwrap_or_else(|| default.to_owned());
+    Ok(EngineSpec {
+        name: params.name.clone(),
+        path: None,
+        metrics,
+        block_size_label: label(&params.cache_block_size_label_name, "block_size"),
+        blocks_label: label(&params.cache_num_blocks_label_name, "num_gpu_blocks"),
+    })
+}
+
+async fn asked_to_stop() -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+/// Waits until no stream is left and load balancers had their notice, but no longer than `timeout`.
+async fn drained(open: &OpenStreams, timeout: Duration) {
+    let begun = tokio::time::Instant::now();
+    let notice = NOTICE.min(timeout);
+    while begun.elapsed() < timeout {
+        if open.count() == 0 && begun.elapsed() >= notice {
+            return;
+        }
+        tokio::time::sleep(DRAIN_CHECK).await;
+    }
+}
+
+/// Gauges of the process that no room owns.
+#[derive(Debug)]
+struct ServeGauges {
+    bodies: Arc<BodyBudget>,
+    stats: Arc<ScrapeStats>,
+}
+
+impl prometheus_client::collector::Collector for ServeGauges {
+    fn encode(
+        &self,
+        mut encoder: prometheus_client::encoding::DescriptorEncoder<'_>,
+    ) -> Result<(), std::fmt::Error> {
+        use prometheus_client::encoding::EncodeMetric as _;
+        use prometheus_client::metrics::{counter::ConstCounter, gauge::ConstGauge};
+        let held = ConstGauge::new(self.bodies.held() as f64);
+        let help = "Request bodies that are held now";
+        let metric = encoder.encode_descriptor("request_body_buffered_bytes", help, None, held.metric_type())?;
+        held.encode(metric)?;
+        for (name, help, counter) in [
+            ("datalayer_polls", "Metrics pages read", &self.stats.ok),
+            ("datalayer_poll_errors", "Metrics pages that could not be read", &self.stats.failed),
+        ] {
+            let count = ConstCounter::new(counter.load(Ordering::Relaxed));
+            let mut metric = encoder.encode_descriptor(name, help, None, count.metric_type())?;
+            count.encode(metric.encode_family(&[("source_type", "metrics-data-source")])?)?;
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,245 @@
+//! Plugin parameters: kept as they came until the plugin's own type reads them.
+
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::document::unknown_field;
+use super::{Problem, units};
+
+/// The `parameters` of one plugin, and where they stand.
+#[derive(Clone, Debug)]
+pub struct Parameters {
+    plugin: String,
+    value: Value,
+    /// The line on which the parameters, or else the plugin, begin.
+    line: u64,
+    /// The lines from there on, to find a field's own.
+    text: String,
+}
+
+/// Of `file-discovery`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct FileDiscoveryParams {
+    /// The endpoints file.
+    pub path: String,
+    /// Follow its changes.
+    #[serde(default)]
+    pub watch_file: bool,
+}
+
+/// Of `metrics-data-source`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct MetricsSourceParams {
+    /// `http`; https is not available yet.
+    pub scheme: String,
+    /// Path of the page.
+    pub path: String,
+    /// Port of the page; none = the endpoint's own.
+    pub port: Option<u16>,
+    /// Between two scrapes, in Go's syntax; none = `--refresh-metrics-interval`.
+    pub interval: Option<String>,
+    /// For https.
+    pub insecure_skip_verify: bool,
+    /// For https.
+    pub ca_cert_path: Option<String>,
+    /// For https.
+    pub client_cert_path: Option<String>,
+    /// For https.
+    pub client_key_path: Option<String>,
+}
+
+/// Of `core-metrics-extractor`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct CoreMetricsParams {
+    /// The label that names an endpoint's engine.
+    pub engine_label_key: String,
+    /// The engine of endpoints without that label.
+    pub default_engine: String,
+    /// Engines beside, or instead of, those that are known.
+    pub engine_configs: Vec<EngineParams>,
+}
+
+/// One engine's metrics, each as `name` or `name{label=value}`.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct EngineParams {
+    /// What the engine label says.
+    pub name: String,
+    /// Requests waiting.
+    pub queued_requests_spec: Option<String>,
+    /// Requests running.
+    pub running_requests_spec: Option<String>,
+    /// KV cache use, 0 to 1.
+    pub kv_usage_spec: Option<String>,
+    /// LoRA info.
+    pub lora_spec: Option<String>,
+    /// A metric whose labels tell the cache's size.
+    pub cache_info_spec: Option<String>,
+    /// The label of the block size in it.
+    pub cache_block_size_label_name: Option<String>,
+    /// The label of the number of blocks in it.
+    pub cache_num_blocks_label_name: Option<String>,
+    /// A metric whose value is the block size.
+    pub cache_block_size_spec: Option<String>,
+    /// A metric whose value is the number of blocks.
+    pub cache_num_blocks_spec: Option<String>,
+    /// Attributes for other plugins; none reads any yet.
+    pub custom_metrics: Vec<CustomMetric>,
+}
+
+/// A metric that is kept under a name of the user's.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct CustomMetric {
+    /// The name.
+    pub attribute_key: String,
+    /// The metric.
+    pub metric_spec: String,
+}
+
+/// Of all pickers.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct PickerParams {
+    /// How many endpoints to name, best first.
+    pub max_num_of_endpoints: usize,
+}
+
+/// Of `blocking-testing-scorer`.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct BlockingTestingParams {
+    /// For how long to block, in milliseconds.
+    pub sleep_ms: u64,
+}
+
+/// Of plugins that have none.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NoParams {}
+
+// === impl Parameters ===
+
+impl Parameters {
+    pub(super) fn new(plugin: &str, value: Option<Value>, line: u64, document: &str) -> Self {
+        let skipped = usize::try_from(line.saturating_sub(1)).unwrap_or(usize::MAX);
+        let lines: Vec<&str> = document.lines().skip(skipped).collect();
+        Self {
+            plugin: plugin.to_owned(),
+            value: value.unwrap_or(Value::Null),
+            line,
+            text: lines.join("\n"),
+        }
+    }
+
+    /// Reads them as `T`.
+    pub fn read<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+        let value = match &self.value {
+            Value::Null => Value::Object(serde_json::Map::new()),
+            other => other.clone(),
+        };
+        serde_json::from_value(value).map_err(|error| self.problem(&error.to_string()))
+    }
+
+    /// A problem with one field of them.
+    pub fn field_problem(&self, field: &str, message: &str) -> Problem {
+        Problem::new(
+            self.line_of(field),
+            format!("plugin `{}`: parameters.{field}: {message}", self.plugin),
+        )
+    }
+
+    /// As compact JSON, for reports.
+    pub fn to_json(&self) -> String {
+        match &self.value {
+            Value::Null => "{}".to_owned(),
+            other => other.to_string(),
+        }
+    }
+
+    fn problem(&self, message: &str) -> Problem {
+        let mut quoted = message.split('`').skip(1).step_by(2);
+        let field = quoted.next().unwrap_or_default();
+        if message.starts_with("unknown field") {
+            let expected: Vec<&str> = quoted.collect();
+            let message = if expected.is_empty() {
+                format!("unknown field `{field}` (it has no parameters)")
+            } else {
+                unknown_field(field, expected.iter().copied())
+            };
+            let plugin = &self.plugin;
+            return Problem::new(
+                self.line_of(field),
+                format!("plugin `{plugin}`: parameters: {message}"),
+            );
+        }
+        Problem::new(self.line, format!("plugin `{}`: parameters: {message}", self.plugin))
+    }
+
+    /// The first line from the plugin's on that has `field` as a key; the parameters' own if none has.
+    fn line_of(&self, field: &str) -> u64 {
+        let is_key = |line: &&str| {
+            line.split(['{', ',', '-', ' ', '"', '\''])
+                .any(|word| word.strip_suffix(':').unwrap_or(word) == field)
+                && line.contains(':')
+        };
+        let at = self.text.lines().position(|line| is_key(&line));
+        self.line + at.unwrap_or(0) as u64
+    }
+}
+
+// === impl MetricsSourceParams ===
+
+impl Default for MetricsSourceParams {
+    fn default() -> Self {
+        Self {
+            scheme: "http".to_owned(),
+            path: "/metrics".to_owned(),
+            port: None,
+            interval: None,
+            insecure_skip_verify: true,
+            ca_cert_path: None,
+            client_cert_path: None,
+            client_key_path: None,
+        }
+    }
+}
+
+impl MetricsSourceParams {
+    pub(super) fn check(&self, parameters: &Parameters) -> Result<(), Problem> {
+        if self.scheme != "http" {
+            let message = format!("`{}` is not available in this version; use http", self.scheme);
+            return Err(parameters.field_problem("scheme", &message));
+        }
+        if let Some(interval) = &self.interval {
+            units::duration(interval).map_err(|e| parameters.field_problem("interval", &e))?;
+        }
+        Ok(())
+    }
+}
+
+// === impl CoreMetricsParams ===
+
+impl Default for CoreMetricsParams {
+    fn default() -> Self {
+        Self {
+            engine_label_key: "llm-d.ai/engine-type".to_owned(),
+            default_engine: "vllm".to_owned(),
+            engine_configs: Vec::new(),
+        }
+    }
+}
+
+// === impl PickerParams ===
+
+impl Default for PickerParams {
+    fn default() -> Self {
+        Self {
+            max_num_of_endpoints: 1,
+        }
+    }
+}

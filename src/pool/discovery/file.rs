@@ -1,0 +1,258 @@
+//! `file-discovery`: the endpoints are in a file.
+//!
+//! ```yaml
+//! endpoints:
+//! - name: vllm-0            # unique within its namespace
+//!   namespace: default      # the default
+//!   address: 10.0.0.7       # IPv4 or IPv6
+//!   port: "8000"
+//!   labels: {llm-d.ai/engine-type: vllm}
+//! ```
+//!
+//! YAML or JSON, 1 MiB at most. A bad entry fails the start; on a later edit the last good version stays. What is watched
+//! is the directory: editors and Kubernetes replace files instead of writing into them.
+
+use std::collections::{BTreeMap, HashSet};
+use std::net::IpAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use notify::{RecursiveMode, Watcher};
+use serde::Deserialize;
+use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::super::{Endpoint, EndpointId, Pool};
+use crate::config::yaml_problem;
+
+/// The largest file.
+const LARGEST_FILE: u64 = 1 << 20;
+/// An edit is several events.
+const DEBOUNCE: Duration = Duration::from_millis(50);
+/// For file systems that report nothing.
+const POLL: Duration = Duration::from_secs(5);
+
+/// Why an endpoints file cannot be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{path}: {reason}")]
+pub struct DiscoveryError {
+    path: PathBuf,
+    reason: String,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    endpoints: Vec<Entry>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Entry {
+    name: String,
+    #[serde(default)]
+    namespace: Option<String>,
+    address: String,
+    port: Port,
+    #[serde(default)]
+    labels: BTreeMap<String, String>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Port {
+    Number(u64),
+    Text(String),
+}
+
+/// Reads the file at `path`.
+pub fn load(path: &Path) -> Result<Vec<Endpoint>, DiscoveryError> {
+    let failed = |reason: String| DiscoveryError {
+        path: path.to_owned(),
+        reason,
+    };
+    let length = std::fs::metadata(path).map_err(|e| failed(e.to_string()))?.len();
+    if length > LARGEST_FILE {
+        return Err(failed(format!("is {length} bytes long; {LARGEST_FILE} is the limit")));
+    }
+    let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
+    parse(&text).map_err(failed)
+}
+
+/// Fills `pool` from the file, and again whenever it changes if `watch`. The first read is done on return.
+pub fn spawn(
+    pool: Arc<Pool>,
+    path: PathBuf,
+    watch: bool,
+    stop: CancellationToken,
+) -> Result<Option<JoinHandle<()>>, DiscoveryError> {
+    pool.replace(load(&path)?);
+    if !watch {
+        return Ok(None);
+    }
+    let (sender, changes) = mpsc::channel(1);
+    let failed = |error: notify::Error| DiscoveryError {
+        path: path.clone(),
+        reason: format!("cannot be watched: {error}"),
+    };
+    let mut watcher = notify::recommended_watcher(move |_event| {
+        // A full channel already holds a wake-up.
+        let _ = sender.try_send(());
+    })
+    .map_err(failed)?;
+    let directory = match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    watcher
+        .watch(directory, RecursiveMode::NonRecursive)
+        .map_err(failed)?;
+    Ok(Some(tokio::spawn(async move {
+        let _watcher = watcher;
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = follow(pool, &path, changes) => {}
+        }
+    })))
+}
+
+async fn follow(pool: Arc<Pool>, path: &Path, mut changes: mpsc::Receiver<()>) {
+    let mut last_error = String::new();
+    loop {
+        if let Ok(None) = tokio::time::timeout(POLL, changes.recv()).await {
+            return;
+        }
+        while let Ok(Some(())) = tokio::time::timeout(DEBOUNCE, changes.recv()).await {}
+        match load(path) {
+            Ok(endpoints) => {
+                last_error.clear();
+                let snapshot = pool.snapshot();
+                let current = snapshot.members().iter().map(|m| &m.endpoint);
+                if !current.eq(endpoints.iter()) {
+                    tracing::info!(endpoints = endpoints.len(), "The endpoints file changed.");
+                    pool.replace(endpoints);
+                }
+            }
+            Err(error) => {
+                let error = error.to_string();
+                if error != last_error {
+                    tracing::error!(%error, "The endpoints file cannot be used; the last good version stays.");
+                    last_error = error;
+                }
+            }
+        }
+    }
+}
+
+fn parse(text: &str) -> Result<Vec<Endpoint>, String> {
+    let document: Document =
+        serde_saphyr::from_str(text).map_err(|error| yaml_problem(&error).to_string())?;
+    let mut names = HashSet::new();
+    document
+        .endpoints
+        .into_iter()
+        .map(|entry| {
+            let endpoint = entry.check()?;
+            if !names.insert(endpoint.id.clone()) {
+                return Err(format!("endpoint `{}` is there twice; give each its own name", endpoint.id));
+            }
+            Ok(endpoint)
+        })
+        .collect()
+}
+
+// === impl Entry ===
+
+impl Entry {
+    fn check(self) -> Result<Endpoint, String> {
+        let name = &self.name;
+        if name.is_empty() {
+            return Err("endpoints: `name` is empty; give each endpoint one".to_owned());
+        }
+        let bare = self.address.trim_start_matches('[').trim_end_matches(']');
+        let address: IpAddr = bare.parse().map_err(|_| {
+            format!("endpoint `{name}`: address `{}` is not an IPv4 or IPv6 address", self.address)
+        })?;
+        let port = match &self.port {
+            Port::Number(number) => u16::try_from(*number).ok(),
+            Port::Text(text) => text.parse().ok(),
+        };
+        let port = port.filter(|&port| port > 0).ok_or_else(|| {
+            format!("endpoint `{name}`: port {:?} is not a number from 1 to 65535", self.port)
+        })?;
+        Ok(Endpoint {
+            id: EndpointId {
+                namespace: self.namespace.unwrap_or_else(|| "default".to_owned()),
+                name: self.name,
+            },
+            address,
+            port,
+            labels: self.labels,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn yaml_and_json() {
+        let yaml = "endpoints:\n- {name: a, address: 10.0.0.1, port: \"8000\", labels: {k: v}}\n- {name: a, namespace: n, address: \"[fd00::1]\", port: 8001}\n";
+        let json = r#"{"endpoints":[{"name":"a","address":"10.0.0.1","port":"8000","labels":{"k":"v"}},{"name":"a","namespace":"n","address":"fd00::1","port":8001}]}"#;
+        let endpoints = parse(yaml).unwrap();
+        assert_eq!(endpoints, parse(json).unwrap());
+        assert_eq!(endpoints[0].id.to_string(), "default/a");
+        assert_eq!(endpoints[0].labels["k"], "v");
+        assert_eq!(endpoints[1].socket_addr().to_string(), "[fd00::1]:8001");
+        assert_eq!(parse("endpoints: []").unwrap(), []);
+    }
+
+    #[test]
+    fn errors_name_the_entry_and_the_field() {
+        for (text, expected) in [
+            ("endpoints:\n- {name: a, address: host, port: 1}", "endpoint `a`: address `host`"),
+            ("endpoints:\n- {name: a, address: 1.2.3.4, port: 0}", "endpoint `a`: port"),
+            ("endpoints:\n- {name: a, address: 1.2.3.4, port: x}", "endpoint `a`: port"),
+            ("endpoints:\n- {name: a, address: 1.2.3.4, port: 1}\n- {name: a, address: 1.2.3.5, port: 1}", "is there twice"),
+            ("endpoints:\n- {name: a, adress: 1.2.3.4, port: 1}", "line 2: unknown field `adress`; did you mean `address`?"),
+            ("endpoints:\n- {name: a, port: 1}", "address"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn edits_are_followed_and_bad_ones_are_not() {
+        let dir = std::env::temp_dir().join(format!("pointsman-discovery-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&dir).unwrap();
+        let path = dir.join("endpoints.yaml");
+        let put = |names: &str| {
+            let entries: String = names
+                .chars()
+                .map(|name| format!("- {{name: {name}, address: 10.0.0.1, port: 1}}\n"))
+                .collect();
+            let next = dir.join("next");
+            std::fs::write(&next, format!("endpoints:\n{entries}")).unwrap();
+            std::fs::rename(next, &path).unwrap();
+        };
+        put("a");
+        let pool = Arc::new(Pool::default());
+        let stop = CancellationToken::new();
+        let task = spawn(Arc::clone(&pool), path.clone(), true, stop.clone()).unwrap();
+        assert_eq!(pool.snapshot().len(), 1);
+        std::fs::write(&path, "endpoints: nonsense").unwrap();
+        tokio::time::sleep(DEBOUNCE * 4).await;
+        assert_eq!(pool.snapshot().len(), 1);
+        put("abc");
+        while pool.snapshot().len() != 3 {
+            tokio::time::sleep(DEBOUNCE / 5).await;
+        }
+        stop.cancel();
+        task.unwrap().await.unwrap();
+        std::fs::remove_dir_all(dir).unwrap();
+    }
+}

@@ -1,0 +1,3 @@
+//! Who is in the pool.
+
+pub mod file;

@@ -1,0 +1,297 @@
+//! Reads the few series that we need from a metrics page, while it comes in.
+//!
+//! A vLLM page has some 700 lines, of which seven matter. So a line is looked at only as far as its name, and only a
+//! name that is wanted has its labels and value read. Lines may be cut anywhere by the network; a cut line is
+//! kept, up to [`LONGEST_LINE`] bytes. What is malformed is passed over: a page is never refused, it only tells less.
+
+use super::engines::{EngineSpec, Signal};
+use super::slab::{LoraState, Scrape, lora_key};
+
+/// A longer line is passed over. LoRA lists are the longest that matter.
+pub const LONGEST_LINE: usize = 64 << 10;
+
+/// Reads one page.
+#[derive(Debug)]
+pub struct PageScanner<'a> {
+    engine: &'a EngineSpec,
+    /// The beginning of a line whose end has not come.
+    cut: Vec<u8>,
+    /// In a line that is too long.
+    skipping: bool,
+    found: Scrape,
+    lora_value: f64,
+}
+
+// === impl PageScanner ===
+
+impl<'a> PageScanner<'a> {
+    /// For a page of `engine`.
+    pub fn new(engine: &'a EngineSpec) -> Self {
+        Self {
+            engine,
+            cut: Vec::new(),
+            skipping: false,
+            found: Scrape::default(),
+            lora_value: f64::NEG_INFINITY,
+        }
+    }
+
+    /// The next bytes of the page.
+    pub fn feed(&mut self, mut bytes: &[u8]) {
+        while let Some(end) = memchr::memchr(b'\n', bytes) {
+            let (line, rest) = (&bytes[..end], &bytes[end + 1..]);
+            bytes = rest;
+            if std::mem::take(&mut self.skipping) {
+                continue;
+            }
+            if self.cut.is_empty() {
+                self.line(line);
+            } else {
+                let mut whole = std::mem::take(&mut self.cut);
+                whole.extend_from_slice(line);
+                self.line(&whole);
+                whole.clear();
+                self.cut = whole;
+            }
+        }
+        if self.skipping {
+            return;
+        }
+        if self.cut.len() + bytes.len() > LONGEST_LINE {
+            self.cut.clear();
+            self.skipping = true;
+        } else {
+            self.cut.extend_from_slice(bytes);
+        }
+    }
+
+    /// The page is complete: what it told.
+    pub fn finish(mut self) -> Scrape {
+        let last = std::mem::take(&mut self.cut);
+        if !self.skipping {
+            self.line(&last);
+        }
+        self.found
+    }
+
+    fn line(&mut self, line: &[u8]) {
+        if line.len() > LONGEST_LINE {
+            return;
+        }
+        let engine = self.engine;
+        for (spec, signal) in &engine.metrics {
+            let Some(rest) = line.strip_prefix(spec.name.as_bytes()) else {
+                continue;
+            };
+            // The whole name, not the beginning of a longer one.
+            let (labels, value) = match rest.first() {
+                Some(b'{') => match labels_end(&rest[1..]) {
+                    Some(end) => (&rest[1..=end], &rest[end + 2..]),
+                    None => return,
+                },
+                Some(b' ' | b'\t') => (&[][..], rest),
+                _ => continue,
+            };
+            let wanted = spec.labels.iter().all(|(key, value)| {
+                label(labels, key).is_some_and(|found| found == value.as_str())
+            });
+            if wanted && let Some(value) = number(value) {
+                self.take(*signal, labels, value);
+            }
+        }
+    }
+
+    fn take(&mut self, signal: Signal, labels: &[u8], value: f64) {
+        let found = &mut self.found;
+        let counted = |n: f64| (n >= 1.0 && n <= f64::from(u32::MAX)).then_some(n as u32);
+        match signal {
+            Signal::Waiting => found.waiting = Some(found.waiting.unwrap_or(0.0) + value as f32),
+            Signal::Running => found.running = Some(found.running.unwrap_or(0.0) + value as f32),
+            Signal::KvUsage => {
+                found.kv_usage = Some(found.kv_usage.unwrap_or(0.0).max(value as f32));
+            }
+            Signal::BlockSize => found.block_size = counted(value).or(found.block_size),
+            Signal::Blocks => found.kv_blocks = counted(value).or(found.kv_blocks),
+            Signal::CacheInfo => {
+                let of = |key: &str| label(labels, key)?.parse().ok();
+                found.block_size = of(&self.engine.block_size_label).or(found.block_size);
+                found.kv_blocks = of(&self.engine.blocks_label).or(found.kv_blocks);
+            }
+            Signal::Lora => {
+                // Strictly greater: of two that are equal the first stays, as in the reference.
+                if value > self.lora_value {
+                    self.lora_value = value;
+                    found.lora = Some(adapters(labels));
+                }
+            }
+        }
+    }
+}
+
+fn adapters(labels: &[u8]) -> LoraState {
+    let keys = |name: &str| {
+        let list = label(labels, name).unwrap_or_default();
+        list.split(',')
+            .map(str::trim)
+            .filter(|adapter| !adapter.is_empty())
+            .map(lora_key)
+            .collect()
+    };
+    LoraState {
+        max: label(labels, "max_lora")
+            .and_then(|max| max.parse().ok())
+            .unwrap_or(0),
+        running: keys("running_lora_adapters"),
+        waiting: keys("waiting_lora_adapters"),
+    }
+}
+
+/// Where the closing brace is: quoted values may hold braces.
+fn labels_end(bytes: &[u8]) -> Option<usize> {
+    let mut quoted = false;
+    let mut escaped = false;
+    for (at, &byte) in bytes.iter().enumerate() {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if quoted => escaped = true,
+            b'"' => quoted = !quoted,
+            b'}' if !quoted => return Some(at),
+            _ => {}
+        }
+    }
+    None
+}
+
+/// The value of one label. Escapes are resolved.
+fn label(labels: &[u8], key: &str) -> Option<String> {
+    let mut rest = labels;
+    loop {
+        let equals = memchr::memchr(b'=', rest)?;
+        let name = rest[..equals].trim_ascii();
+        let quoted = rest[equals + 1..].trim_ascii_start().strip_prefix(b"\"")?;
+        let mut value = Vec::new();
+        let mut bytes = quoted.iter().enumerate();
+        let end = loop {
+            match bytes.next()? {
+                (at, b'"') => break at,
+                (_, b'\\') => match bytes.next()?.1 {
+                    b'n' => value.push(b'\n'),
+                    &other => value.push(other),
+                },
+                (_, &byte) => value.push(byte),
+            }
+        };
+        if name == key.as_bytes() {
+            return String::from_utf8(value).ok();
+        }
+        rest = quoted[end + 1..].trim_ascii_start();
+        rest = rest.strip_prefix(b",").unwrap_or(rest);
+    }
+}
+
+/// The value of a series; a timestamp after it is passed over. NaN and infinities tell nothing.
+fn number(bytes: &[u8]) -> Option<f64> {
+    let text = std::str::from_utf8(bytes).ok()?;
+    let value: f64 = text.split_ascii_whitespace().next()?.parse().ok()?;
+    value.is_finite().then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::engines::known;
+    use super::*;
+    use proptest::prelude::*;
+
+    const VLLM: &str = r#"# TYPE vllm:num_requests_running gauge
+vllm:num_requests_running{engine="0",model_name="meta-llama/Llama-3.1-8B-Instruct"} 37.0
+vllm:num_requests_running{engine="1",model_name="meta-llama/Llama-3.1-8B-Instruct"} 3.0
+# TYPE vllm:num_requests_waiting gauge
+vllm:num_requests_waiting{engine="0",model_name="meta-llama/Llama-3.1-8B-Instruct"} 12.0
+vllm:num_requests_waiting_by_reason{engine="0",model_name="m",reason="capacity"} 9.0
+vllm:kv_cache_usage_perc{engine="0",model_name="a } b \" c"} 0.7421
+vllm:kv_cache_usage_perc{engine="1",model_name="m"} 0.5
+vllm:lora_requests_info{max_lora="2",running_lora_adapters="adapter_ko",waiting_lora_adapters=""} 1.7886264546318772e+09
+vllm:lora_requests_info{max_lora="2",running_lora_adapters="adapter_json, adapter_ko",waiting_lora_adapters="adapter_x"} 1.7886264577368872e+09
+vllm:cache_config_info{block_size="16",cache_dtype="auto",engine="0",num_cpu_blocks="None",num_gpu_blocks="27808"} 1.0
+"#;
+
+    fn scan(engine: &str, page: &str) -> Scrape {
+        let engines = known();
+        let spec = engines.iter().find(|e| e.name == engine).unwrap();
+        let mut scanner = PageScanner::new(spec);
+        scanner.feed(page.as_bytes());
+        scanner.finish()
+    }
+
+    #[test]
+    fn vllm() {
+        let got = scan("vllm", VLLM);
+        assert_eq!(
+            (got.waiting, got.running, got.kv_usage),
+            (Some(12.0), Some(40.0), Some(0.7421))
+        );
+        assert_eq!((got.block_size, got.kv_blocks), (Some(16), Some(27808)));
+        let lora = got.lora.unwrap();
+        assert_eq!(lora.max, 2);
+        assert_eq!(*lora.running, ["adapter_json", "adapter_ko"].map(lora_key));
+        assert_eq!(*lora.waiting, [lora_key("adapter_x")]);
+    }
+
+    #[test]
+    fn what_is_missing_is_not_zero() {
+        let page = "vllm:num_requests_running{engine=\"0\"} NaN\nvllm:cache_config_info{block_size=\"16\",num_gpu_blocks=\"None\"} 1\n";
+        let got = scan("vllm", page);
+        assert_eq!((got.waiting, got.running, got.kv_blocks), (None, None, None));
+        assert_eq!(got.block_size, Some(16));
+        assert_eq!(scan("vllm", "vllm:gpu_cache_usage_perc 0.25").kv_usage, Some(0.25));
+    }
+
+    #[test]
+    fn other_engines() {
+        let page = "sglang:num_running_reqs{tp_rank=\"0\"} 162.0\nsglang:num_queue_reqs{} 2826.0\nsglang:token_usage 0.28 1700000000\nsglang:page_size{a=\"b\"} 1.0\nsglang:num_pages{a=\"b\"} 442356.0\n";
+        let got = scan("sglang", page);
+        assert_eq!((got.waiting, got.running, got.kv_usage), (Some(2826.0), Some(162.0), Some(0.28)));
+        assert_eq!((got.block_size, got.kv_blocks), (Some(1), Some(442_356)));
+        let page = "nv_trt_llm_request_metrics{model=\"x\",request_type=\"waiting\"} 2\nnv_trt_llm_request_metrics{model=\"x\",request_type=\"scheduled\"} 3\nnv_trt_llm_request_metrics{model=\"x\",request_type=\"max\"} 512\n";
+        let got = scan("triton-tensorrt-llm", page);
+        assert_eq!((got.waiting, got.running), (Some(2.0), Some(3.0)));
+        let got = scan("trtllm-serve", "trtllm_kv_cache_utilization{engine_type=\"trtllm\"} 0.62\n");
+        assert_eq!(got.kv_usage, Some(0.62));
+        assert_eq!(scan("triton", "nv_inference_pending_request_count{model=\"m\"} 4\n").waiting, Some(4.0));
+    }
+
+    #[test]
+    fn garbage_tells_nothing_and_long_lines_are_passed_over() {
+        let long = format!("vllm:x{{a=\"{}\"}} 1\nvllm:num_requests_waiting 5\n", "y".repeat(2 * LONGEST_LINE));
+        assert_eq!(scan("vllm", &long).waiting, Some(5.0));
+        for garbage in ["<html>", "vllm:num_requests_waiting{", "vllm:num_requests_waiting{a=\"", "vllm:num_requests_waiting", "vllm:num_requests_waiting{a} 1x"] {
+            assert_eq!(scan("vllm", garbage), Scrape::default(), "{garbage}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_split_gives_the_same(cuts in proptest::collection::vec(0..VLLM.len(), 0..20)) {
+            let engines = known();
+            let mut scanner = PageScanner::new(&engines[0]);
+            let mut cuts = cuts;
+            cuts.sort_unstable();
+            let mut from = 0;
+            for cut in cuts {
+                scanner.feed(&VLLM.as_bytes()[from..cut]);
+                from = cut;
+            }
+            scanner.feed(&VLLM.as_bytes()[from..]);
+            prop_assert_eq!(scanner.finish(), scan("vllm", VLLM));
+        }
+
+        #[test]
+        fn nothing_makes_it_panic(bytes in proptest::collection::vec(any::<u8>(), 0..500)) {
+            let engines = known();
+            let mut scanner = PageScanner::new(&engines[0]);
+            scanner.feed(b"vllm:lora_requests_info{");
+            scanner.feed(&bytes);
+            scanner.finish();
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! Asks every endpoint for its metrics page, many times a second.
+//!
+//! One task an endpoint, for as long as the endpoint is in the pool, with one kept-alive connection, both driven by the
+//! same task. One ticker for all wakes them, spread over the interval so that the work is even. A wake-up that
+//! finds the last scrape still under way is lost: a slow endpoint delays nobody and is never asked twice at once.
+//! A scrape that fails leaves the numbers as they are; they age, and whoever reads them knows how old they are.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Empty};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
+
+use super::engines::EngineSpec;
+use super::scan::PageScanner;
+use super::{Member, Pool, clock_ms};
+
+/// A larger page is not a metrics page.
+const LARGEST_PAGE: usize = 8 << 20;
+/// The ticker's steps in one interval.
+const PHASES: u32 = 10;
+/// How often a failing endpoint is tried at most.
+const BACKOFF: Duration = Duration::from_millis(250);
+/// The label that says which engine an endpoint runs, before it was renamed.
+const LEGACY_ENGINE_LABEL: &str = "inference.networking.k8s.io/engine-type";
+
+/// How to scrape.
+#[derive(Clone, Debug)]
+pub struct ScrapeConfig {
+    /// Between two scrapes of an endpoint.
+    pub interval: Duration,
+    /// For a scrape, connecting included.
+    pub timeout: Duration,
+    /// Path of the page; an engine may have its own.
+    pub path: String,
+    /// Port of the page; `None` = the endpoint's own.
+    pub port: Option<u16>,
+    /// The label that says which engine an endpoint runs.
+    pub engine_label: String,
+    /// The engine of endpoints without that label, or with one that is not known.
+    pub default_engine: String,
+    /// The engines; of two with one name the later counts.
+    pub engines: Vec<EngineSpec>,
+}
+
+/// Counts of scrapes since the start.
+#[derive(Debug, Default)]
+pub struct ScrapeStats {
+    /// Pages read.
+    pub ok: AtomicU64,
+    /// Pages not read, for whatever reason.
+    pub failed: AtomicU64,
+}
+
+#[derive(Debug, thiserror::Error)]
+enum ScrapeError {
+    #[error("connecting: {0}")]
+    Connect(#[from] std::io::Error),
+    #[error("{0}")]
+    Http(#[from] hyper::Error),
+    #[error("status {0}")]
+    Status(http::StatusCode),
+    #[error("the page is larger than {LARGEST_PAGE} bytes")]
+    TooLarge,
+    #[error("no answer in time")]
+    Late,
+}
+
+struct Scraper {
+    pool: Arc<Pool>,
+    config: Arc<ScrapeConfig>,
+    stats: Arc<ScrapeStats>,
+    tasks: HashMap<u32, Task>,
+    version: u64,
+}
+
+/// The scraping of one endpoint; ends with the drop.
+struct Task {
+    member: Arc<Member>,
+    wake: Arc<Notify>,
+    handle: JoinHandle<()>,
+}
+
+/// Scrapes the endpoints of `pool`, whoever they are, until `stop`.
+pub fn spawn(
+    pool: Arc<Pool>,
+    config: ScrapeConfig,
+    stats: Arc<ScrapeStats>,
+    stop: CancellationToken,
+) -> JoinHandle<()> {
+    let scraper = Scraper {
+        pool,
+        config: Arc::new(config),
+        stats,
+        tasks: HashMap::new(),
+        version: 0,
+    };
+    tokio::spawn(async move {
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = scraper.run() => {}
+        }
+    })
+}
+
+// === impl ScrapeConfig ===
+
+impl ScrapeConfig {
+    fn engine(&self, member: &Member) -> Option<&EngineSpec> {
+        let labels = &member.endpoint.labels;
+        let label = labels
+            .get(&self.engine_label)
+            .or_else(|| labels.get(LEGACY_ENGINE_LABEL));
+        let named = |name: &str| self.engines.iter().rev().find(|e| e.name == name);
+        label
+            .and_then(|name| named(name))
+            .or_else(|| named(&self.default_engine))
+    }
+}
+
+// === impl Scraper ===
+
+impl Scraper {
+    async fn run(mut self) {
+        let mut ticker = tokio::time::interval(self.config.interval / PHASES);
+        ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
+        let mut phase = 0;
+        loop {
+            ticker.tick().await;
+            self.follow();
+            phase = (phase + 1) % PHASES;
+            for task in self.tasks.values() {
+                if task.member.slot.number() % PHASES == phase {
+                    task.wake.notify_one();
+                }
+            }
+        }
+    }
+
+    /// Starts and ends tasks as endpoints come and go.
+    fn follow(&mut self) {
+        let snapshot = self.pool.snapshot();
+        if snapshot.version == self.version {
+            return;
+        }
+        self.version = snapshot.version;
+        let mut before = std::mem::take(&mut self.tasks);
+        for member in snapshot.members() {
+            let number = member.slot.number();
+            let task = match before.remove(&number) {
+                Some(task) if Arc::ptr_eq(&task.member, member) => task,
+                _ => self.start(member),
+            };
+            self.tasks.insert(number, task);
+        }
+    }
+
+    fn start(&self, member: &Arc<Member>) -> Task {
+        let wake = Arc::new(Notify::new());
+        // At once, not at its phase: until then the endpoint's load is not known.
+        wake.notify_one();
+        let scraping = scrape_member(
+            Arc::clone(member),
+            Arc::clone(&wake),
+            Arc::clone(&self.config),
+            Arc::clone(&self.stats),
+        );
+        Task {
+            member: Arc::clone(member),
+            wake,
+            handle: tokio::spawn(scraping),
+        }
+    }
+}
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.handle.abort();
+    }
+}
+
+async fn scrape_member(
+    member: Arc<Member>,
+    wake: Arc<Notify>,
+    config: Arc<ScrapeConfig>,
+    stats: Arc<ScrapeStats>,
+) {
+    let Some(engine) = config.engine(&member) else {
+        tracing::warn!(endpoint = %member.endpoint.id, "No engine is known for this endpoint: its load stays unknown.");
+        return;
+    };
+    let mut failing = false;
+    loop {
+        let error = connection(&member, &wake, &config, engine, &stats, &mut failing).await;
+        stats.failed.fetch_add(1, Ordering::Relaxed);
+        if !std::mem::replace(&mut failing, true) {
+            tracing::warn!(endpoint = %member.endpoint.id, address = %member.address, %error, "Metrics cannot be scraped.");
+        }
+        tokio::time::sleep(BACKOFF.max(config.interval)).await;
+    }
+}
+
+/// Scrapes over one connection until something goes wrong.
+async fn connection(
+    member: &Member,
+    wake: &Notify,
+    config: &ScrapeConfig,
+    engine: &EngineSpec,
+    stats: &ScrapeStats,
+    failing: &mut bool,
+) -> ScrapeError {
+    let port = config.port.unwrap_or(member.endpoint.port);
+    let address = (member.endpoint.address, port);
+    let connected = async {
+        let stream = TcpStream::connect(address).await?;
+        stream.set_nodelay(true)?;
+        Ok::<_, ScrapeError>(http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?)
+    };
+    let (mut sender, connection) = match tokio::time::timeout(config.timeout, connected).await {
+        Ok(Ok(connected)) => connected,
+        Ok(Err(error)) => return error,
+        Err(_) => return ScrapeError::Late,
+    };
+    let request = http::Request::get(engine.path.as_deref().unwrap_or(&config.path))
+        .header(http::header::HOST, &*member.address)
+        .header(http::header::ACCEPT, "text/plain");
+    let Ok(request) = request.body(Empty::<Bytes>::new()) else {
+        // The path is checked when the configuration is read.
+        return ScrapeError::Status(http::StatusCode::BAD_REQUEST);
+    };
+    let scrapes = async {
+        loop {
+            wake.notified().await;
+            let begun = member.slot.scrape_begins();
+            let page = page(&mut sender, request.clone(), engine);
+            match tokio::time::timeout(config.timeout, page).await {
+                Ok(Ok(scrape)) => member.slot.record(&scrape, begun, clock_ms()),
+                Ok(Err(error)) => return error,
+                Err(_) => return ScrapeError::Late,
+            }
+            stats.ok.fetch_add(1, Ordering::Relaxed);
+            if std::mem::take(failing) {
+                tracing::info!(endpoint = %member.endpoint.id, "Metrics can be scraped again.");
+            }
+        }
+    };
+    // Driving the connection here saves a task and two wake-ups a scrape.
+    let mut connection = std::pin::pin!(connection);
+    let mut scrapes = std::pin::pin!(scrapes);
+    tokio::select! {
+        error = &mut scrapes => error,
+        closed = &mut connection => match closed {
+            Err(error) => ScrapeError::Http(error),
+            // Closed by the server between two scrapes, as it may: what is under way tells how that ends.
+            Ok(()) => scrapes.await,
+        },
+    }
+}
+
+async fn page(
+    sender: &mut http1::SendRequest<Empty<Bytes>>,
+    request: http::Request<Empty<Bytes>>,
+    engine: &EngineSpec,
+) -> Result<super::slab::Scrape, ScrapeError> {
+    sender.ready().await?;
+    let response = sender.send_request(request).await?;
+    if !response.status().is_success() {
+        return Err(ScrapeError::Status(response.status()));
+    }
+    let mut scanner = PageScanner::new(engine);
+    let mut body = response.into_body();
+    let mut length = 0;
+    while let Some(frame) = body.frame().await {
+        if let Ok(data) = frame?.into_data() {
+            length += data.len();
+            if length > LARGEST_PAGE {
+                return Err(ScrapeError::TooLarge);
+            }
+            scanner.feed(&data);
+        }
+    }
+    Ok(scanner.finish())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::engines::known;
+    use super::super::snapshot::tests::endpoint;
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpListener;
+
+    fn config() -> ScrapeConfig {
+        ScrapeConfig {
+            interval: Duration::from_millis(10),
+            timeout: Duration::from_millis(200),
+            path: "/metrics".into(),
+            port: None,
+            engine_label: "llm-d.ai/engine-type".into(),
+            default_engine: "vllm".into(),
+            engines: known(),
+        }
+    }
+
+    /// Answers the n-th request with the n-th answer, the last one again and again; an empty answer closes.
+    async fn server(answers: Vec<String>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            let mut n = 0;
+            loop {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut request = [0; 1024];
+                while stream.read(&mut request).await.is_ok_and(|read| read > 0) {
+                    let answer = &answers[n.min(answers.len() - 1)];
+                    n += 1;
+                    if answer.is_empty() || stream.write_all(answer.as_bytes()).await.is_err() {
+                        break;
+                    }
+                }
+            }
+        });
+        address
+    }
+
+    fn page_of(body: &str) -> String {
+        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+    }
+
+    async fn waiting_becomes(answers: Vec<String>, expected: f32) {
+        let address = server(answers).await;
+        let pool = Arc::new(Pool::default());
+        let snapshot = pool.replace(vec![endpoint("a", &address)]);
+        let stop = CancellationToken::new();
+        let task = spawn(Arc::clone(&pool), config(), Arc::default(), stop.clone());
+        let (s, i) = snapshot.cell(0);
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
+        while f32::from_bits(s.waiting[i].load(Ordering::Relaxed)) != expected {
+            assert!(tokio::time::Instant::now() < deadline, "never {expected}");
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        stop.cancel();
+        task.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn pages_are_read_over_one_connection() {
+        waiting_becomes(
+            vec![page_of("vllm:num_requests_waiting 1\n"), page_of("vllm:num_requests_waiting 2\n")],
+            2.0,
+        )
+        .await;
+    }
+
+    #[tokio::test]
+    async fn what_goes_wrong_is_tried_again() {
+        let error = "HTTP/1.1 500 no\r\ncontent-length: 0\r\n\r\n".to_owned();
+        let garbage = "hello\r\n\r\n".to_owned();
+        let slow = "HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nvllm".to_owned();
+        for wrong in [error, garbage, slow, String::new(), page_of("<html>")] {
+            waiting_becomes(vec![wrong, page_of("vllm:num_requests_waiting 3\n")], 3.0).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn endpoints_that_come_later_are_scraped() {
+        let address = server(vec![page_of("vllm:num_requests_waiting 4\n")]).await;
+        let pool = Arc::new(Pool::default());
+        let stats = Arc::new(ScrapeStats::default());
+        let task = spawn(Arc::clone(&pool), config(), Arc::clone(&stats), CancellationToken::new());
+        pool.replace(vec![endpoint("a", &address)]);
+        while stats.ok.load(Ordering::Relaxed) < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        pool.replace(Vec::new());
+        task.abort();
+    }
+}

@@ -1,0 +1,3 @@
+//! Filters, one file each.
+
+pub(super) mod header_based_testing;

@@ -1,0 +1,69 @@
+//! `max-score-picker`: the highest total wins, ties at random.
+//!
+//! `maxNumOfEndpoints` (1): how many to name, the others as fallbacks in the order of their scores. Source: the llm-d / GIE
+//! picker, which shuffles and then sorts stably; for one endpoint a single pass does the same. The default.
+
+use rand::RngExt as _;
+use rand::rngs::SmallRng;
+use rand::seq::SliceRandom as _;
+
+use super::super::Picker;
+
+/// See the module.
+#[derive(Debug)]
+pub(in crate::scheduling) struct MaxScore {
+    pub(in crate::scheduling) endpoints: usize,
+}
+
+impl Picker for MaxScore {
+    fn pick(&self, candidates: &[u32], scores: &[f32], rng: &mut SmallRng, out: &mut Vec<u32>) {
+        if self.endpoints == 1 {
+            out.extend(best(candidates, scores, rng));
+            return;
+        }
+        let mut order: Vec<(f32, u32)> = scores.iter().copied().zip(candidates.iter().copied()).collect();
+        order.shuffle(rng);
+        order.sort_by(|a, b| b.0.total_cmp(&a.0));
+        out.extend(order.into_iter().take(self.endpoints).map(|(_, candidate)| candidate));
+    }
+}
+
+/// Each further candidate with the best score so far takes the place with a chance of one in their number, so all of
+/// them are equally likely.
+fn best(candidates: &[u32], scores: &[f32], rng: &mut SmallRng) -> Option<u32> {
+    let mut best = None;
+    let (mut top, mut ties) = (f32::NEG_INFINITY, 0u32);
+    for (&candidate, &score) in candidates.iter().zip(scores) {
+        if score > top {
+            (best, top, ties) = (Some(candidate), score, 1);
+        } else if score == top {
+            ties += 1;
+            if rng.random_range(0..ties) == 0 {
+                best = Some(candidate);
+            }
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{firsts, order};
+    use super::*;
+
+    #[test]
+    fn the_best_wins_and_ties_are_spread() {
+        for endpoints in [1, 2] {
+            let counts = firsts(&MaxScore { endpoints }, &[0.5, 2.0, 2.0, 2.0, 0.0], 3000);
+            assert_eq!((counts[0], counts[4]), (0, 0));
+            // 1000 each; 150 is more than five standard deviations.
+            assert!(counts[1..4].iter().all(|n| n.abs_diff(1000) < 150), "{counts:?}");
+        }
+    }
+
+    #[test]
+    fn fallbacks_come_in_the_order_of_scores() {
+        assert_eq!(order(&MaxScore { endpoints: 3 }, &[0.1, 0.4, 0.2, 0.3]), [1, 3, 2]);
+        assert_eq!(order(&MaxScore { endpoints: 9 }, &[0.1, 0.4]), [1, 0]);
+    }
+}

@@ -1,0 +1,166 @@
+//! From plugin types to plugins.
+
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+
+use super::filters::header_based_testing::HeaderBasedTesting;
+use super::pickers::max_score::MaxScore;
+use super::pickers::random::Random;
+use super::pickers::weighted_random::WeightedRandom;
+use super::scorers::blocking_testing::BlockingTesting;
+use super::scorers::kv_cache_utilization::KvCacheUtilization;
+use super::scorers::lora_affinity::LoraAffinity;
+use super::scorers::queue::Queue;
+use super::scorers::running_requests::RunningRequests;
+use super::{Filter, Picker, Profile, Scheduler, Scorer};
+use crate::config::params::{BlockingTestingParams, NoParams, PickerParams};
+use crate::config::{ConfigErrors, PickerConfig, PluginUse, Problem};
+
+/// More fallbacks than anyone retries over.
+const MAX_ENDPOINTS: usize = 64;
+
+/// Makes the scheduler that `config` describes.
+pub fn build(config: &PickerConfig) -> Result<Scheduler, ConfigErrors> {
+    let profile = &config.profile;
+    let mut problems = Vec::new();
+    let filters = collect(&profile.filters, filter, &mut problems)
+        .map(|(plugin, filter)| (plugin.name.clone(), filter))
+        .collect();
+    let scorers = collect(&profile.scorers, scorer, &mut problems)
+        .map(|(plugin, scorer)| (plugin.name.clone(), plugin.weight, scorer))
+        .collect();
+    match picker(&profile.picker) {
+        Ok(picker) if problems.is_empty() => Ok(Scheduler::single(Profile {
+            name: profile.name.clone(),
+            filters,
+            scorers,
+            picker: (profile.picker.name.clone(), picker),
+        })),
+        Ok(_) => Err(ConfigErrors(problems)),
+        Err(problem) => {
+            problems.push(problem);
+            Err(ConfigErrors(problems))
+        }
+    }
+}
+
+fn collect<'a, T>(
+    uses: &'a [PluginUse],
+    make: fn(&PluginUse) -> Result<T, Problem>,
+    problems: &mut Vec<Problem>,
+) -> std::vec::IntoIter<(&'a PluginUse, T)> {
+    let mut made = Vec::new();
+    for plugin in uses {
+        match make(plugin) {
+            Ok(value) => made.push((plugin, value)),
+            Err(problem) => problems.push(problem),
+        }
+    }
+    made.into_iter()
+}
+
+fn filter(plugin: &PluginUse) -> Result<Box<dyn Filter>, Problem> {
+    match plugin.entry.name {
+        "header-based-testing-filter" => none(plugin, HeaderBasedTesting).map(|f| Box::new(f) as _),
+        _ => Err(unknown(plugin)),
+    }
+}
+
+fn scorer(plugin: &PluginUse) -> Result<Box<dyn Scorer>, Problem> {
+    Ok(match plugin.entry.name {
+        "queue-scorer" => Box::new(none(plugin, Queue)?),
+        "running-requests-size-scorer" => Box::new(none(plugin, RunningRequests)?),
+        "kv-cache-utilization-scorer" => Box::new(none(plugin, KvCacheUtilization)?),
+        "lora-affinity-scorer" => Box::new(none(plugin, LoraAffinity)?),
+        "blocking-testing-scorer" => {
+            let params: BlockingTestingParams = plugin.parameters.read()?;
+            Box::new(BlockingTesting {
+                sleep: Duration::from_millis(params.sleep_ms),
+            })
+        }
+        _ => return Err(unknown(plugin)),
+    })
+}
+
+fn picker(plugin: &PluginUse) -> Result<Box<dyn Picker>, Problem> {
+    let params: PickerParams = plugin.parameters.read()?;
+    let endpoints = params.max_num_of_endpoints;
+    if !(1..=MAX_ENDPOINTS).contains(&endpoints) {
+        let message = format!("{endpoints} is not from 1 to {MAX_ENDPOINTS}");
+        return Err(plugin.parameters.field_problem("maxNumOfEndpoints", &message));
+    }
+    Ok(match plugin.entry.name {
+        "max-score-picker" => Box::new(MaxScore { endpoints }),
+        "random-picker" => Box::new(Random { endpoints }),
+        "weighted-random-picker" => Box::new(WeightedRandom { endpoints }),
+        _ => return Err(unknown(plugin)),
+    })
+}
+
+/// A plugin without parameters, which must have been given none.
+fn none<T>(plugin: &PluginUse, made: T) -> Result<T, Problem> {
+    read::<NoParams>(plugin)?;
+    Ok(made)
+}
+
+fn read<T: DeserializeOwned>(plugin: &PluginUse) -> Result<T, Problem> {
+    plugin.parameters.read()
+}
+
+/// The catalog has a type that is not made here: a fault of ours, found by the test below.
+fn unknown(plugin: &PluginUse) -> Problem {
+    Problem::new(0, format!("plugin type `{}` cannot be made", plugin.entry.name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::catalog::{BUILT, Kind};
+    use crate::config::{LoadOptions, load};
+
+    fn built(plugins: &str) -> Result<Scheduler, ConfigErrors> {
+        let text = format!(
+            "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n{plugins}"
+        );
+        let options = LoadOptions {
+            allow_experimental: true,
+        };
+        build(&load(&text, options)?)
+    }
+
+    #[test]
+    fn every_type_of_the_catalog_can_be_made() {
+        for entry in BUILT {
+            if !matches!(entry.kind, Kind::Filter | Kind::Scorer | Kind::Picker) {
+                continue;
+            }
+            let parameters = match entry.name {
+                "blocking-testing-scorer" => "{sleepMs: 1}",
+                _ => "{}",
+            };
+            built(&format!("- {{type: {}, parameters: {parameters}}}\n", entry.name)).unwrap();
+        }
+    }
+
+    #[test]
+    fn wrong_parameters_are_named_with_their_line() {
+        for (plugins, expected) in [
+            (
+                "- type: max-score-picker\n  parameters:\n    maxNumEndpoints: 2\n",
+                "line 6: plugin `max-score-picker`: parameters: unknown field `maxNumEndpoints`; did you mean `maxNumOfEndpoints`?",
+            ),
+            (
+                "- type: max-score-picker\n  parameters:\n    maxNumOfEndpoints: 0\n",
+                "line 6: plugin `max-score-picker`: parameters.maxNumOfEndpoints: 0 is not from 1 to 64",
+            ),
+            (
+                "- type: queue-scorer\n  parameters: {x: 1}\n",
+                "plugin `queue-scorer`: parameters: unknown field `x` (it has no parameters)",
+            ),
+        ] {
+            let got = built(plugins).unwrap_err().to_string();
+            assert!(got.contains(expected), "{got}\nnot\n{expected}");
+        }
+    }
+}

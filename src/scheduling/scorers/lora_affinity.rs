@@ -1,0 +1,70 @@
+//! `lora-affinity-scorer`: where the adapter is in use, or where there is room to load it.
+//!
+//! Formula: in use by a running request 1.0; else room for one more adapter (running + waiting < max) 0.8; else wanted by
+//! a waiting request 0.6; else 0. Source: the llm-d / GIE picker. An engine that reports no adapters at all is
+//! neutral. Use it where many adapters share few slots.
+
+use super::super::{Context, NEUTRAL, Scorer};
+use crate::pool::slab::{LoraState, lora_key};
+
+/// See the module.
+#[derive(Debug)]
+pub(in crate::scheduling) struct LoraAffinity;
+
+impl Scorer for LoraAffinity {
+    fn score(&self, cx: &Context<'_>, candidates: &[u32], out: &mut [f32]) {
+        let wanted = lora_key(cx.request.model);
+        for (out, &candidate) in out.iter_mut().zip(candidates) {
+            let (segment, i) = cx.snapshot.cell(candidate);
+            *out = match &*segment.lora[i].load() {
+                Some(lora) => affinity(lora, wanted),
+                None => NEUTRAL,
+            };
+        }
+    }
+}
+
+fn affinity(lora: &LoraState, wanted: u64) -> f32 {
+    if lora.running.contains(&wanted) {
+        1.0
+    } else if lora.running.len() + lora.waiting.len() < lora.max as usize {
+        0.8
+    } else if lora.waiting.contains(&wanted) {
+        0.6
+    } else {
+        0.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::{scores, snapshot};
+    use super::*;
+    use crate::pool::LoadView;
+    use crate::pool::slab::Scrape;
+
+    #[test]
+    fn tiers() {
+        let snapshot = snapshot(5);
+        let states: [(&[&str], &[&str]); 4] = [
+            (&["a", "x"], &["y"]),
+            (&["x"], &[]),
+            (&["x"], &["a", "y"]),
+            (&["x", "y"], &["z"]),
+        ];
+        let keys = |names: &[&str]| names.iter().map(|n| lora_key(n)).collect();
+        for (i, (running, waiting)) in states.into_iter().enumerate() {
+            let scrape = Scrape {
+                lora: Some(LoraState {
+                    max: 2,
+                    running: keys(running),
+                    waiting: keys(waiting),
+                }),
+                ..Default::default()
+            };
+            snapshot.member(i as u32).slot.record(&scrape, 0, 1);
+        }
+        let got = scores(&LoraAffinity, &snapshot, &LoadView::default(), "a");
+        assert_eq!(got, [1.0, 0.8, 0.6, 0.0, 0.5]);
+    }
+}
