@@ -70,7 +70,11 @@ fn describe(config: &PickerConfig) -> bool {
         Some(sources) => println!(
             "metrics {} every {}, engine {} unless label {} says otherwise",
             sources.source.path,
-            sources.source.interval.as_deref().unwrap_or("--refresh-metrics-interval"),
+            sources
+                .source
+                .interval
+                .as_deref()
+                .unwrap_or("--refresh-metrics-interval"),
             sources.extractor.default_engine,
             sources.extractor.engine_label_key,
         ),

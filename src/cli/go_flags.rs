@@ -26,7 +26,10 @@ pub(super) fn normalise(arguments: Vec<String>) -> Result<Vec<String>, String> {
         Some(flag) if flag.starts_with('-') => out.push("serve".to_owned()),
         Some(word) => {
             let hint = crate::config::did_you_mean(word, COMMANDS);
-            return Err(format!("`{word}` is not a command{hint} (commands: {})", COMMANDS.join(", ")));
+            return Err(format!(
+                "`{word}` is not a command{hint} (commands: {})",
+                COMMANDS.join(", ")
+            ));
         }
     }
     out.extend(rest.into_iter().map(flag));
@@ -53,16 +56,26 @@ mod tests {
     use super::*;
 
     fn of(arguments: &[&str]) -> Vec<String> {
-        let all = ["pointsman"].iter().chain(arguments).map(ToString::to_string);
+        let all = ["pointsman"]
+            .iter()
+            .chain(arguments)
+            .map(ToString::to_string);
         normalise(all.collect()).unwrap().split_off(1)
     }
 
     #[test]
     fn spellings() {
-        assert_eq!(of(&["-grpc-port=1", "-v=4", "--tracing"]), ["serve", "--grpc-port=1", "--v=4", "--tracing"]);
+        assert_eq!(
+            of(&["-grpc-port=1", "-v=4", "--tracing"]),
+            ["serve", "--grpc-port=1", "--v=4", "--tracing"]
+        );
         assert_eq!(of(&["serve", "-v", "2"]), ["serve", "--v", "2"]);
         assert_eq!(of(&["check", "-x"]), ["check", "-x"]);
         assert_eq!(of(&["--help"]), ["--help"]);
-        assert!(normalise(vec!["pointsman".into(), "serv".into()]).unwrap_err().contains("`serve`"));
+        assert!(
+            normalise(vec!["pointsman".into(), "serv".into()])
+                .unwrap_err()
+                .contains("`serve`")
+        );
     }
 }

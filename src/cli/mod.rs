@@ -17,7 +17,13 @@ const EXIT_FAILURE: u8 = 1;
 
 /// An endpoint picker for inference gateways.
 #[derive(Debug, Parser)]
-#[command(name = "pointsman", version, about, subcommand_required = true, arg_required_else_help = true)]
+#[command(
+    name = "pointsman",
+    version,
+    about,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

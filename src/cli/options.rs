@@ -300,7 +300,9 @@ impl ServeOptions {
         self.gone.check()?;
         let config = match (self.config_file.is_empty(), self.config_text.is_empty()) {
             (false, false) => {
-                return Err("--config-file and --config-text exclude each other; give one".to_owned());
+                return Err(
+                    "--config-file and --config-text exclude each other; give one".to_owned(),
+                );
             }
             (false, true) => ConfigSource::File(self.config_file.clone().into()),
             (true, false) => ConfigSource::Text(self.config_text.clone()),
@@ -308,20 +310,30 @@ impl ServeOptions {
         };
         let kubernetes = match (self.pool_name.is_empty(), self.endpoint_selector.is_empty()) {
             (false, false) => {
-                return Err("--pool-name and --endpoint-selector exclude each other; give one".to_owned());
+                return Err(
+                    "--pool-name and --endpoint-selector exclude each other; give one".to_owned(),
+                );
             }
             (false, true) => Some("--pool-name"),
             (true, false) => Some("--endpoint-selector"),
             (true, true) => None,
         };
-        if !self.endpoint_selector.is_empty() && !(1..=8).contains(&self.endpoint_target_ports.len()) {
-            return Err("--endpoint-target-ports: --endpoint-selector needs 1 to 8 ports".to_owned());
+        if !self.endpoint_selector.is_empty()
+            && !(1..=8).contains(&self.endpoint_target_ports.len())
+        {
+            return Err(
+                "--endpoint-target-ports: --endpoint-selector needs 1 to 8 ports".to_owned(),
+            );
         }
         if !self.metrics_client_ca_file.is_empty() && self.metrics_cert_dir.is_empty() {
             return Err("--metrics-client-ca-file needs --metrics-cert-dir".to_owned());
         }
         let (log_level, log_format) = self.logs()?;
-        let tls = if self.secure_serving { Some(self.tls()?) } else { self.no_tls()? };
+        let tls = if self.secure_serving {
+            Some(self.tls()?)
+        } else {
+            self.no_tls()?
+        };
         Ok(Settings {
             tls,
             max_receive: optional_size("--grpc-max-recv-msg-size", &self.grpc_max_recv_msg_size)?
@@ -349,7 +361,11 @@ impl ServeOptions {
             emit_scores: self.emit_endpoint_scores,
             refresh_metrics: self.refresh_metrics_interval.max(MIN_REFRESH),
             metrics_staleness: self.metrics_staleness_threshold,
-            pool_name: if self.pool_name.is_empty() { "default".to_owned() } else { self.pool_name },
+            pool_name: if self.pool_name.is_empty() {
+                "default".to_owned()
+            } else {
+                self.pool_name
+            },
         })
     }
 
@@ -357,7 +373,11 @@ impl ServeOptions {
         let format = match self.zap_encoder.as_str() {
             "json" => LogFormat::Json,
             "console" => LogFormat::Text,
-            other => return Err(format!("--zap-encoder: `{other}` is not known; write json or console")),
+            other => {
+                return Err(format!(
+                    "--zap-encoder: `{other}` is not known; write json or console"
+                ));
+            }
         };
         let of_verbosity = |v: u8| match v {
             0 => LevelFilter::ERROR,
@@ -384,7 +404,9 @@ impl ServeOptions {
             "" | "1.2" | "VersionTLS12" => MinVersion::Tls12,
             "1.3" | "VersionTLS13" => MinVersion::Tls13,
             other => {
-                return Err(format!("--tls-min-version: `{other}` cannot be had; write 1.2 or 1.3"));
+                return Err(format!(
+                    "--tls-min-version: `{other}` cannot be had; write 1.2 or 1.3"
+                ));
             }
         };
         if !self.client_allowed_sans.is_empty() && self.client_ca_file.is_none() {
@@ -414,8 +436,14 @@ impl ServeOptions {
     fn without_effect(&self) -> Vec<&'static str> {
         [
             ("--metrics-cert-dir", !self.metrics_cert_dir.is_empty()),
-            ("--enable-grpc-stream-metrics", self.enable_grpc_stream_metrics),
-            ("--ha-enable-leader-election", self.ha_enable_leader_election),
+            (
+                "--enable-grpc-stream-metrics",
+                self.enable_grpc_stream_metrics,
+            ),
+            (
+                "--ha-enable-leader-election",
+                self.ha_enable_leader_election,
+            ),
         ]
         .into_iter()
         .filter_map(|(name, given)| given.then_some(name))
@@ -427,7 +455,9 @@ fn optional_size(flag: &str, text: &str) -> Result<Option<usize>, String> {
     if text.is_empty() {
         return Ok(None);
     }
-    bytes(text).map(Some).map_err(|error| format!("{flag}: {error}"))
+    bytes(text)
+        .map(Some)
+        .map_err(|error| format!("{flag}: {error}"))
 }
 
 // === impl Gone ===
@@ -435,9 +465,18 @@ fn optional_size(flag: &str, text: &str) -> Result<Option<usize>, String> {
 impl Gone {
     fn check(&self) -> Result<(), String> {
         for (flag, value) in [
-            ("total-queued-requests-metric", &self.total_queued_requests_metric),
-            ("total-running-requests-metric", &self.total_running_requests_metric),
-            ("kv-cache-usage-percentage-metric", &self.kv_cache_usage_percentage_metric),
+            (
+                "total-queued-requests-metric",
+                &self.total_queued_requests_metric,
+            ),
+            (
+                "total-running-requests-metric",
+                &self.total_running_requests_metric,
+            ),
+            (
+                "kv-cache-usage-percentage-metric",
+                &self.kv_cache_usage_percentage_metric,
+            ),
             ("lora-info-metric", &self.lora_info_metric),
             ("cache-info-metric", &self.cache_info_metric),
         ] {
@@ -471,7 +510,10 @@ mod tests {
     #[test]
     fn defaults_are_the_references() {
         let got = settings(&[]).unwrap();
-        assert_eq!((got.grpc_port, got.health_port, got.metrics_port), (9002, 9003, 9090));
+        assert_eq!(
+            (got.grpc_port, got.health_port, got.metrics_port),
+            (9002, 9003, 9090)
+        );
         assert!(got.tls.is_some() && got.subset_filter && !got.emit_scores);
         assert_eq!(got.refresh_metrics, Duration::from_millis(50));
         assert_eq!(got.drain_timeout, Duration::from_secs(30));
@@ -482,29 +524,64 @@ mod tests {
     fn booleans_stand_alone_or_with_a_value() {
         assert!(settings(&["--secure-serving=false"]).unwrap().tls.is_none());
         assert!(settings(&["--emit-endpoint-scores"]).unwrap().emit_scores);
-        assert!(settings(&["--health-checking=true"]).unwrap().health_checking);
+        assert!(
+            settings(&["--health-checking=true"])
+                .unwrap()
+                .health_checking
+        );
     }
 
     #[test]
     fn every_flag_of_the_reference_is_taken() {
         settings(&[
-            "--pool-namespace=x", "--pool-group=g", "--pool-name=p", "--zap-encoder=json", "--zap-devel=false",
-            "--zap-log-level=debug", "--zap-stacktrace-level=error", "--zap-time-encoding=iso8601", "--v=4",
-            "--tracing=false", "--metrics-endpoint-auth=false", "--enable-pprof=false", "--ha-enable-leader-election",
-            "--enable-grpc-stream-metrics", "--refresh-prometheus-metrics-interval=5s", "--metrics-cert-dir=/c",
-            "--metrics-client-ca-file=/ca", "--tls-min-version=VersionTLS13", "--tls-cipher-suites=", "--cert-path=/c",
-            "--enable-cert-reload", "--grpc-max-recv-msg-size=8Mi", "--grpc-max-send-msg-size=8Mi", "--vmodule=a=1",
-            "--logtostderr", "--disable-endpoint-subset-filter", "--allow-experimental-plugins", "--config-file=/f",
+            "--pool-namespace=x",
+            "--pool-group=g",
+            "--pool-name=p",
+            "--zap-encoder=json",
+            "--zap-devel=false",
+            "--zap-log-level=debug",
+            "--zap-stacktrace-level=error",
+            "--zap-time-encoding=iso8601",
+            "--v=4",
+            "--tracing=false",
+            "--metrics-endpoint-auth=false",
+            "--enable-pprof=false",
+            "--ha-enable-leader-election",
+            "--enable-grpc-stream-metrics",
+            "--refresh-prometheus-metrics-interval=5s",
+            "--metrics-cert-dir=/c",
+            "--metrics-client-ca-file=/ca",
+            "--tls-min-version=VersionTLS13",
+            "--tls-cipher-suites=",
+            "--cert-path=/c",
+            "--enable-cert-reload",
+            "--grpc-max-recv-msg-size=8Mi",
+            "--grpc-max-send-msg-size=8Mi",
+            "--vmodule=a=1",
+            "--logtostderr",
+            "--disable-endpoint-subset-filter",
+            "--allow-experimental-plugins",
+            "--config-file=/f",
         ])
         .unwrap();
-        settings(&["--endpoint-selector=app=x", "--endpoint-target-ports=8000,8001"]).unwrap();
+        settings(&[
+            "--endpoint-selector=app=x",
+            "--endpoint-target-ports=8000,8001",
+        ])
+        .unwrap();
     }
 
     #[test]
     fn errors_name_the_flag_and_the_remedy() {
         for (arguments, expected) in [
-            (&["--config-file=a", "--config-text=b"][..], "exclude each other"),
-            (&["--pool-name=a", "--endpoint-selector=b"], "exclude each other"),
+            (
+                &["--config-file=a", "--config-text=b"][..],
+                "exclude each other",
+            ),
+            (
+                &["--pool-name=a", "--endpoint-selector=b"],
+                "exclude each other",
+            ),
             (&["--endpoint-selector=b"], "--endpoint-target-ports"),
             (&["--lora-info-metric=x"], "--lora-info-metric is gone"),
             (&["--tls-min-version=1.1"], "write 1.2 or 1.3"),

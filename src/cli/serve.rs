@@ -13,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::options::{ConfigSource, Settings};
 use crate::config::params::EngineParams;
-use crate::config::{self, ConfigErrors, Discovery, LoadOptions, Parser, PickerConfig, Problem, Sources, units};
+use crate::config::{
+    self, ConfigErrors, Discovery, LoadOptions, Parser, PickerConfig, Problem, Sources, units,
+};
 use crate::extproc::health::{self, Readiness};
 use crate::extproc::listener::{self, Incoming};
 use crate::extproc::server::{self, OpenStreams};
@@ -65,7 +67,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let stats = Arc::new(ScrapeStats::default());
     if let Some(sources) = &config.sources {
         let scraping = scrape_config(sources, &settings)?;
-        scrape::spawn(Arc::clone(&pool), scraping, Arc::clone(&stats), stop.clone());
+        scrape::spawn(
+            Arc::clone(&pool),
+            scraping,
+            Arc::clone(&stats),
+            stop.clone(),
+        );
     }
     let staleness = settings.metrics_staleness.as_millis() as u64;
     let bodies = Arc::new(BodyBudget::new(settings.max_body, settings.max_buffered));
@@ -162,11 +169,15 @@ pub(super) fn cores() -> usize {
 
 fn load(settings: &Settings) -> anyhow::Result<PickerConfig> {
     let (name, text) = match &settings.config {
-        ConfigSource::Default => ("the default configuration".to_owned(), config::DEFAULT.to_owned()),
+        ConfigSource::Default => (
+            "the default configuration".to_owned(),
+            config::DEFAULT.to_owned(),
+        ),
         ConfigSource::Text(text) => ("--config-text".to_owned(), text.clone()),
         ConfigSource::File(path) => {
             let name = path.display().to_string();
-            let text = std::fs::read_to_string(path).with_context(|| format!("--config-file: {name}"))?;
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("--config-file: {name}"))?;
             (name, text)
         }
     };
@@ -181,7 +192,10 @@ fn load(settings: &Settings) -> anyhow::Result<PickerConfig> {
         tracing::debug!("{name}: added {injected}");
     }
     if let (Some(flag), None) = (settings.kubernetes, &config.discovery) {
-        return Err(missing_discovery(&format!("{flag} needs Kubernetes discovery, which is not available in this version")).into());
+        return Err(missing_discovery(&format!(
+            "{flag} needs Kubernetes discovery, which is not available in this version"
+        ))
+        .into());
     }
     Ok(config)
 }
@@ -194,7 +208,11 @@ fn missing_discovery(why: &str) -> ConfigErrors {
     .into()
 }
 
-fn discover(pool: &Arc<Pool>, config: &PickerConfig, stop: &CancellationToken) -> anyhow::Result<()> {
+fn discover(
+    pool: &Arc<Pool>,
+    config: &PickerConfig,
+    stop: &CancellationToken,
+) -> anyhow::Result<()> {
     match &config.discovery {
         Some(Discovery::File(params)) => {
             let path = Path::new(&params.path).to_owned();
@@ -209,7 +227,10 @@ fn discover(pool: &Arc<Pool>, config: &PickerConfig, stop: &CancellationToken) -
 fn scrape_config(sources: &Sources, settings: &Settings) -> anyhow::Result<ScrapeConfig> {
     let source = &sources.source;
     if !source.path.starts_with('/') {
-        bail!("metrics-data-source: path `{}` must begin with a slash", source.path);
+        bail!(
+            "metrics-data-source: path `{}` must begin with a slash",
+            source.path
+        );
     }
     let interval = match &source.interval {
         // Checked when the configuration was read.
@@ -229,7 +250,10 @@ fn scrape_config(sources: &Sources, settings: &Settings) -> anyhow::Result<Scrap
 
 /// The engines that `config` comes to; an error if one of its metric specs cannot be read.
 pub(super) fn engines(config: &PickerConfig) -> Result<Vec<EngineSpec>, ConfigErrors> {
-    let params = config.sources.as_ref().map(|s| s.extractor.engine_configs.as_slice());
+    let params = config
+        .sources
+        .as_ref()
+        .map(|s| s.extractor.engine_configs.as_slice());
     engines_of(params.unwrap_or_default())
 }
 
@@ -244,22 +268,42 @@ fn engines_of(configured: &[EngineParams]) -> Result<Vec<EngineSpec>, ConfigErro
 fn engine_of(params: &EngineParams) -> Result<EngineSpec, ConfigErrors> {
     let mut metrics = Vec::new();
     for (field, spec, signal) in [
-        ("queuedRequestsSpec", &params.queued_requests_spec, Signal::Waiting),
-        ("runningRequestsSpec", &params.running_requests_spec, Signal::Running),
+        (
+            "queuedRequestsSpec",
+            &params.queued_requests_spec,
+            Signal::Waiting,
+        ),
+        (
+            "runningRequestsSpec",
+            &params.running_requests_spec,
+            Signal::Running,
+        ),
         ("kvUsageSpec", &params.kv_usage_spec, Signal::KvUsage),
         ("loraSpec", &params.lora_spec, Signal::Lora),
         ("cacheInfoSpec", &params.cache_info_spec, Signal::CacheInfo),
-        ("cacheBlockSizeSpec", &params.cache_block_size_spec, Signal::BlockSize),
-        ("cacheNumBlocksSpec", &params.cache_num_blocks_spec, Signal::Blocks),
+        (
+            "cacheBlockSizeSpec",
+            &params.cache_block_size_spec,
+            Signal::BlockSize,
+        ),
+        (
+            "cacheNumBlocksSpec",
+            &params.cache_num_blocks_spec,
+            Signal::Blocks,
+        ),
     ] {
         if let Some(spec) = spec.as_deref().filter(|spec| !spec.is_empty()) {
             let spec = MetricSpec::parse(spec).map_err(|error| {
-                Problem::new(0, format!("engineConfigs `{}`: {field}: {error}", params.name))
+                Problem::new(
+                    0,
+                    format!("engineConfigs `{}`: {field}: {error}", params.name),
+                )
             })?;
             metrics.push((spec, signal));
         }
     }
-    let label = |name: &Option<String>, default: &str| name.clone().unwrap_or_else(|| default.to_owned());
+    let label =
+        |name: &Option<String>, default: &str| name.clone().unwrap_or_else(|| default.to_owned());
     Ok(EngineSpec {
         name: params.name.clone(),
         path: None,
@@ -269,7 +313,8 @@ fn engine_of(params: &EngineParams) -> Result<EngineSpec, ConfigErrors> {
     })
 }
 
-async fn asked_to_stop() -> std::io::Result<()> {
+/// SIGTERM or SIGINT.
+pub(super) async fn asked_to_stop() -> std::io::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::select! {
@@ -307,11 +352,20 @@ impl prometheus_client::collector::Collector for ServeGauges {
         use prometheus_client::metrics::{counter::ConstCounter, gauge::ConstGauge};
         let held = ConstGauge::new(self.bodies.held() as f64);
         let help = "Request bodies that are held now";
-        let metric = encoder.encode_descriptor("request_body_buffered_bytes", help, None, held.metric_type())?;
+        let metric = encoder.encode_descriptor(
+            "request_body_buffered_bytes",
+            help,
+            None,
+            held.metric_type(),
+        )?;
         held.encode(metric)?;
         for (name, help, counter) in [
             ("datalayer_polls", "Metrics pages read", &self.stats.ok),
-            ("datalayer_poll_errors", "Metrics pages that could not be read", &self.stats.failed),
+            (
+                "datalayer_poll_errors",
+                "Metrics pages that could not be read",
+                &self.stats.failed,
+            ),
         ] {
             let count = ConstCounter::new(counter.load(Ordering::Relaxed));
             let mut metric = encoder.encode_descriptor(name, help, None, count.metric_type())?;

@@ -123,5 +123,8 @@ pub(super) fn unknown_field<'a>(
 ) -> String {
     let hint = did_you_mean(field, expected.clone());
     let known: Vec<&str> = expected.collect();
-    format!("unknown field `{field}`{hint} (known here: {})", known.join(", "))
+    format!(
+        "unknown field `{field}`{hint} (known here: {})",
+        known.join(", ")
+    )
 }

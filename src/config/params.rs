@@ -177,7 +177,10 @@ impl Parameters {
                 format!("plugin `{plugin}`: parameters: {message}"),
             );
         }
-        Problem::new(self.line, format!("plugin `{}`: parameters: {message}", self.plugin))
+        Problem::new(
+            self.line,
+            format!("plugin `{}`: parameters: {message}", self.plugin),
+        )
     }
 
     /// The first line from the plugin's on that has `field` as a key; the parameters' own if none has.
@@ -212,7 +215,10 @@ impl Default for MetricsSourceParams {
 impl MetricsSourceParams {
     pub(super) fn check(&self, parameters: &Parameters) -> Result<(), Problem> {
         if self.scheme != "http" {
-            let message = format!("`{}` is not available in this version; use http", self.scheme);
+            let message = format!(
+                "`{}` is not available in this version; use http",
+                self.scheme
+            );
             return Err(parameters.field_problem("scheme", &message));
         }
         if let Some(interval) = &self.interval {

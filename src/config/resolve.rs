@@ -11,7 +11,10 @@ const API_VERSION: &str = "llm-d.ai/v1alpha1";
 const LEGACY_API_VERSION: &str = "inference.networking.x-k8s.io/v1alpha1";
 const KIND: &str = "EndpointPickerConfig";
 /// Feature gates with their defaults.
-const GATES: [(&str, bool); 2] = [("flowControl", false), ("haPopulateNonLeaderDatastore", true)];
+const GATES: [(&str, bool); 2] = [
+    ("flowControl", false),
+    ("haPopulateNonLeaderDatastore", true),
+];
 
 /// What the command line says about loading.
 #[derive(Clone, Copy, Debug, Default)]
@@ -159,7 +162,10 @@ impl Resolver {
             ),
         }
         if document.kind.value != KIND {
-            let message = format!("kind: `{}` is not known; write `{KIND}`", document.kind.value);
+            let message = format!(
+                "kind: `{}` is not known; write `{KIND}`",
+                document.kind.value
+            );
             self.problem(document.kind.referenced.line(), message);
         }
         for gate in &document.feature_gates {
@@ -170,7 +176,10 @@ impl Resolver {
     fn gate(&mut self, gate: &str, line: u64) {
         let (name, value) = gate.split_once('=').unwrap_or((gate, "true"));
         let Ok(on) = value.parse::<bool>() else {
-            return self.problem(line, format!("featureGates: `{gate}`: write {name}=true or {name}=false"));
+            return self.problem(
+                line,
+                format!("featureGates: `{gate}`: write {name}=true or {name}=false"),
+            );
         };
         if !GATES.iter().any(|(known, _)| *known == name) {
             let hint = did_you_mean(name, GATES.map(|(known, _)| known));
@@ -190,7 +199,9 @@ impl Resolver {
             let type_name = plugin.r#type.value.as_str();
             let Some(entry) = catalog::find(type_name) else {
                 let message = if catalog::NOT_BUILT.contains(&type_name) {
-                    format!("plugins: type `{type_name}` of the llm-d picker is not available in this version")
+                    format!(
+                        "plugins: type `{type_name}` of the llm-d picker is not available in this version"
+                    )
                 } else {
                     let hint = did_you_mean(type_name, catalog::names());
                     format!("plugins: type `{type_name}` is not known{hint}")
@@ -208,7 +219,10 @@ impl Resolver {
             }
             let name = plugin.name.as_ref().map_or(type_name, |name| &name.value);
             if self.declared.iter().any(|known| known.name == name) {
-                self.problem(line, format!("plugins: the name `{name}` is used twice; give each its own `name`"));
+                self.problem(
+                    line,
+                    format!("plugins: the name `{name}` is used twice; give each its own `name`"),
+                );
                 continue;
             }
             let (value, at) = match &plugin.parameters {
@@ -229,15 +243,25 @@ impl Resolver {
         let Some(at) = self.declared.iter().position(|known| known.name == name) else {
             // A type that could not be declared was reported where it stands.
             if !catalog::NOT_BUILT.contains(&name) {
-                let hint = did_you_mean(name, self.declared.iter().map(|known| known.name.as_str()));
-                self.problem(line, format!("{field}: no plugin is called `{name}`{hint}; declare it under `plugins`"));
+                let hint =
+                    did_you_mean(name, self.declared.iter().map(|known| known.name.as_str()));
+                self.problem(
+                    line,
+                    format!(
+                        "{field}: no plugin is called `{name}`{hint}; declare it under `plugins`"
+                    ),
+                );
             }
             return None;
         };
         let kind = self.declared[at].entry.kind;
         if !kinds.contains(&kind) {
             let wanted: Vec<_> = kinds.iter().map(|kind| kind.noun()).collect();
-            let message = format!("{field}: `{name}` is a {}, not a {}", kind.noun(), wanted.join(" or "));
+            let message = format!(
+                "{field}: `{name}` is a {}, not a {}",
+                kind.noun(),
+                wanted.join(" or ")
+            );
             self.problem(line, message);
             return None;
         }
@@ -251,19 +275,30 @@ impl Resolver {
             self.problem(line, "plugins: more than one profile handler; keep one");
         }
         if handlers.is_empty() {
-            self.injected.push("single-profile-handler: no profile handler is declared".to_owned());
+            self.injected
+                .push("single-profile-handler: no profile handler is declared".to_owned());
         }
         let (name, uses) = match document.scheduling_profiles.as_slice() {
             [] => {
-                self.injected.push("profile `default`: no profile is given, so it has all plugins of the file".to_owned());
-                let names: Vec<_> = self.declared.iter().map(|d| (d.name.clone(), d.line)).collect();
+                self.injected.push(
+                    "profile `default`: no profile is given, so it has all plugins of the file"
+                        .to_owned(),
+                );
+                let names: Vec<_> = self
+                    .declared
+                    .iter()
+                    .map(|d| (d.name.clone(), d.line))
+                    .collect();
                 let mut uses = Vec::new();
                 for (name, line) in names {
                     let used = self.find(&name, line, "plugins", ALL_KINDS).map(use_of);
                     uses.extend(used.map(|plugin| (plugin, line)));
                 }
                 uses.retain(|(plugin, _)| {
-                    matches!(plugin.entry.kind, Kind::Filter | Kind::Scorer | Kind::Picker)
+                    matches!(
+                        plugin.entry.kind,
+                        Kind::Filter | Kind::Scorer | Kind::Picker
+                    )
                 });
                 ("default".to_owned(), uses)
             }
@@ -284,7 +319,10 @@ impl Resolver {
                 Kind::Filter => spec.0.push(plugin),
                 Kind::Scorer => spec.1.push(plugin),
                 Kind::Picker if spec.2.is_some() => {
-                    let message = format!("schedulingProfiles: profile `{name}` has a second picker, `{}`; keep one", plugin.name);
+                    let message = format!(
+                        "schedulingProfiles: profile `{name}` has a second picker, `{}`; keep one",
+                        plugin.name
+                    );
                     self.problem(line, message);
                 }
                 _ => spec.2 = Some(plugin),
@@ -294,7 +332,8 @@ impl Resolver {
         let picker = match picker {
             Some(picker) => picker,
             None => {
-                self.injected.push(format!("max-score-picker: profile `{name}` has no picker"));
+                self.injected
+                    .push(format!("max-score-picker: profile `{name}` has no picker"));
                 PluginUse {
                     name: "max-score-picker".to_owned(),
                     entry: catalog::find("max-score-picker")?,
@@ -319,7 +358,10 @@ impl Resolver {
         let mut seen = HashSet::new();
         for profile in &document.scheduling_profiles {
             if !seen.insert(profile.name.value.as_str()) {
-                let message = format!("schedulingProfiles: the name `{}` is used twice", profile.name.value);
+                let message = format!(
+                    "schedulingProfiles: the name `{}` is used twice",
+                    profile.name.value
+                );
                 self.problem(profile.name.referenced.line(), message);
             }
         }
@@ -331,17 +373,27 @@ impl Resolver {
             let line = plugin.plugin_ref.referenced.line();
             let kinds = [Kind::Filter, Kind::Scorer, Kind::Picker];
             let field = "schedulingProfiles.plugins.pluginRef";
-            let Some(mut used) = self.find(&plugin.plugin_ref.value, line, field, &kinds).map(use_of) else {
+            let Some(mut used) = self
+                .find(&plugin.plugin_ref.value, line, field, &kinds)
+                .map(use_of)
+            else {
                 continue;
             };
             if let Some(weight) = &plugin.weight {
                 let line = weight.referenced.line();
                 if used.entry.kind != Kind::Scorer {
-                    let message = format!("weight: `{}` is a {}; only scorers have weights", used.name, used.entry.kind.noun());
+                    let message = format!(
+                        "weight: `{}` is a {}; only scorers have weights",
+                        used.name,
+                        used.entry.kind.noun()
+                    );
                     self.problem(line, message);
                 }
                 if !weight.value.is_finite() || weight.value < 0.0 {
-                    self.problem(line, format!("weight: {} is not a number from 0 up", weight.value));
+                    self.problem(
+                        line,
+                        format!("weight: {} is not a number from 0 up", weight.value),
+                    );
                 }
                 used.weight = weight.value as f32;
             }
@@ -357,17 +409,34 @@ impl Resolver {
         }
         if let Some(parser) = &document.parser {
             let line = parser.plugin_ref.referenced.line();
-            self.warnings.push(Problem::new(line, "parser: deprecated; write requestHandler.parsers"));
+            self.warnings.push(Problem::new(
+                line,
+                "parser: deprecated; write requestHandler.parsers",
+            ));
             references.push(parser);
         }
         let mut parsers = Vec::new();
         for reference in references {
-            let (name, line) = (&reference.plugin_ref.value, reference.plugin_ref.referenced.line());
-            let found = self.find(name, line, "requestHandler.parsers.pluginRef", &[Kind::Parser]);
+            let (name, line) = (
+                &reference.plugin_ref.value,
+                reference.plugin_ref.referenced.line(),
+            );
+            let found = self.find(
+                name,
+                line,
+                "requestHandler.parsers.pluginRef",
+                &[Kind::Parser],
+            );
             parsers.extend(found.and_then(|declared| Parser::from_type(declared.entry.name)));
         }
         if parsers.is_empty() {
-            parsers = vec![Parser::OpenAi, Parser::Anthropic, Parser::VllmHttp, Parser::SglangHttp, Parser::Passthrough];
+            parsers = vec![
+                Parser::OpenAi,
+                Parser::Anthropic,
+                Parser::VllmHttp,
+                Parser::SglangHttp,
+                Parser::Passthrough,
+            ];
         }
         if let Some(detector) = &document.saturation_detector {
             let line = detector.plugin_ref.referenced.line();
@@ -375,7 +444,10 @@ impl Resolver {
         }
         if let Some(flow_control) = &document.flow_control {
             let line = flow_control.referenced.line();
-            self.warnings.push(Problem::new(line, "flowControl: not used, the feature gate `flowControl` is off"));
+            self.warnings.push(Problem::new(
+                line,
+                "flowControl: not used, the feature gate `flowControl` is off",
+            ));
         }
         parsers
     }
@@ -383,20 +455,36 @@ impl Resolver {
     fn data_layer(&mut self, document: &Document) -> (Option<Sources>, Option<Discovery>) {
         let layer = document.data_layer.as_ref();
         for (field, reference) in [
-            ("dataLayer.peerDiscovery", layer.and_then(|l| l.peer_discovery.as_ref()).map(|r| &r.plugin_ref)),
-            ("dataLayer.crossReplicaSyncerPluginRef", layer.and_then(|l| l.cross_replica_syncer_plugin_ref.as_ref())),
+            (
+                "dataLayer.peerDiscovery",
+                layer
+                    .and_then(|l| l.peer_discovery.as_ref())
+                    .map(|r| &r.plugin_ref),
+            ),
+            (
+                "dataLayer.crossReplicaSyncerPluginRef",
+                layer.and_then(|l| l.cross_replica_syncer_plugin_ref.as_ref()),
+            ),
         ] {
             if let Some(reference) = reference {
-                self.problem(reference.referenced.line(), format!("{field}: not available in this version; remove it"));
+                self.problem(
+                    reference.referenced.line(),
+                    format!("{field}: not available in this version; remove it"),
+                );
             }
         }
         let sources = self.sources(document);
-        let discovery = layer.and_then(|l| l.discovery.as_ref()).and_then(|reference| {
-            let line = reference.plugin_ref.referenced.line();
-            let field = "dataLayer.discovery.pluginRef";
-            let parameters = self.find(&reference.plugin_ref.value, line, field, &[Kind::Discovery])?.parameters.clone();
-            self.read(parameters.read()).map(Discovery::File)
-        });
+        let discovery = layer
+            .and_then(|l| l.discovery.as_ref())
+            .and_then(|reference| {
+                let line = reference.plugin_ref.referenced.line();
+                let field = "dataLayer.discovery.pluginRef";
+                let parameters = self
+                    .find(&reference.plugin_ref.value, line, field, &[Kind::Discovery])?
+                    .parameters
+                    .clone();
+                self.read(parameters.read()).map(Discovery::File)
+            });
         (sources, discovery)
     }
 
@@ -406,13 +494,23 @@ impl Resolver {
         let mut extractor = None;
         for listed in layer.map(|l| l.sources.as_slice()).unwrap_or_default() {
             let line = listed.plugin_ref.referenced.line();
-            let found = self.find(&listed.plugin_ref.value, line, "dataLayer.sources.pluginRef", &[Kind::Source]);
+            let found = self.find(
+                &listed.plugin_ref.value,
+                line,
+                "dataLayer.sources.pluginRef",
+                &[Kind::Source],
+            );
             source = found.map(|declared| declared.parameters.clone()).or(source);
             for reference in &listed.extractors {
-                let (name, line) = (&reference.plugin_ref.value, reference.plugin_ref.referenced.line());
+                let (name, line) = (
+                    &reference.plugin_ref.value,
+                    reference.plugin_ref.referenced.line(),
+                );
                 let field = "dataLayer.sources.extractors.pluginRef";
                 let found = self.find(name, line, field, &[Kind::Extractor]);
-                extractor = found.map(|declared| declared.parameters.clone()).or(extractor);
+                extractor = found
+                    .map(|declared| declared.parameters.clone())
+                    .or(extractor);
             }
         }
         let inject = layer.and_then(|l| l.inject_defaults).unwrap_or(true);
@@ -425,7 +523,10 @@ impl Resolver {
             Some(resolver.declared[at].parameters.clone())
         };
         if source.is_none() {
-            self.injected.push("metrics-data-source with core-metrics-extractor: dataLayer.sources is empty".to_owned());
+            self.injected.push(
+                "metrics-data-source with core-metrics-extractor: dataLayer.sources is empty"
+                    .to_owned(),
+            );
         }
         let source = source.or_else(|| declared(self, Kind::Source));
         let extractor = extractor.or_else(|| declared(self, Kind::Extractor));
@@ -507,8 +608,16 @@ mod tests {
     #[test]
     fn the_default() {
         let config = load(DEFAULT, LoadOptions::default()).unwrap();
-        let weights: Vec<_> = config.profile.scorers.iter().map(|s| (s.entry.name, s.weight)).collect();
-        assert_eq!(weights, [("queue-scorer", 2.0), ("kv-cache-utilization-scorer", 2.0)]);
+        let weights: Vec<_> = config
+            .profile
+            .scorers
+            .iter()
+            .map(|s| (s.entry.name, s.weight))
+            .collect();
+        assert_eq!(
+            weights,
+            [("queue-scorer", 2.0), ("kv-cache-utilization-scorer", 2.0)]
+        );
         assert_eq!(config.profile.picker.entry.name, "max-score-picker");
         assert!(config.sources.is_some());
         assert!(config.warnings.is_empty(), "{:?}", config.warnings);
@@ -539,22 +648,61 @@ mod tests {
     #[test]
     fn errors_name_the_line_the_field_and_the_nearest_name() {
         for (text, expected) in [
-            ("plugin: []\n", "line 3: unknown field `plugin`; did you mean `plugins`?"),
-            ("plugins:\n- type: queue-scorr\n", "line 4: plugins: type `queue-scorr` is not known; did you mean `queue-scorer`?"),
-            ("plugins:\n- type: prefix-cache-scorer\n", "line 4: plugins: type `prefix-cache-scorer` of the llm-d picker is not available"),
-            ("plugins:\n- type: queue-scorer\n- type: queue-scorer\n", "line 5: plugins: the name `queue-scorer` is used twice"),
-            ("plugins:\n- type: blocking-testing-scorer\n  parameters: {sleepMs: 1}\n", "line 4: plugins: type `blocking-testing-scorer` has alpha stability"),
-            ("plugins:\n- type: queue-scorer\nschedulingProfiles:\n- name: p\n  plugins:\n  - pluginRef: que-scorer\n", "line 8: schedulingProfiles.plugins.pluginRef: no plugin is called `que-scorer`; did you mean `queue-scorer`?"),
-            ("plugins:\n- type: random-picker\nschedulingProfiles:\n- name: p\n  plugins:\n  - pluginRef: random-picker\n    weight: 2\n", "line 9: weight: `random-picker` is a picker; only scorers have weights"),
-            ("plugins:\n- type: random-picker\n- type: max-score-picker\n", "profile `default` has a second picker"),
-            ("featureGates: [flowControll]\n", "line 3: featureGates: `flowControll` is not known; did you mean `flowControl`?"),
-            ("featureGates: [flowControl]\n", "`flowControl` is not available"),
-            ("plugins:\n- type: queue-scorer\ndataLayer:\n  discovery: {pluginRef: queue-scorer}\n", "line 6: dataLayer.discovery.pluginRef: `queue-scorer` is a scorer, not a discovery"),
-            ("plugins:\n- type: metrics-data-source\n  parameters:\n    scheme: https\n", "line 6: plugin `metrics-data-source`: parameters.scheme: `https` is not available"),
+            (
+                "plugin: []\n",
+                "line 3: unknown field `plugin`; did you mean `plugins`?",
+            ),
+            (
+                "plugins:\n- type: queue-scorr\n",
+                "line 4: plugins: type `queue-scorr` is not known; did you mean `queue-scorer`?",
+            ),
+            (
+                "plugins:\n- type: prefix-cache-scorer\n",
+                "line 4: plugins: type `prefix-cache-scorer` of the llm-d picker is not available",
+            ),
+            (
+                "plugins:\n- type: queue-scorer\n- type: queue-scorer\n",
+                "line 5: plugins: the name `queue-scorer` is used twice",
+            ),
+            (
+                "plugins:\n- type: blocking-testing-scorer\n  parameters: {sleepMs: 1}\n",
+                "line 4: plugins: type `blocking-testing-scorer` has alpha stability",
+            ),
+            (
+                "plugins:\n- type: queue-scorer\nschedulingProfiles:\n- name: p\n  plugins:\n  - pluginRef: que-scorer\n",
+                "line 8: schedulingProfiles.plugins.pluginRef: no plugin is called `que-scorer`; did you mean `queue-scorer`?",
+            ),
+            (
+                "plugins:\n- type: random-picker\nschedulingProfiles:\n- name: p\n  plugins:\n  - pluginRef: random-picker\n    weight: 2\n",
+                "line 9: weight: `random-picker` is a picker; only scorers have weights",
+            ),
+            (
+                "plugins:\n- type: random-picker\n- type: max-score-picker\n",
+                "profile `default` has a second picker",
+            ),
+            (
+                "featureGates: [flowControll]\n",
+                "line 3: featureGates: `flowControll` is not known; did you mean `flowControl`?",
+            ),
+            (
+                "featureGates: [flowControl]\n",
+                "`flowControl` is not available",
+            ),
+            (
+                "plugins:\n- type: queue-scorer\ndataLayer:\n  discovery: {pluginRef: queue-scorer}\n",
+                "line 6: dataLayer.discovery.pluginRef: `queue-scorer` is a scorer, not a discovery",
+            ),
+            (
+                "plugins:\n- type: metrics-data-source\n  parameters:\n    scheme: https\n",
+                "line 6: plugin `metrics-data-source`: parameters.scheme: `https` is not available",
+            ),
             ("plugins:\n- name: x\n", "missing field `type`"),
         ] {
             let got = bad(text);
-            assert!(got.contains(expected), "{text}\ngave\n{got}\nnot\n{expected}");
+            assert!(
+                got.contains(expected),
+                "{text}\ngave\n{got}\nnot\n{expected}"
+            );
         }
     }
 

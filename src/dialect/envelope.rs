@@ -2,12 +2,12 @@
 
 use bytes::Bytes;
 
-use super::{Dialect, json};
+use super::{Dialect, escape};
 
 /// The JSON body of an error with that HTTP status. Dialects that are neither OpenAI's nor Anthropic's take
 /// OpenAI's form, as their servers do.
 pub fn error_body(dialect: Dialect, status: u16, message: &str) -> Bytes {
-    let message = json::quote(message);
+    let message = escape::quote(message);
     let body = match dialect {
         Dialect::Anthropic => {
             let kind = anthropic_type(status);
@@ -15,7 +15,7 @@ pub fn error_body(dialect: Dialect, status: u16, message: &str) -> Bytes {
         }
         Dialect::OpenAi | Dialect::Vllm | Dialect::Sglang | Dialect::Passthrough => {
             let kind = openai_type(status);
-            let code = openai_code(status).map_or("null".to_owned(), json::quote);
+            let code = openai_code(status).map_or("null".to_owned(), escape::quote);
             format!(
                 r#"{{"error":{{"message":{message},"type":"{kind}","param":null,"code":{code}}}}}"#
             )

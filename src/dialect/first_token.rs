@@ -77,20 +77,50 @@ mod tests {
     #[test]
     fn which_events_have_content() {
         for (data, expected) in [
-            (r#"{"choices":[{"delta":{"role":"assistant","content":""},"finish_reason":null}]}"#, false),
+            (
+                r#"{"choices":[{"delta":{"role":"assistant","content":""},"finish_reason":null}]}"#,
+                false,
+            ),
             (r#"{"choices":[{"delta":{"content":"Hi"}}]}"#, true),
-            (r#"{"choices":[{"delta":{"reasoning_content":"Hm"}}]}"#, true),
-            (r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"c"}]}}]}"#, true),
-            (r#"{"choices":[{"delta":{"tool_calls":[]},"finish_reason":"stop"}]}"#, false),
+            (
+                r#"{"choices":[{"delta":{"reasoning_content":"Hm"}}]}"#,
+                true,
+            ),
+            (
+                r#"{"choices":[{"delta":{"tool_calls":[{"index":0,"id":"c"}]}}]}"#,
+                true,
+            ),
+            (
+                r#"{"choices":[{"delta":{"tool_calls":[]},"finish_reason":"stop"}]}"#,
+                false,
+            ),
             (r#"{"choices":[{"index":0,"text":" a"}]}"#, true),
             (r#"{"choices":[],"usage":{"prompt_tokens":1}}"#, false),
-            (r#"{"type":"message_start","message":{"content":[{"text":"x"}],"role":"assistant"}}"#, false),
+            (
+                r#"{"type":"message_start","message":{"content":[{"text":"x"}],"role":"assistant"}}"#,
+                false,
+            ),
             (r#"{"type":"ping"}"#, false),
-            (r#"{"type":"content_block_start","content_block":{"type":"text","text":""}}"#, false),
-            (r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"Hi"}}"#, true),
-            (r#"{"type":"content_block_delta","delta":{"type":"thinking_delta","thinking":"Hm"}}"#, true),
-            (r#"{"type":"response.created","response":{"text":"x","instructions":"y"}}"#, false),
-            (r#"{"type":"response.output_text.delta","delta":"Hi"}"#, true),
+            (
+                r#"{"type":"content_block_start","content_block":{"type":"text","text":""}}"#,
+                false,
+            ),
+            (
+                r#"{"type":"content_block_delta","delta":{"type":"text_delta","text":"Hi"}}"#,
+                true,
+            ),
+            (
+                r#"{"type":"content_block_delta","delta":{"type":"thinking_delta","thinking":"Hm"}}"#,
+                true,
+            ),
+            (
+                r#"{"type":"response.created","response":{"text":"x","instructions":"y"}}"#,
+                false,
+            ),
+            (
+                r#"{"type":"response.output_text.delta","delta":"Hi"}"#,
+                true,
+            ),
             (r#"{"error":{"text":"overloaded"}}"#, false),
             (r#"{"text":"Hi","meta_info":{}}"#, true),
             (r#"{"text":"Hi""#, true),

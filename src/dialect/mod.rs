@@ -7,6 +7,7 @@
 mod anthropic;
 mod encoding;
 mod envelope;
+mod escape;
 mod facts;
 mod first_token;
 mod json;

@@ -29,10 +29,7 @@ pub(super) const COMPLETIONS: Shape = Shape {
 /// `…/embeddings`.
 pub(super) const EMBEDDINGS: Shape = Shape {
     prompt: &[("input", Read::Prompt)],
-    required: Some((
-        "input",
-        "invalid embeddings request: must have input field",
-    )),
+    required: Some(("input", "invalid embeddings request: must have input field")),
     max_tokens: &[],
     sampled_max_tokens: None,
     lora: None,

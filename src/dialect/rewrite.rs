@@ -2,7 +2,7 @@
 
 use bytes::Bytes;
 
-use super::json;
+use super::escape;
 use super::stream::{Lines, Step, Tracker};
 
 /// Longest model value that is held back until it is complete, in bytes with its quotes; a longer one is
@@ -45,7 +45,7 @@ impl ModelRewriter {
             lines: is_sse.then(Lines::default),
             tracker: Tracker::new(&[b"model"]),
             from: from.map(str::to_owned),
-            to: json::quote(to).into(),
+            to: escape::quote(to).into(),
             held: None,
         }
     }
@@ -73,16 +73,17 @@ impl ModelRewriter {
                 self.lines = Some(lines);
             }
         }
-        if let Some(held) = &mut self.held {
-            let name = out.name;
-            out.pass(name);
-            held.extend_from_slice(&out.chunk[name..]);
-            out.done = len;
-            if held.len() > MAX_HELD {
+        match &mut self.held {
+            Some(held) if held.len() + len - out.name <= MAX_HELD => {
+                let name = out.name;
+                out.pass(name);
+                held.extend_from_slice(&out.chunk[name..]);
+            }
+            _ => {
                 self.let_go(&mut out);
+                out.pass(len);
             }
         }
-        out.pass(len);
         out.pieces
     }
 
@@ -142,8 +143,14 @@ impl ModelRewriter {
             return false;
         }
         let Some(from) = &self.from else { return true };
-        std::str::from_utf8(&value[1..value.len() - 1])
-            .is_ok_and(|name| name == from || json::unescape(name) == *from)
+        let Ok(name) = std::str::from_utf8(&value[1..value.len() - 1]) else {
+            return false;
+        };
+        if name.contains('\\') {
+            escape::unescape(name) == *from
+        } else {
+            name == from
+        }
     }
 
     /// What is held back is no name after all.

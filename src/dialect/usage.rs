@@ -127,11 +127,11 @@ impl ResponseScanner {
                 Step::More => rest.len(),
                 Step::Begin(at) | Step::End(at) => at,
             };
-            if let Some(object) = &mut self.object {
-                object.extend_from_slice(&rest[..read]);
-                if object.len() > MAX_USAGE {
-                    self.object = None;
+            match &mut self.object {
+                Some(object) if object.len() + read <= MAX_USAGE => {
+                    object.extend_from_slice(&rest[..read]);
                 }
+                _ => self.object = None,
             }
             match step {
                 Step::More => return,
@@ -188,10 +188,9 @@ impl Counts {
 
     fn usage(&self) -> Option<Usage> {
         // Anthropic counts cached tokens beside the input, all others within it.
-        let beside = self.cache_read.unwrap_or(0).saturating_add(self.cache_creation.unwrap_or(0));
-        let anthropic = self.input_tokens.or(self.cache_read).or(self.cache_creation);
-        let anthropic = anthropic.map(|_| self.input_tokens.unwrap_or(0).saturating_add(beside));
-        let input = self.prompt_tokens.or(anthropic);
+        let apart = [self.input_tokens, self.cache_read, self.cache_creation];
+        let input = apart.into_iter().flatten().reduce(u64::saturating_add);
+        let input = self.prompt_tokens.or(input);
         let sum = || Some(input?.saturating_add(self.output?));
         let usage = Usage {
             input,

@@ -12,8 +12,8 @@ use bytes::Bytes;
 use prost_types::Struct;
 
 mod budget;
-pub mod health;
 pub mod headers;
+pub mod health;
 pub mod listener;
 mod reply;
 pub mod server;
@@ -43,7 +43,10 @@ pub trait Exchange: Send + 'static {
     fn request_metadata(&mut self, metadata: Metadata);
 
     /// All of the request that this stream will show is here: decide. Bounded in time by the implementation.
-    fn decide(&mut self, body: RequestBody) -> impl Future<Output = Result<Verdict, Refusal>> + Send;
+    fn decide(
+        &mut self,
+        body: RequestBody,
+    ) -> impl Future<Output = Result<Verdict, Refusal>> + Send;
 
     /// The stream itself cannot go on: the answer for the client.
     fn refuse(&mut self, overrun: Overrun) -> Refusal;
@@ -61,7 +64,12 @@ pub trait Exchange: Send + 'static {
     }
 
     /// The response's headers, and the metadata that came with them.
-    fn response_headers(&mut self, headers: &Headers, metadata: &Metadata, end: bool) -> HeaderEdits;
+    fn response_headers(
+        &mut self,
+        headers: &Headers,
+        metadata: &Metadata,
+        end: bool,
+    ) -> HeaderEdits;
 
     /// Whether [`Exchange::response_chunk`] may change anything.
     fn edits_response(&self) -> bool;

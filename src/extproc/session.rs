@@ -126,7 +126,8 @@ impl<P: Processor> Session<P> {
             self.exchange.request_metadata(metadata);
             return self.handle_part(request, Metadata::default()).await;
         }
-        self.handle_part(request, metadata.unwrap_or_default()).await;
+        self.handle_part(request, metadata.unwrap_or_default())
+            .await;
     }
 
     async fn handle_part(&mut self, part: Request, metadata: Metadata) {
@@ -162,7 +163,8 @@ impl<P: Processor> Session<P> {
             return;
         }
         if message.end_of_stream {
-            self.decide_at_headers(RequestBody::None, Phase::Ended).await;
+            self.decide_at_headers(RequestBody::None, Phase::Ended)
+                .await;
             return;
         }
         match self.request_mode {
@@ -171,7 +173,8 @@ impl<P: Processor> Session<P> {
                 self.push(reply::headers(Side::Request, Default::default()));
             }
             BodySendMode::Streamed | BodySendMode::Grpc | BodySendMode::None => {
-                self.decide_at_headers(RequestBody::Unseen, Phase::Passing).await;
+                self.decide_at_headers(RequestBody::Unseen, Phase::Passing)
+                    .await;
             }
         }
     }

@@ -158,8 +158,8 @@ fn build(options: &TlsOptions) -> Result<ServerConfig, TlsError> {
         MinVersion::Tls12 => rustls::ALL_VERSIONS,
         MinVersion::Tls13 => &[&rustls::version::TLS13],
     };
-    let builder =
-        ServerConfig::builder_with_provider(Arc::clone(&provider)).with_protocol_versions(versions)?;
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_protocol_versions(versions)?;
     let builder = match &options.client_ca {
         None => builder.with_no_client_auth(),
         Some(path) => {
@@ -235,7 +235,9 @@ fn cipher_suites(
         .map(|wanted| {
             known
                 .iter()
-                .find(|suite| name_of(suite).replace("TLS13_", "TLS_") == wanted.replace("TLS13_", "TLS_"))
+                .find(|suite| {
+                    name_of(suite).replace("TLS13_", "TLS_") == wanted.replace("TLS13_", "TLS_")
+                })
                 .copied()
                 .ok_or_else(|| {
                     let list: Vec<String> = known.iter().map(name_of).collect();

@@ -23,10 +23,8 @@ pub(super) const FAIRNESS: [&str; 2] = [
     "x-gateway-inference-fairness-id",
 ];
 /// The model to ask for instead, current name first.
-pub(super) const MODEL_REWRITE: [&str; 2] = [
-    "x-llm-d-model-name-rewrite",
-    "x-gateway-model-name-rewrite",
-];
+pub(super) const MODEL_REWRITE: [&str; 2] =
+    ["x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite"];
 
 /// Meant for pickers and proxies: a model server never sees them. [`DESTINATION`] is not among them because it is
 /// always overwritten.

@@ -11,9 +11,7 @@ use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
 use super::Picker;
-use super::control::{
-    CONTROL, DESTINATION, FAIRNESS, LB, MODEL_REWRITE, REQUEST_ID, SCORES,
-};
+use super::control::{CONTROL, DESTINATION, FAIRNESS, LB, MODEL_REWRITE, REQUEST_ID, SCORES};
 use super::denial::Denial;
 use super::desk::Progress;
 use super::subset;
@@ -103,15 +101,26 @@ impl Picker {
         let incoming = read.facts.model.as_deref();
         let target = rewrite.or(incoming).unwrap_or_default();
         if target.is_empty() && whole && needs_model(question.api) {
-            return Err(Denial::BadRequest("model not found in request body".to_owned()));
+            return Err(Denial::BadRequest(
+                "model not found in request body".to_owned(),
+            ));
         }
         let flow = headers.first_of(&FAIRNESS).unwrap_or(DEFAULT_FLOW);
-        let series = self.metrics.series(incoming.unwrap_or_default(), target, flow, 0);
+        let series = self
+            .metrics
+            .series(incoming.unwrap_or_default(), target, flow, 0);
         series.total.inc();
         series.request_bytes.observe(body.len() as f64);
 
         let picked = DESKTOP.with_borrow_mut(|desktop| {
-            self.pick(headers, &question.metadata, target, &read.facts, body.len(), desktop)
+            self.pick(
+                headers,
+                &question.metadata,
+                target,
+                &read.facts,
+                body.len(),
+                desktop,
+            )
         });
         let (snapshot, decision) = picked.inspect_err(|denial| {
             series.failed(denial.error_code());
@@ -123,19 +132,28 @@ impl Picker {
         self.metrics
             .scheduled(target, &id.namespace, &id.name, primary.endpoint.port);
 
-        let renamed = rewrite.filter(|&to| Some(to) != incoming).map(|to| Renamed {
-            from: incoming.map(str::to_owned),
-            to: to.to_owned(),
-        });
+        let renamed = rewrite
+            .filter(|&to| Some(to) != incoming)
+            .map(|to| Renamed {
+                from: incoming.map(str::to_owned),
+                to: to.to_owned(),
+            });
         let streaming = read.facts.stream;
         let mut edits = edits(headers, &snapshot, &decision, question.request_id);
         let new_body = match (&renamed, whole && question.api != Api::Passthrough) {
-            (Some(renamed), true) => Some(rename(&read, &question.body, renamed, headers, &mut edits)),
+            (Some(renamed), true) => {
+                Some(rename(&read, &question.body, renamed, headers, &mut edits))
+            }
             _ => None,
         };
         Ok(Answer {
             verdict: Verdict {
-                metadata: Some(metadata_of(&snapshot, &decision, &edits, self.options.emit_scores)),
+                metadata: Some(metadata_of(
+                    &snapshot,
+                    &decision,
+                    &edits,
+                    self.options.emit_scores,
+                )),
                 headers: edits,
                 body: new_body,
             },
@@ -207,7 +225,9 @@ impl Picker {
             &mut desktop.rng,
             self.options.emit_scores,
         )?;
-        self.metrics.scheduling.observe(begun.elapsed().as_secs_f64());
+        self.metrics
+            .scheduling
+            .observe(begun.elapsed().as_secs_f64());
         Ok((snapshot, decision))
     }
 }
@@ -280,9 +300,7 @@ fn metadata_of(
         let mut scores = Struct::default();
         for &(position, score) in &decision.scores {
             let address = snapshot.member(position).address.to_string();
-            scores
-                .fields
-                .insert(address, Value::from(f64::from(score)));
+            scores.fields.insert(address, Value::from(f64::from(score)));
         }
         lb.fields.insert(SCORES.to_owned(), nested(scores));
     }
@@ -322,7 +340,9 @@ fn rename(
     }
     if headers.contains("content-length") {
         let length: usize = parts.iter().map(Bytes::len).sum();
-        edits.set.push(("content-length", length.to_string().into()));
+        edits
+            .set
+            .push(("content-length", length.to_string().into()));
     }
     parts
 }

@@ -106,13 +106,13 @@ mod tests {
     use super::*;
     use std::sync::mpsc;
 
-    fn desk() -> Desk {
-        Desk::new(1, Duration::from_millis(20), Duration::from_millis(20))
+    fn desk(budget: Duration) -> Desk {
+        Desk::new(1, budget, budget)
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn what_blocks_is_answered_for_and_the_next_ones_still_run() {
-        let desk = desk();
+        let desk = desk(Duration::from_millis(300));
         let mut gates = Vec::new();
         for parsed in [false, true, true] {
             let (gate, wait) = mpsc::channel::<()>();
@@ -127,14 +127,19 @@ mod tests {
                 })
                 .await;
             let expected = if parsed { Late::Picking } else { Late::Parsing };
-            assert!(matches!(late, Err(Denial::Late(l)) if l == expected), "{late:?}");
+            assert!(
+                matches!(late, Err(Denial::Late(l)) if l == expected),
+                "{late:?}"
+            );
         }
         assert_eq!(desk.run(|_| Ok(7)).await.unwrap(), 7);
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
     async fn a_panic_is_an_answer() {
-        let broken = desk().run::<(), _>(|_| panic!("on purpose")).await;
+        let broken = desk(Duration::from_secs(60))
+            .run::<(), _>(|_| panic!("on purpose"))
+            .await;
         assert!(matches!(broken, Err(Denial::Broken)));
     }
 }

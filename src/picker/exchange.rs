@@ -153,7 +153,12 @@ impl Exchange for PickExchange {
         rewrite(&mut self.request_rewriter, chunk, end, out);
     }
 
-    fn response_headers(&mut self, headers: &Headers, metadata: &Metadata, end: bool) -> HeaderEdits {
+    fn response_headers(
+        &mut self,
+        headers: &Headers,
+        metadata: &Metadata,
+        end: bool,
+    ) -> HeaderEdits {
         let status = headers
             .first_of(&[":status", "status"])
             .and_then(|status| status.parse().ok())

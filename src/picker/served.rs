@@ -160,9 +160,15 @@ pub(super) mod tests {
         let mut response = Response::new(Some(booking), None, 200, false);
         response.chunk(br#"{"usage":{"prompt_tokens":7,"completion_tokens":10,"#);
         response.chunk(br#""total_tokens":17}}"#);
-        assert_eq!(slot.segment().in_flight[slot.index()].load(Ordering::Relaxed), 1);
+        assert_eq!(
+            slot.segment().in_flight[slot.index()].load(Ordering::Relaxed),
+            1
+        );
         response.ended();
-        assert_eq!(slot.segment().in_flight[slot.index()].load(Ordering::Relaxed), 0);
+        assert_eq!(
+            slot.segment().in_flight[slot.index()].load(Ordering::Relaxed),
+            0
+        );
         assert_eq!(series.running.get(), 0);
     }
 }

@@ -121,11 +121,16 @@ mod tests {
         assert_eq!(allowed(text("fd00::1")), [3]);
         assert_eq!(allowed(list(vec![])), [0u32; 0]);
         assert_eq!(
-            allowed(list(vec![Value::from("10.0.0.1:80".to_owned()), Value::from(12345.0)])),
+            allowed(list(vec![
+                Value::from("10.0.0.1:80".to_owned()),
+                Value::from(12345.0)
+            ])),
             [0]
         );
         assert_eq!(
-            allowed(list(vec![Value::from("10.0.0.1:80,10.0.0.2:80".to_owned())])),
+            allowed(list(vec![Value::from(
+                "10.0.0.1:80,10.0.0.2:80".to_owned()
+            )])),
             [0, 1]
         );
         assert_eq!(allowed(Some(Value::from(7.0))), [0u32; 0]);

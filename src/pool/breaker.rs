@@ -183,7 +183,11 @@ mod tests {
         let slot = &snapshot.member(0).slot;
         for n in 0..ENOUGH {
             assert_eq!(after(&pool, 100), [0, 1], "{n}");
-            let outcome = if n % 2 == 0 { Outcome::Ok } else { Outcome::Failed };
+            let outcome = if n % 2 == 0 {
+                Outcome::Ok
+            } else {
+                Outcome::Failed
+            };
             Breaker::observe(slot, outcome, 100);
         }
         assert_eq!(after(&pool, 100), [1]);

@@ -54,7 +54,10 @@ pub struct BadSpec(String);
 /// The engines that are known without configuration.
 pub fn known() -> Vec<EngineSpec> {
     use Signal::{BlockSize, Blocks, CacheInfo, KvUsage, Lora, Running, Waiting};
-    let engine = |name: &str, path: Option<&str>, labels: (&str, &str), metrics: &[(&str, Signal)]| EngineSpec {
+    let engine = |name: &str,
+                  path: Option<&str>,
+                  labels: (&str, &str),
+                  metrics: &[(&str, Signal)]| EngineSpec {
         name: name.to_owned(),
         path: path.map(str::to_owned),
         metrics: metrics
@@ -109,13 +112,30 @@ pub fn known() -> Vec<EngineSpec> {
             ("", ""),
             &[
                 ("nv_trt_llm_request_metrics{request_type=waiting}", Waiting),
-                ("nv_trt_llm_request_metrics{request_type=scheduled}", Running),
-                ("nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=fraction}", KvUsage),
-                ("nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=tokens_per}", BlockSize),
-                ("nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=max}", Blocks),
+                (
+                    "nv_trt_llm_request_metrics{request_type=scheduled}",
+                    Running,
+                ),
+                (
+                    "nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=fraction}",
+                    KvUsage,
+                ),
+                (
+                    "nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=tokens_per}",
+                    BlockSize,
+                ),
+                (
+                    "nv_trt_llm_kv_cache_block_metrics{kv_cache_block_type=max}",
+                    Blocks,
+                ),
             ],
         ),
-        engine("triton", None, ("", ""), &[("nv_inference_pending_request_count", Waiting)]),
+        engine(
+            "triton",
+            None,
+            ("", ""),
+            &[("nv_inference_pending_request_count", Waiting)],
+        ),
     ]
 }
 
@@ -158,7 +178,10 @@ mod tests {
     fn specs() {
         let spec = MetricSpec::parse(r#"a:b{x=1, y="two"}"#).unwrap();
         assert_eq!(spec.name, "a:b");
-        assert_eq!(spec.labels, [("x".into(), "1".into()), ("y".into(), "two".into())]);
+        assert_eq!(
+            spec.labels,
+            [("x".into(), "1".into()), ("y".into(), "two".into())]
+        );
         for bad in ["", "a{", "a{x}", "a b", "{x=1}"] {
             assert!(MetricSpec::parse(bad).is_err(), "{bad}");
         }
@@ -166,11 +189,20 @@ mod tests {
 
     #[test]
     fn no_known_metric_is_lost() {
-        let counts: Vec<_> = known().iter().map(|e| (e.name.clone(), e.metrics.len())).collect();
+        let counts: Vec<_> = known()
+            .iter()
+            .map(|e| (e.name.clone(), e.metrics.len()))
+            .collect();
         let counts: Vec<_> = counts.iter().map(|(n, c)| (n.as_str(), *c)).collect();
         assert_eq!(
             counts,
-            [("vllm", 6), ("sglang", 6), ("trtllm-serve", 5), ("triton-tensorrt-llm", 5), ("triton", 1)]
+            [
+                ("vllm", 6),
+                ("sglang", 6),
+                ("trtllm-serve", 5),
+                ("triton-tensorrt-llm", 5),
+                ("triton", 1)
+            ]
         );
     }
 }

@@ -81,7 +81,12 @@ impl Collector for PoolGauges {
         let mut load = LoadView::default();
         load.gather(&snapshot, now, self.staleness_ms);
         let e = &mut encoder;
-        self.of_pool(e, "ready_endpoints", "Endpoints of the pool", snapshot.len() as f64)?;
+        self.of_pool(
+            e,
+            "ready_endpoints",
+            "Endpoints of the pool",
+            snapshot.len() as f64,
+        )?;
         self.of_pool(
             e,
             "stale_endpoints",
@@ -100,11 +105,20 @@ impl Collector for PoolGauges {
             self.of_pool(e, &format!("average_{what}"), help, summary.mean)?;
             self.of_pool(e, &format!("std_dev_{what}"), help, summary.deviation)?;
         }
-        let queue = ("per_endpoint_queue_size", "Requests waiting, plus those sent since the scrape");
+        let queue = (
+            "per_endpoint_queue_size",
+            "Requests waiting, plus those sent since the scrape",
+        );
         self.of_endpoints(e, queue, &snapshot, |i| f64::from(load.waiting[i]))?;
-        let flight = ("endpoint_in_flight", "Requests sent that have not ended, as far as we see their end");
+        let flight = (
+            "endpoint_in_flight",
+            "Requests sent that have not ended, as far as we see their end",
+        );
         self.of_endpoints(e, flight, &snapshot, |i| f64::from(load.in_flight[i]))?;
-        let open = ("endpoint_breaker_open", "1 while failures keep requests away");
+        let open = (
+            "endpoint_breaker_open",
+            "1 while failures keep requests away",
+        );
         self.of_endpoints(e, open, &snapshot, |i| {
             f64::from(u8::from(snapshot.is_open(i as u32)))
         })

@@ -241,30 +241,58 @@ vllm:cache_config_info{block_size="16",cache_dtype="auto",engine="0",num_cpu_blo
     fn what_is_missing_is_not_zero() {
         let page = "vllm:num_requests_running{engine=\"0\"} NaN\nvllm:cache_config_info{block_size=\"16\",num_gpu_blocks=\"None\"} 1\n";
         let got = scan("vllm", page);
-        assert_eq!((got.waiting, got.running, got.kv_blocks), (None, None, None));
+        assert_eq!(
+            (got.waiting, got.running, got.kv_blocks),
+            (None, None, None)
+        );
         assert_eq!(got.block_size, Some(16));
-        assert_eq!(scan("vllm", "vllm:gpu_cache_usage_perc 0.25").kv_usage, Some(0.25));
+        assert_eq!(
+            scan("vllm", "vllm:gpu_cache_usage_perc 0.25").kv_usage,
+            Some(0.25)
+        );
     }
 
     #[test]
     fn other_engines() {
         let page = "sglang:num_running_reqs{tp_rank=\"0\"} 162.0\nsglang:num_queue_reqs{} 2826.0\nsglang:token_usage 0.28 1700000000\nsglang:page_size{a=\"b\"} 1.0\nsglang:num_pages{a=\"b\"} 442356.0\n";
         let got = scan("sglang", page);
-        assert_eq!((got.waiting, got.running, got.kv_usage), (Some(2826.0), Some(162.0), Some(0.28)));
+        assert_eq!(
+            (got.waiting, got.running, got.kv_usage),
+            (Some(2826.0), Some(162.0), Some(0.28))
+        );
         assert_eq!((got.block_size, got.kv_blocks), (Some(1), Some(442_356)));
         let page = "nv_trt_llm_request_metrics{model=\"x\",request_type=\"waiting\"} 2\nnv_trt_llm_request_metrics{model=\"x\",request_type=\"scheduled\"} 3\nnv_trt_llm_request_metrics{model=\"x\",request_type=\"max\"} 512\n";
         let got = scan("triton-tensorrt-llm", page);
         assert_eq!((got.waiting, got.running), (Some(2.0), Some(3.0)));
-        let got = scan("trtllm-serve", "trtllm_kv_cache_utilization{engine_type=\"trtllm\"} 0.62\n");
+        let got = scan(
+            "trtllm-serve",
+            "trtllm_kv_cache_utilization{engine_type=\"trtllm\"} 0.62\n",
+        );
         assert_eq!(got.kv_usage, Some(0.62));
-        assert_eq!(scan("triton", "nv_inference_pending_request_count{model=\"m\"} 4\n").waiting, Some(4.0));
+        assert_eq!(
+            scan(
+                "triton",
+                "nv_inference_pending_request_count{model=\"m\"} 4\n"
+            )
+            .waiting,
+            Some(4.0)
+        );
     }
 
     #[test]
     fn garbage_tells_nothing_and_long_lines_are_passed_over() {
-        let long = format!("vllm:x{{a=\"{}\"}} 1\nvllm:num_requests_waiting 5\n", "y".repeat(2 * LONGEST_LINE));
+        let long = format!(
+            "vllm:x{{a=\"{}\"}} 1\nvllm:num_requests_waiting 5\n",
+            "y".repeat(2 * LONGEST_LINE)
+        );
         assert_eq!(scan("vllm", &long).waiting, Some(5.0));
-        for garbage in ["<html>", "vllm:num_requests_waiting{", "vllm:num_requests_waiting{a=\"", "vllm:num_requests_waiting", "vllm:num_requests_waiting{a} 1x"] {
+        for garbage in [
+            "<html>",
+            "vllm:num_requests_waiting{",
+            "vllm:num_requests_waiting{a=\"",
+            "vllm:num_requests_waiting",
+            "vllm:num_requests_waiting{a} 1x",
+        ] {
             assert_eq!(scan("vllm", garbage), Scrape::default(), "{garbage}");
         }
     }

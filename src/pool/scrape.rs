@@ -333,7 +333,10 @@ mod tests {
     }
 
     fn page_of(body: &str) -> String {
-        format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len())
+        format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
+            body.len()
+        )
     }
 
     async fn waiting_becomes(answers: Vec<String>, expected: f32) {
@@ -355,7 +358,10 @@ mod tests {
     #[tokio::test]
     async fn pages_are_read_over_one_connection() {
         waiting_becomes(
-            vec![page_of("vllm:num_requests_waiting 1\n"), page_of("vllm:num_requests_waiting 2\n")],
+            vec![
+                page_of("vllm:num_requests_waiting 1\n"),
+                page_of("vllm:num_requests_waiting 2\n"),
+            ],
             2.0,
         )
         .await;
@@ -376,7 +382,12 @@ mod tests {
         let address = server(vec![page_of("vllm:num_requests_waiting 4\n")]).await;
         let pool = Arc::new(Pool::default());
         let stats = Arc::new(ScrapeStats::default());
-        let task = spawn(Arc::clone(&pool), config(), Arc::clone(&stats), CancellationToken::new());
+        let task = spawn(
+            Arc::clone(&pool),
+            config(),
+            Arc::clone(&stats),
+            CancellationToken::new(),
+        );
         pool.replace(vec![endpoint("a", &address)]);
         while stats.ok.load(Ordering::Relaxed) < 2 {
             tokio::time::sleep(Duration::from_millis(5)).await;

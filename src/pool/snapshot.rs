@@ -261,8 +261,13 @@ pub(super) mod tests {
     #[test]
     fn who_stays_keeps_its_cells_and_who_moves_does_not() {
         let pool = Pool::default();
-        let first = pool.replace(vec![endpoint("a", "10.0.0.1:80"), endpoint("b", "10.0.0.2:80")]);
-        let reservations: Vec<_> = (0..2).map(|p| Reservation::new(&first.member(p).slot)).collect();
+        let first = pool.replace(vec![
+            endpoint("a", "10.0.0.1:80"),
+            endpoint("b", "10.0.0.2:80"),
+        ]);
+        let reservations: Vec<_> = (0..2)
+            .map(|p| Reservation::new(&first.member(p).slot))
+            .collect();
         let mut relabelled = endpoint("a", "10.0.0.1:80");
         relabelled.labels.insert("k".into(), "v".into());
         let second = pool.replace(vec![endpoint("b", "10.0.0.3:80"), relabelled]);
@@ -283,7 +288,10 @@ pub(super) mod tests {
         let next = pool.replace(vec![endpoint("other", "10.0.0.2:80")]);
         assert_ne!(next.member(0).slot.number(), number);
         drop(reservation);
-        let last = pool.replace(vec![endpoint("other", "10.0.0.2:80"), endpoint("new", "10.0.0.3:80")]);
+        let last = pool.replace(vec![
+            endpoint("other", "10.0.0.2:80"),
+            endpoint("new", "10.0.0.3:80"),
+        ]);
         assert_eq!(last.member(1).slot.number(), number);
     }
 
@@ -292,14 +300,19 @@ pub(super) mod tests {
         let pool = pool_of(&["10.0.0.1:80", "10.0.0.1:81", "[fd00::1]:80"]);
         let snapshot = pool.snapshot();
         assert_eq!(snapshot.by_ip(&[10, 0, 0, 1].into()), [0, 1]);
-        assert_eq!(snapshot.by_address(&"[fd00::1]:80".parse().unwrap()), Some(2));
+        assert_eq!(
+            snapshot.by_address(&"[fd00::1]:80".parse().unwrap()),
+            Some(2)
+        );
         assert_eq!(snapshot.by_address(&"10.0.0.1:82".parse().unwrap()), None);
         assert_eq!(&*snapshot.member(2).address, "[fd00::1]:80");
     }
 
     #[test]
     fn many_endpoints_live_in_many_segments() {
-        let addresses: Vec<String> = (0..1000).map(|i| format!("10.0.{}.{}:80", i / 250, i % 250)).collect();
+        let addresses: Vec<String> = (0..1000)
+            .map(|i| format!("10.0.{}.{}:80", i / 250, i % 250))
+            .collect();
         let pool = pool_of(&addresses.iter().map(String::as_str).collect::<Vec<_>>());
         let snapshot = pool.snapshot();
         let _held = Reservation::new(&snapshot.member(999).slot);

@@ -98,7 +98,11 @@ impl Profile {
 impl fmt::Debug for Profile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let filters: Vec<_> = self.filters.iter().map(|(name, _)| name).collect();
-        let scorers: Vec<_> = self.scorers.iter().map(|(name, weight, _)| (name, weight)).collect();
+        let scorers: Vec<_> = self
+            .scorers
+            .iter()
+            .map(|(name, weight, _)| (name, weight))
+            .collect();
         f.debug_struct("Profile")
             .field("name", &self.name)
             .field("filters", &filters)

@@ -88,7 +88,9 @@ fn picker(plugin: &PluginUse) -> Result<Box<dyn Picker>, Problem> {
     let endpoints = params.max_num_of_endpoints;
     if !(1..=MAX_ENDPOINTS).contains(&endpoints) {
         let message = format!("{endpoints} is not from 1 to {MAX_ENDPOINTS}");
-        return Err(plugin.parameters.field_problem("maxNumOfEndpoints", &message));
+        return Err(plugin
+            .parameters
+            .field_problem("maxNumOfEndpoints", &message));
     }
     Ok(match plugin.entry.name {
         "max-score-picker" => Box::new(MaxScore { endpoints }),
@@ -110,7 +112,10 @@ fn read<T: DeserializeOwned>(plugin: &PluginUse) -> Result<T, Problem> {
 
 /// The catalog has a type that is not made here: a fault of ours, found by the test below.
 fn unknown(plugin: &PluginUse) -> Problem {
-    Problem::new(0, format!("plugin type `{}` cannot be made", plugin.entry.name))
+    Problem::new(
+        0,
+        format!("plugin type `{}` cannot be made", plugin.entry.name),
+    )
 }
 
 #[cfg(test)]
@@ -139,7 +144,11 @@ mod tests {
                 "blocking-testing-scorer" => "{sleepMs: 1}",
                 _ => "{}",
             };
-            built(&format!("- {{type: {}, parameters: {parameters}}}\n", entry.name)).unwrap();
+            built(&format!(
+                "- {{type: {}, parameters: {parameters}}}\n",
+                entry.name
+            ))
+            .unwrap();
         }
     }
 

@@ -23,7 +23,9 @@ pub async fn serve(
     let router = Router::new()
         .route("/metrics", get(move || page(Arc::clone(&metrics))))
         .route("/healthz", get(|| async { "ok\n" }));
-    axum::serve(listener, router).with_graceful_shutdown(stop).await
+    axum::serve(listener, router)
+        .with_graceful_shutdown(stop)
+        .await
 }
 
 async fn page(metrics: Arc<Metrics>) -> impl IntoResponse {

@@ -1,5 +1,7 @@
 //! Logs to standard error. Prompts never get there: no message in this program carries a body.
 
+use std::io::IsTerminal as _;
+
 use tracing::level_filters::LevelFilter;
 
 /// How lines look.
@@ -19,6 +21,7 @@ pub fn init(level: LevelFilter, format: LogFormat) {
         .from_env_lossy();
     let builder = tracing_subscriber::fmt()
         .with_env_filter(filter)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr);
     // Fails only where a subscriber is set already, as in tests.
     let _ = match format {

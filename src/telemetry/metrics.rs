@@ -25,9 +25,9 @@ pub const OTHER: &str = "other";
 
 /// Seconds, for whole requests.
 const DURATION: &[f64] = &[
-    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 10.0,
-    15.0, 20.0, 30.0, 45.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0, 480.0, 600.0, 900.0, 1200.0,
-    1800.0, 2700.0, 3600.0,
+    0.005, 0.025, 0.05, 0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0,
+    10.0, 15.0, 20.0, 30.0, 45.0, 60.0, 120.0, 180.0, 240.0, 300.0, 360.0, 480.0, 600.0, 900.0,
+    1200.0, 1800.0, 2700.0, 3600.0,
 ];
 /// Seconds, for the parts of a decision.
 const DECISION: &[f64] = &[
@@ -35,7 +35,8 @@ const DECISION: &[f64] = &[
 ];
 /// Seconds, from the first byte of a request to its decision.
 const PROCESSING: &[f64] = &[
-    0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.025, 0.04, 0.06, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+    0.0005, 0.001, 0.002, 0.005, 0.01, 0.015, 0.025, 0.04, 0.06, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
+    10.0,
 ];
 /// Tokens of a prompt. 32778 is the reference's own spelling of 32768; dashboards match on it.
 const INPUT_TOKENS: &[f64] = &[
@@ -53,8 +54,8 @@ const NTPOT: &[f64] = &[
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
 ];
 const TPOT: &[f64] = &[
-    0.0005, 0.00205, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.125, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6,
-    0.8, 1.0, 2.0,
+    0.0005, 0.00205, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.125, 0.15, 0.2, 0.3, 0.4, 0.5,
+    0.6, 0.8, 1.0, 2.0,
 ];
 
 /// Where all series live. One for a process.
@@ -217,7 +218,9 @@ impl Metrics {
         );
         let info = Family::<InfoLabels, Gauge<i64, std::sync::atomic::AtomicI64>>::default();
         info.get_or_create(&InfoLabels {
-            commit: option_env!("POINTSMAN_COMMIT").unwrap_or("unknown").to_owned(),
+            commit: option_env!("POINTSMAN_COMMIT")
+                .unwrap_or("unknown")
+                .to_owned(),
             build_ref: env!("CARGO_PKG_VERSION").to_owned(),
         })
         .set(1);
@@ -249,7 +252,13 @@ impl Metrics {
     }
 
     /// The series of a request.
-    pub fn series(&self, model: &str, target: &str, flow: &str, priority: i32) -> Arc<RequestSeries> {
+    pub fn series(
+        &self,
+        model: &str,
+        target: &str,
+        flow: &str,
+        priority: i32,
+    ) -> Arc<RequestSeries> {
         let mut hasher = Xxh3Default::new();
         for part in [model, target, flow] {
             hasher.write(part.as_bytes());
@@ -343,17 +352,53 @@ impl RequestFamilies {
             }),
         };
         registry.register("request", "Requests", families.total.clone());
-        registry.register("request_error", "Requests that failed", families.errors.clone());
-        registry.register("request_running", "Requests in flight", families.running.clone());
+        registry.register(
+            "request_error",
+            "Requests that failed",
+            families.errors.clone(),
+        );
+        registry.register(
+            "request_running",
+            "Requests in flight",
+            families.running.clone(),
+        );
         for (name, help, family) in [
-            ("request_duration_seconds", "Request to end of response", &families.duration),
-            ("request_size_bytes", "Request body", &families.request_bytes),
-            ("response_size_bytes", "Response body", &families.response_bytes),
+            (
+                "request_duration_seconds",
+                "Request to end of response",
+                &families.duration,
+            ),
+            (
+                "request_size_bytes",
+                "Request body",
+                &families.request_bytes,
+            ),
+            (
+                "response_size_bytes",
+                "Response body",
+                &families.response_bytes,
+            ),
             ("request_input_tokens", "Prompt tokens", &families.input),
-            ("request_output_tokens", "Generated tokens", &families.output),
-            ("request_cached_tokens", "Prompt tokens found in a prefix cache", &families.cached),
-            ("request_ntpot_seconds", "Request duration by generated tokens", &families.ntpot),
-            ("request_streaming_tpot_seconds", "Time a token after the first", &families.tpot),
+            (
+                "request_output_tokens",
+                "Generated tokens",
+                &families.output,
+            ),
+            (
+                "request_cached_tokens",
+                "Prompt tokens found in a prefix cache",
+                &families.cached,
+            ),
+            (
+                "request_ntpot_seconds",
+                "Request duration by generated tokens",
+                &families.ntpot,
+            ),
+            (
+                "request_streaming_tpot_seconds",
+                "Time a token after the first",
+                &families.tpot,
+            ),
         ] {
             registry.register(name, help, family.clone());
         }
@@ -446,7 +491,6 @@ impl Distinct {
     }
 }
 
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -460,7 +504,8 @@ mod tests {
         let running = series.run();
         metrics.scheduled("t", "default", "a", 8000);
         let page = metrics.encode().unwrap();
-        let labels = r#"model_name="m",target_model_name="t",fairness_id="default-flow",priority="-1""#;
+        let labels =
+            r#"model_name="m",target_model_name="t",fairness_id="default-flow",priority="-1""#;
         for line in [
             format!("llm_d_epp_request_total{{{labels}}} 1"),
             format!("llm_d_epp_request_error_total{{{labels},error_code=\"BadRequest\"}} 1"),
@@ -470,17 +515,28 @@ mod tests {
             assert!(page.contains(&line), "{line} is not in\n{page}");
         }
         drop(running);
-        assert!(metrics.encode().unwrap().contains(&format!("llm_d_epp_request_running{{{labels}}} 0")));
+        assert!(
+            metrics
+                .encode()
+                .unwrap()
+                .contains(&format!("llm_d_epp_request_running{{{labels}}} 0"))
+        );
     }
 
     #[test]
     fn made_up_model_names_do_not_grow_the_page() {
         let metrics = Metrics::new();
         for i in 0..3 * DISTINCT {
-            metrics.series(&format!("model-{i}"), "t", "f", 0).total.inc();
+            metrics
+                .series(&format!("model-{i}"), "t", "f", 0)
+                .total
+                .inc();
         }
         let page = metrics.encode().unwrap();
-        let lines = page.lines().filter(|l| l.starts_with("llm_d_epp_request_total")).count();
+        let lines = page
+            .lines()
+            .filter(|l| l.starts_with("llm_d_epp_request_total"))
+            .count();
         assert!(lines <= DISTINCT + 1, "{lines}");
         assert!(page.contains(r#"llm_d_epp_request_total{model_name="other""#));
     }

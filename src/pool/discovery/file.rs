@@ -73,9 +73,13 @@ pub fn load(path: &Path) -> Result<Vec<Endpoint>, DiscoveryError> {
         path: path.to_owned(),
         reason,
     };
-    let length = std::fs::metadata(path).map_err(|e| failed(e.to_string()))?.len();
+    let length = std::fs::metadata(path)
+        .map_err(|e| failed(e.to_string()))?
+        .len();
     if length > LARGEST_FILE {
-        return Err(failed(format!("is {length} bytes long; {LARGEST_FILE} is the limit")));
+        return Err(failed(format!(
+            "is {length} bytes long; {LARGEST_FILE} is the limit"
+        )));
     }
     let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
     parse(&text).map_err(failed)
@@ -156,7 +160,10 @@ fn parse(text: &str) -> Result<Vec<Endpoint>, String> {
         .map(|entry| {
             let endpoint = entry.check()?;
             if !names.insert(endpoint.id.clone()) {
-                return Err(format!("endpoint `{}` is there twice; give each its own name", endpoint.id));
+                return Err(format!(
+                    "endpoint `{}` is there twice; give each its own name",
+                    endpoint.id
+                ));
             }
             Ok(endpoint)
         })
@@ -173,14 +180,20 @@ impl Entry {
         }
         let bare = self.address.trim_start_matches('[').trim_end_matches(']');
         let address: IpAddr = bare.parse().map_err(|_| {
-            format!("endpoint `{name}`: address `{}` is not an IPv4 or IPv6 address", self.address)
+            format!(
+                "endpoint `{name}`: address `{}` is not an IPv4 or IPv6 address",
+                self.address
+            )
         })?;
         let port = match &self.port {
             Port::Number(number) => u16::try_from(*number).ok(),
             Port::Text(text) => text.parse().ok(),
         };
         let port = port.filter(|&port| port > 0).ok_or_else(|| {
-            format!("endpoint `{name}`: port {:?} is not a number from 1 to 65535", self.port)
+            format!(
+                "endpoint `{name}`: port {:?} is not a number from 1 to 65535",
+                self.port
+            )
         })?;
         Ok(Endpoint {
             id: EndpointId {
@@ -213,11 +226,26 @@ mod tests {
     #[test]
     fn errors_name_the_entry_and_the_field() {
         for (text, expected) in [
-            ("endpoints:\n- {name: a, address: host, port: 1}", "endpoint `a`: address `host`"),
-            ("endpoints:\n- {name: a, address: 1.2.3.4, port: 0}", "endpoint `a`: port"),
-            ("endpoints:\n- {name: a, address: 1.2.3.4, port: x}", "endpoint `a`: port"),
-            ("endpoints:\n- {name: a, address: 1.2.3.4, port: 1}\n- {name: a, address: 1.2.3.5, port: 1}", "is there twice"),
-            ("endpoints:\n- {name: a, adress: 1.2.3.4, port: 1}", "line 2: unknown field `adress`; did you mean `address`?"),
+            (
+                "endpoints:\n- {name: a, address: host, port: 1}",
+                "endpoint `a`: address `host`",
+            ),
+            (
+                "endpoints:\n- {name: a, address: 1.2.3.4, port: 0}",
+                "endpoint `a`: port",
+            ),
+            (
+                "endpoints:\n- {name: a, address: 1.2.3.4, port: x}",
+                "endpoint `a`: port",
+            ),
+            (
+                "endpoints:\n- {name: a, address: 1.2.3.4, port: 1}\n- {name: a, address: 1.2.3.5, port: 1}",
+                "is there twice",
+            ),
+            (
+                "endpoints:\n- {name: a, adress: 1.2.3.4, port: 1}",
+                "line 2: unknown field `adress`; did you mean `address`?",
+            ),
             ("endpoints:\n- {name: a, port: 1}", "address"),
         ] {
             let error = parse(text).unwrap_err();
@@ -227,7 +255,8 @@ mod tests {
 
     #[tokio::test]
     async fn edits_are_followed_and_bad_ones_are_not() {
-        let dir = std::env::temp_dir().join(format!("pointsman-discovery-{}", uuid::Uuid::new_v4()));
+        let dir =
+            std::env::temp_dir().join(format!("pointsman-discovery-{}", uuid::Uuid::new_v4()));
         std::fs::create_dir(&dir).unwrap();
         let path = dir.join("endpoints.yaml");
         let put = |names: &str| {

@@ -16,7 +16,13 @@ pub(in crate::scheduling) struct HeaderBasedTesting;
 impl Filter for HeaderBasedTesting {
     fn filter(&self, cx: &Context<'_>, candidates: &mut Vec<u32>) {
         let mut kept = Vec::new();
-        for item in cx.request.headers.get(HEADER).unwrap_or_default().split(',') {
+        for item in cx
+            .request
+            .headers
+            .get(HEADER)
+            .unwrap_or_default()
+            .split(',')
+        {
             let item = item.trim();
             let named = if let Ok(address) = item.parse::<SocketAddr>() {
                 cx.snapshot.by_address(&address)
@@ -39,8 +45,8 @@ impl Filter for HeaderBasedTesting {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::{RequestHeaders, RequestView};
     use super::super::super::scorers::tests::snapshot;
+    use super::super::super::{RequestHeaders, RequestView};
     use super::*;
     use crate::pool::LoadView;
 

@@ -21,10 +21,19 @@ impl Picker for MaxScore {
             out.extend(best(candidates, scores, rng));
             return;
         }
-        let mut order: Vec<(f32, u32)> = scores.iter().copied().zip(candidates.iter().copied()).collect();
+        let mut order: Vec<(f32, u32)> = scores
+            .iter()
+            .copied()
+            .zip(candidates.iter().copied())
+            .collect();
         order.shuffle(rng);
         order.sort_by(|a, b| b.0.total_cmp(&a.0));
-        out.extend(order.into_iter().take(self.endpoints).map(|(_, candidate)| candidate));
+        out.extend(
+            order
+                .into_iter()
+                .take(self.endpoints)
+                .map(|(_, candidate)| candidate),
+        );
     }
 }
 
@@ -57,13 +66,19 @@ mod tests {
             let counts = firsts(&MaxScore { endpoints }, &[0.5, 2.0, 2.0, 2.0, 0.0], 3000);
             assert_eq!((counts[0], counts[4]), (0, 0));
             // 1000 each; 150 is more than five standard deviations.
-            assert!(counts[1..4].iter().all(|n| n.abs_diff(1000) < 150), "{counts:?}");
+            assert!(
+                counts[1..4].iter().all(|n| n.abs_diff(1000) < 150),
+                "{counts:?}"
+            );
         }
     }
 
     #[test]
     fn fallbacks_come_in_the_order_of_scores() {
-        assert_eq!(order(&MaxScore { endpoints: 3 }, &[0.1, 0.4, 0.2, 0.3]), [1, 3, 2]);
+        assert_eq!(
+            order(&MaxScore { endpoints: 3 }, &[0.1, 0.4, 0.2, 0.3]),
+            [1, 3, 2]
+        );
         assert_eq!(order(&MaxScore { endpoints: 9 }, &[0.1, 0.4]), [1, 0]);
     }
 }

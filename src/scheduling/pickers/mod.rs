@@ -30,7 +30,12 @@ mod tests {
     pub(super) fn order(picker: &dyn Picker, scores: &[f32]) -> Vec<u32> {
         let candidates: Vec<u32> = (0..scores.len() as u32).collect();
         let mut out = Vec::new();
-        picker.pick(&candidates, scores, &mut SmallRng::seed_from_u64(1), &mut out);
+        picker.pick(
+            &candidates,
+            scores,
+            &mut SmallRng::seed_from_u64(1),
+            &mut out,
+        );
         out
     }
 }

@@ -37,7 +37,12 @@ impl Picker for WeightedRandom {
             })
             .collect();
         keyed.sort_by(|a, b| b.0.total_cmp(&a.0));
-        out.extend(keyed.into_iter().take(self.endpoints).map(|(_, candidate)| candidate));
+        out.extend(
+            keyed
+                .into_iter()
+                .take(self.endpoints)
+                .map(|(_, candidate)| candidate),
+        );
     }
 }
 

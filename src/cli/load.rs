@@ -1,4 +1,0 @@
-//! tmp
-#[derive(Debug, clap::Args)]
-pub struct LoadArgs {}
-pub async fn run(_: LoadArgs) -> anyhow::Result<()> { Ok(()) }
