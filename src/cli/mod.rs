@@ -3,6 +3,7 @@
 use clap::{Parser, Subcommand};
 
 pub mod check;
+pub mod children;
 pub mod demo;
 mod go_flags;
 pub mod load;

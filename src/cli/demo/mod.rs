@@ -18,14 +18,13 @@ use super::units::duration;
 use crate::pool::discovery;
 
 pub mod bootstrap;
-pub mod children;
 pub mod envoy;
 mod http;
 mod table;
 mod traffic;
 
+use super::children::{Program, free_address};
 use bootstrap::{Addresses, Profile};
-use children::{Program, free_address};
 use http::Http;
 use table::{Row, Screen};
 use traffic::{Results, Target};

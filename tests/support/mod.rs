@@ -1,0 +1,53 @@
+//! What the rooms of this binary share: processes, and ways to talk to them.
+
+pub(crate) mod picker;
+pub(crate) mod sims;
+
+use std::net::SocketAddr;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt as _, Full};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+
+pub(crate) use pointsman::cli::children::{Program, free_address};
+
+/// How long anything may take that is bound to happen. Not a performance figure: only a test that fails waits for it.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program under test.
+pub(crate) fn pointsman() -> tokio::process::Command {
+    tokio::process::Command::new(env!("CARGO_BIN_EXE_pointsman"))
+}
+
+/// Asks until there is an answer; `what` is what was waited for in vain.
+pub(crate) async fn until<T>(what: &str, ask: impl AsyncFn() -> Option<T>) -> T {
+    let begun = Instant::now();
+    loop {
+        if let Some(answer) = ask().await {
+            return answer;
+        }
+        assert!(begun.elapsed() < PATIENCE, "waited in vain for {what}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+/// An HTTP client with pooled connections.
+pub(crate) fn http() -> Client<HttpConnector, Full<Bytes>> {
+    Client::builder(TokioExecutor::new()).build_http()
+}
+
+/// The body of a GET, which must succeed.
+pub(crate) async fn get(server: SocketAddr, path: &str) -> String {
+    let uri = format!("http://{server}{path}");
+    let response = http().get(uri.parse().unwrap()).await.unwrap();
+    assert!(
+        response.status().is_success(),
+        "{uri}: {}",
+        response.status()
+    );
+    let body = response.into_body().collect().await.unwrap().to_bytes();
+    String::from_utf8(body.to_vec()).unwrap()
+}
