@@ -8,6 +8,7 @@ use rand::rngs::SmallRng;
 use rand::seq::SliceRandom as _;
 
 use super::super::Picker;
+use super::rank;
 
 /// See the module.
 #[derive(Debug)]
@@ -23,7 +24,7 @@ impl Picker for MaxScore {
         }
         let mut order: Vec<(f32, u32)> = scores
             .iter()
-            .copied()
+            .map(|&score| rank(score))
             .zip(candidates.iter().copied())
             .collect();
         order.shuffle(rng);
@@ -43,6 +44,7 @@ fn best(candidates: &[u32], scores: &[f32], rng: &mut SmallRng) -> Option<u32> {
     let mut best = None;
     let (mut top, mut ties) = (f32::NEG_INFINITY, 0u32);
     for (&candidate, &score) in candidates.iter().zip(scores) {
+        let score = rank(score);
         if score > top {
             (best, top, ties) = (Some(candidate), score, 1);
         } else if score == top {

@@ -18,7 +18,7 @@ pub(in crate::scheduling) struct WeightedRandom {
 
 impl Picker for WeightedRandom {
     fn pick(&self, candidates: &[u32], scores: &[f32], rng: &mut SmallRng, out: &mut Vec<u32>) {
-        if scores.iter().all(|&score| score <= 0.0) {
+        if !scores.iter().any(|&score| score > 0.0) {
             let random = Random {
                 endpoints: self.endpoints,
             };
