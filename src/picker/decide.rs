@@ -210,6 +210,7 @@ impl Picker {
         desktop.load.gather(&snapshot, now, staleness);
         let request = RequestView {
             model,
+            adapter: adapter(facts, model),
             prompt_bytes: facts.prompt_bytes,
             body_bytes,
             headers,
@@ -230,6 +231,12 @@ impl Picker {
             .observe(begun.elapsed().as_secs_f64());
         Ok((snapshot, decision))
     }
+}
+
+/// The LoRA adapter asked for: servers that know no adapter beside the model name it as the model.
+fn adapter<'a>(facts: &'a RequestFacts, model: &'a str) -> &'a str {
+    let named = facts.lora.as_deref().filter(|name| !name.is_empty());
+    named.unwrap_or(model)
 }
 
 /// These carry a model by their specification; the others may leave it out.
@@ -345,4 +352,98 @@ fn rename(
             .push(("content-length", length.to_string().into()));
     }
     parts
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, LoadOptions};
+    use crate::picker::{Desk, PickerOptions};
+    use crate::pool::slab::{LoraState, Scrape, lora_key};
+    use crate::pool::{Endpoint, EndpointId, Pool};
+    use crate::scheduling::registry;
+    use crate::telemetry::metrics::Metrics;
+    use std::time::Duration;
+
+    const CONFIG: &str = "\
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins: [{type: lora-affinity-scorer}]
+";
+
+    fn picker() -> Picker {
+        let pool = Arc::new(Pool::default());
+        let endpoints = (0..3).map(|n| Endpoint {
+            id: EndpointId {
+                namespace: "default".into(),
+                name: format!("e{n}"),
+            },
+            address: [10, 0, 0, n].into(),
+            port: 80,
+            labels: Default::default(),
+        });
+        let snapshot = pool.replace(endpoints.collect());
+        for (member, adapter) in snapshot.members().iter().zip(["a", "b", "m"]) {
+            let page = Scrape {
+                lora: Some(LoraState {
+                    max: 1,
+                    running: [lora_key(adapter)].into(),
+                    waiting: Box::default(),
+                }),
+                ..Default::default()
+            };
+            member.slot.record(&page, 0, clock_ms());
+        }
+        let config = config::load(CONFIG, LoadOptions::default()).unwrap();
+        let minute = Duration::from_secs(60);
+        let options = PickerOptions {
+            metrics_staleness: minute,
+            subset_filter: true,
+            emit_scores: false,
+            passthrough: false,
+            max_body: 1 << 20,
+        };
+        let scheduler = registry::build(&config).unwrap();
+        let metrics = Arc::new(Metrics::new());
+        Picker::new(
+            pool,
+            scheduler,
+            options,
+            metrics,
+            Desk::new(1, minute, minute),
+        )
+    }
+
+    fn destination(picker: &Picker, api: Api, body: &'static str) -> String {
+        let question = Question {
+            headers: Arc::default(),
+            metadata: Arc::default(),
+            api,
+            body: RequestBody::Whole(vec![Bytes::from_static(body.as_bytes())]),
+            request_id: None,
+        };
+        let answer = picker.decide(question, &Progress::default()).unwrap();
+        let (name, value) = &answer.verdict.headers.set[0];
+        assert_eq!(*name, DESTINATION);
+        String::from_utf8_lossy(value).into_owned()
+    }
+
+    #[test]
+    fn the_adapter_is_the_one_beside_the_model_or_else_the_model() {
+        let picker = picker();
+        let sglang = |body| destination(&picker, Api::SglangGenerate, body);
+        assert_eq!(
+            sglang(r#"{"text":"x","model":"a","lora_path":"b"}"#),
+            "10.0.0.1:80"
+        );
+        assert_eq!(
+            sglang(r#"{"text":"x","model":"m","lora_path":""}"#),
+            "10.0.0.2:80"
+        );
+        let chat = r#"{"model":"a","messages":[{"role":"user","content":"x"}]}"#;
+        assert_eq!(
+            destination(&picker, Api::ChatCompletions, chat),
+            "10.0.0.0:80"
+        );
+    }
 }

@@ -97,15 +97,19 @@ impl Response {
     }
 
     /// All of the response came by.
-    pub(super) fn ended(self) {
-        let Some(booking) = &self.booking else {
+    pub(super) fn ended(mut self) {
+        let Some(booking) = self.booking.take() else {
             return;
         };
-        let series = &booking.series;
-        series.response_bytes.observe(self.bytes as f64);
-        if self.failed {
-            return;
+        booking.series.response_bytes.observe(self.bytes as f64);
+        if !self.failed {
+            self.measure(&booking);
         }
+        booking.reservation.ended();
+    }
+
+    fn measure(&self, booking: &Booking) {
+        let series = &booking.series;
         let total = booking.started.elapsed().as_secs_f64();
         series.duration.observe(total);
         let ttft = self
@@ -165,10 +169,25 @@ pub(super) mod tests {
             1
         );
         response.ended();
-        assert_eq!(
-            slot.segment().in_flight[slot.index()].load(Ordering::Relaxed),
-            0
-        );
+        let (s, i) = (slot.segment(), slot.index());
+        assert_eq!(s.in_flight[i].load(Ordering::Relaxed), 0);
+        assert_eq!(s.ended_since[i].load(Ordering::Relaxed), 1);
         assert_eq!(series.running.get(), 0);
+    }
+
+    #[test]
+    fn what_nobody_saw_to_end_has_not_ended() {
+        for seen_to_begin in [false, true] {
+            let booking = booking();
+            let slot = Arc::clone(booking.reservation.slot());
+            if seen_to_begin {
+                drop(Response::new(Some(booking), None, 200, true));
+            } else {
+                drop(booking);
+            }
+            let (s, i) = (slot.segment(), slot.index());
+            assert_eq!(s.in_flight[i].load(Ordering::Relaxed), 0);
+            assert_eq!(s.ended_since[i].load(Ordering::Relaxed), 0);
+        }
     }
 }

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use super::{LoadView, Pool, Snapshot, clock_ms};
+use super::slab::Scraped;
+use super::{Pool, Snapshot, clock_ms};
 
 /// Collects the gauges of one pool.
 #[derive(Debug)]
@@ -78,8 +80,19 @@ impl Collector for PoolGauges {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let snapshot = self.pool.snapshot();
         let now = clock_ms();
-        let mut load = LoadView::default();
-        load.gather(&snapshot, now, self.staleness_ms);
+        // As scraped: what we add for our own decisions would hide from a dashboard what the engines say.
+        let scraped: Vec<Option<Scraped>> = (0..snapshot.len() as u32)
+            .map(|position| {
+                let (s, i) = snapshot.cell(position);
+                s.fresh(i, now, self.staleness_ms)
+            })
+            .collect();
+        let column = |value: fn(&Scraped) -> f32| -> Vec<f32> {
+            let known = |scraped: &Option<Scraped>| scraped.as_ref().map_or(f32::NAN, value);
+            scraped.iter().map(known).collect()
+        };
+        let stale = scraped.iter().filter(|scraped| scraped.is_none()).count();
+        let waiting = column(|scraped| scraped.waiting);
         let e = &mut encoder;
         self.of_pool(
             e,
@@ -91,12 +104,12 @@ impl Collector for PoolGauges {
             e,
             "stale_endpoints",
             "Endpoints without a recent scrape: their load is not known",
-            f64::from(load.stale),
+            stale as f64,
         )?;
         for (what, values) in [
-            ("kv_cache_utilization", &load.kv_usage),
-            ("queue_size", &load.waiting),
-            ("running_requests", &load.running),
+            ("kv_cache_utilization", &column(|scraped| scraped.kv_usage)),
+            ("queue_size", &waiting),
+            ("running_requests", &column(|scraped| scraped.running)),
         ] {
             let Some(summary) = Summary::of(values) else {
                 continue;
@@ -105,16 +118,16 @@ impl Collector for PoolGauges {
             self.of_pool(e, &format!("average_{what}"), help, summary.mean)?;
             self.of_pool(e, &format!("std_dev_{what}"), help, summary.deviation)?;
         }
-        let queue = (
-            "per_endpoint_queue_size",
-            "Requests waiting, plus those sent since the scrape",
-        );
-        self.of_endpoints(e, queue, &snapshot, |i| f64::from(load.waiting[i]))?;
+        let queue = ("per_endpoint_queue_size", "Requests waiting, as scraped");
+        self.of_endpoints(e, queue, &snapshot, |i| f64::from(waiting[i]))?;
         let flight = (
             "endpoint_in_flight",
             "Requests sent that have not ended, as far as we see their end",
         );
-        self.of_endpoints(e, flight, &snapshot, |i| f64::from(load.in_flight[i]))?;
+        self.of_endpoints(e, flight, &snapshot, |i| {
+            let (s, i) = snapshot.cell(i as u32);
+            f64::from(s.in_flight[i].load(Ordering::Relaxed))
+        })?;
         let open = (
             "endpoint_breaker_open",
             "1 while failures keep requests away",
@@ -146,7 +159,42 @@ impl Summary {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Reservation;
+    use super::super::slab::Scrape;
+    use super::super::snapshot::tests::pool_of;
     use super::*;
+    use prometheus_client::registry::Registry;
+
+    #[test]
+    fn load_is_shown_as_scraped() {
+        let pool = Arc::new(pool_of(&["10.0.0.1:80", "10.0.0.2:80"]));
+        let snapshot = pool.snapshot();
+        let slot = &snapshot.member(0).slot;
+        let page = Scrape {
+            waiting: Some(2.0),
+            running: Some(5.0),
+            kv_usage: Some(0.25),
+            ..Default::default()
+        };
+        let begun = slot.scrape_begins();
+        let _sent = [Reservation::new(slot), Reservation::new(slot)];
+        slot.record(&page, begun, clock_ms());
+        let mut registry = Registry::default();
+        let gauges = PoolGauges::new("p".to_owned(), Arc::clone(&pool), u64::MAX);
+        registry.register_collector(Box::new(gauges));
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+        for line in [
+            "stale_endpoints{name=\"p\"} 1",
+            "average_queue_size{name=\"p\"} 2",
+            "average_running_requests{name=\"p\"} 5",
+            "average_kv_cache_utilization{name=\"p\"} 0.25",
+            "per_endpoint_queue_size{name=\"p\",model_server_endpoint=\"10.0.0.1:80\"} 2",
+            "endpoint_in_flight{name=\"p\",model_server_endpoint=\"10.0.0.1:80\"} 2",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
 
     #[test]
     fn unknown_values_are_left_out() {

@@ -4,7 +4,8 @@
 //! The numbers that change all the time (scraped load, requests in flight, breaker state) live in a
 //! [`slab::Slab`] of atomics that outlives any snapshot; a snapshot only says which cells are whose.
 //!
-//! [`discovery`] says who is in the pool, [`scrape`] how loaded they are, [`breaker`] who fails.
+//! [`discovery`] says who is in the pool, [`scrape`] how loaded they are, [`ledger`] what we sent them, [`load`] what
+//! both come to, [`breaker`] who fails.
 
 pub mod breaker;
 pub mod discovery;
@@ -12,6 +13,7 @@ pub mod endpoint;
 pub mod engines;
 pub mod gauges;
 pub mod ledger;
+pub mod load;
 pub mod scan;
 pub mod scrape;
 pub mod slab;
@@ -20,7 +22,8 @@ pub mod snapshot;
 pub use breaker::{Breaker, Outcome};
 pub use endpoint::{Endpoint, EndpointId};
 pub use ledger::Reservation;
-pub use snapshot::{LoadView, Member, Pool, Snapshot};
+pub use load::LoadView;
+pub use snapshot::{Member, Pool, Snapshot};
 
 /// Milliseconds since the process started, never 0: the clock of all cells and deadlines in the pool.
 pub fn clock_ms() -> u64 {

@@ -13,6 +13,8 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
+use super::ledger::Ends;
+
 /// Slots in a segment.
 pub const SEGMENT: usize = 128;
 
@@ -54,6 +56,10 @@ pub struct Segment {
     pub sent: [AtomicU64; SEGMENT],
     /// The value of `sent` when the last successful scrape began.
     pub sent_at_scrape: [AtomicU64; SEGMENT],
+    /// Of the requests sent since then, those whose response was seen to end. Written under `ends` only.
+    pub ended_since: [AtomicU32; SEGMENT],
+    /// The same for the scrape that is under way.
+    pub(super) ends: [Mutex<Ends>; SEGMENT],
     /// When an open breaker may be probed, in milliseconds of [`crate::pool::clock_ms`]; 0 = closed.
     pub open_until: [AtomicU64; SEGMENT],
     /// When the next probe of an open breaker may go, in milliseconds of the same clock.
@@ -85,6 +91,17 @@ pub struct LoraState {
     pub running: Box<[u64]>,
     /// Adapters with a waiting request.
     pub waiting: Box<[u64]>,
+}
+
+/// What the last scrape of one endpoint found. NaN = not known.
+#[derive(Debug, Clone, Copy)]
+pub struct Scraped {
+    /// Requests waiting.
+    pub waiting: f32,
+    /// Requests running.
+    pub running: f32,
+    /// KV cache use, 0 to 1.
+    pub kv_usage: f32,
 }
 
 /// One successful scrape.
@@ -154,9 +171,11 @@ impl Slot {
         self.number as usize % SEGMENT
     }
 
-    /// To be called when a scrape begins: what [`Slot::record`] needs to know.
+    /// To be called when a scrape begins: what [`Slot::record`] needs to know. One scrape at a time.
     pub fn scrape_begins(&self) -> u64 {
-        self.segment.sent[self.index()].load(Ordering::Relaxed)
+        self.segment.ends[self.index()]
+            .lock()
+            .scrape_begins(&self.segment.sent[self.index()])
     }
 
     /// Stores what a scrape found. A value that the page does not give becomes unknown, except for block
@@ -179,7 +198,10 @@ impl Slot {
         if current.as_deref() != scrape.lora.as_ref() {
             s.lora[i].store(scrape.lora.clone().map(Arc::new));
         }
+        let ends = s.ends[i].lock();
+        s.ended_since[i].store(ends.since(sent_when_begun), Ordering::Relaxed);
         s.sent_at_scrape[i].store(sent_when_begun, Ordering::Relaxed);
+        drop(ends);
         s.scraped_at[i].store(now_ms.max(1), Ordering::Release);
     }
 }
@@ -202,6 +224,8 @@ impl Segment {
             in_flight: [const { AtomicU32::new(0) }; SEGMENT],
             sent: [const { AtomicU64::new(0) }; SEGMENT],
             sent_at_scrape: [const { AtomicU64::new(0) }; SEGMENT],
+            ended_since: [const { AtomicU32::new(0) }; SEGMENT],
+            ends: [const { Mutex::new(Ends::NONE) }; SEGMENT],
             open_until: [const { AtomicU64::new(0) }; SEGMENT],
             probe_until: [const { AtomicU64::new(0) }; SEGMENT],
             window_start: [const { AtomicU64::new(0) }; SEGMENT],
@@ -221,6 +245,7 @@ impl Segment {
         }
         for cell in [
             &self.in_flight,
+            &self.ended_since,
             &self.kv_blocks,
             &self.block_size,
             &self.failure_streak,
@@ -240,6 +265,21 @@ impl Segment {
         ] {
             cell[i].store(0, Ordering::Relaxed);
         }
+        *self.ends[i].lock() = Ends::NONE;
         self.lora[i].store(None);
+    }
+
+    /// What the last scrape of the endpoint at `i` found, if it is at most `max_age_ms` old.
+    pub fn fresh(&self, i: usize, now_ms: u64, max_age_ms: u64) -> Option<Scraped> {
+        let at = self.scraped_at[i].load(Ordering::Acquire);
+        if at == 0 || now_ms.saturating_sub(at) > max_age_ms {
+            return None;
+        }
+        let load = |cell: &AtomicU32| f32::from_bits(cell.load(Ordering::Relaxed));
+        Some(Scraped {
+            waiting: load(&self.waiting[i]),
+            running: load(&self.running[i]),
+            kv_usage: load(&self.kv_usage[i]),
+        })
     }
 }

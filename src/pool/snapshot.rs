@@ -3,7 +3,6 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -40,22 +39,6 @@ pub struct Member {
     pub address: Box<str>,
     /// What it is doing.
     pub slot: Arc<Slot>,
-}
-
-/// The numbers of one moment, by position: gathered once for a request, so that all scorers see the same.
-/// NaN is "not known": never scraped, too old, or not on the page.
-#[derive(Debug, Default)]
-pub struct LoadView {
-    /// Scraped queue length plus what we sent since.
-    pub waiting: Vec<f32>,
-    /// Scraped running requests plus what we sent since.
-    pub running: Vec<f32>,
-    /// Scraped KV cache use, 0 to 1.
-    pub kv_usage: Vec<f32>,
-    /// Requests of ours that have not ended.
-    pub in_flight: Vec<u32>,
-    /// How many endpoints had no fresh scrape.
-    pub stale: u32,
 }
 
 // === impl Pool ===
@@ -196,43 +179,11 @@ impl Member {
     }
 }
 
-// === impl LoadView ===
-
-impl LoadView {
-    /// Reads the cells of every endpoint of `snapshot`. Scrapes older than `max_age_ms` count as unknown.
-    pub fn gather(&mut self, snapshot: &Snapshot, now_ms: u64, max_age_ms: u64) {
-        self.waiting.clear();
-        self.running.clear();
-        self.kv_usage.clear();
-        self.in_flight.clear();
-        self.stale = 0;
-        let load =
-            |cell: &std::sync::atomic::AtomicU32| f32::from_bits(cell.load(Ordering::Relaxed));
-        for position in 0..snapshot.len() as u32 {
-            let (s, i) = snapshot.cell(position);
-            let scraped_at = s.scraped_at[i].load(Ordering::Acquire);
-            self.in_flight.push(s.in_flight[i].load(Ordering::Relaxed));
-            if scraped_at == 0 || now_ms.saturating_sub(scraped_at) > max_age_ms {
-                self.stale += 1;
-                self.waiting.push(f32::NAN);
-                self.running.push(f32::NAN);
-                self.kv_usage.push(f32::NAN);
-                continue;
-            }
-            let sent = s.sent[i].load(Ordering::Relaxed);
-            let since = sent.saturating_sub(s.sent_at_scrape[i].load(Ordering::Relaxed)) as f32;
-            self.waiting.push(load(&s.waiting[i]) + since);
-            self.running.push(load(&s.running[i]) + since);
-            self.kv_usage.push(load(&s.kv_usage[i]));
-        }
-    }
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use super::*;
     use crate::pool::Reservation;
-    use crate::pool::slab::Scrape;
+    use std::sync::atomic::Ordering;
 
     pub(in crate::pool) fn endpoint(name: &str, address: &str) -> Endpoint {
         let address: SocketAddr = address.parse().unwrap();
@@ -318,29 +269,5 @@ pub(super) mod tests {
         let _held = Reservation::new(&snapshot.member(999).slot);
         assert_eq!(in_flight(&snapshot, 999), 1);
         assert_eq!((0..999).map(|p| in_flight(&snapshot, p)).sum::<u32>(), 0);
-    }
-
-    #[test]
-    fn load_is_the_scrape_plus_what_was_sent_since_and_unknown_when_old() {
-        let pool = pool_of(&["10.0.0.1:80", "10.0.0.2:80"]);
-        let snapshot = pool.snapshot();
-        let slot = &snapshot.member(0).slot;
-        let _before = Reservation::new(slot);
-        let begun = slot.scrape_begins();
-        let _during = Reservation::new(slot);
-        let scrape = Scrape {
-            waiting: Some(3.0),
-            running: Some(5.0),
-            ..Default::default()
-        };
-        slot.record(&scrape, begun, 1000);
-        let mut load = LoadView::default();
-        load.gather(&snapshot, 1500, 2000);
-        assert_eq!((load.waiting[0], load.running[0]), (4.0, 6.0));
-        assert!(load.kv_usage[0].is_nan() && load.waiting[1].is_nan());
-        assert_eq!((load.in_flight[0], load.stale), (2, 1));
-        load.gather(&snapshot, 3001, 2000);
-        assert!(load.waiting[0].is_nan());
-        assert_eq!(load.stale, 2);
     }
 }

@@ -4,7 +4,9 @@
 //! and lets its picker order the candidates. Endpoints are positions in a snapshot (`u32`); scores are a slice beside
 //! the candidates. Nothing is keyed by an endpoint and nothing is allocated for one.
 //!
-//! Unknown input (NaN in a [`LoadView`]) is neutral: the candidate gets [`NEUTRAL`] and does not shift the others.
+//! Unknown input (NaN in a [`LoadView`]) is neutral: an unknown number of requests is the mean of the known ones plus our
+//! own in flight, an unknown share of a cache the mean of the known ones; where there is nothing to take a mean of,
+//! and for any score that is NaN, [`NEUTRAL`]. So an endpoint that tells nothing neither attracts nor repels.
 
 use rand::rngs::SmallRng;
 
@@ -25,6 +27,8 @@ pub const NEUTRAL: f32 = 0.5;
 pub struct RequestView<'a> {
     /// The model that the model server will be asked for, which may be a LoRA adapter; empty if not known.
     pub model: &'a str,
+    /// The LoRA adapter asked for: the one that the request names beside the model, else the model.
+    pub adapter: &'a str,
     /// Bytes of prompt text in the body.
     pub prompt_bytes: usize,
     /// Bytes of the body.
@@ -63,7 +67,7 @@ pub trait Scorer: Send + Sync {
 
 /// Orders candidates by their total scores.
 pub trait Picker: Send + Sync {
-    /// Puts the chosen candidates into `out`, best first.
+    /// Puts the chosen candidates into `out`, best first: at least one, if there is a candidate.
     fn pick(&self, candidates: &[u32], scores: &[f32], rng: &mut SmallRng, out: &mut Vec<u32>);
 }
 

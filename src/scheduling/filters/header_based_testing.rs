@@ -70,6 +70,7 @@ mod tests {
             let snapshot = snapshot(3);
             let request = RequestView {
                 model: "",
+                adapter: "",
                 prompt_bytes: 0,
                 body_bytes: 0,
                 headers: &Named(header),

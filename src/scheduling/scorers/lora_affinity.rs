@@ -1,8 +1,8 @@
 //! `lora-affinity-scorer`: where the adapter is in use, or where there is room to load it.
 //!
 //! Formula: in use by a running request 1.0; else room for one more adapter (running + waiting < max) 0.8; else wanted by
-//! a waiting request 0.6; else 0. Source: the llm-d / GIE picker. An engine that reports no adapters at all is
-//! neutral. Use it where many adapters share few slots.
+//! a waiting request 0.6; else 0. Source: the llm-d / GIE picker. An engine that reports no adapters at all, or whose
+//! last report is too old, is neutral. Use it where many adapters share few slots.
 
 use super::super::{Context, NEUTRAL, Scorer};
 use crate::pool::slab::{LoraState, lora_key};
@@ -13,12 +13,12 @@ pub(in crate::scheduling) struct LoraAffinity;
 
 impl Scorer for LoraAffinity {
     fn score(&self, cx: &Context<'_>, candidates: &[u32], out: &mut [f32]) {
-        let wanted = lora_key(cx.request.model);
+        let wanted = lora_key(cx.request.adapter);
         for (out, &candidate) in out.iter_mut().zip(candidates) {
             let (segment, i) = cx.snapshot.cell(candidate);
             *out = match &*segment.lora[i].load() {
-                Some(lora) => affinity(lora, wanted),
-                None => NEUTRAL,
+                Some(lora) if cx.load.fresh[candidate as usize] => affinity(lora, wanted),
+                _ => NEUTRAL,
             };
         }
     }
@@ -64,7 +64,12 @@ mod tests {
             };
             snapshot.member(i as u32).slot.record(&scrape, 0, 1);
         }
-        let got = scores(&LoraAffinity, &snapshot, &LoadView::default(), "a");
+        let mut load = LoadView::default();
+        load.gather(&snapshot, 100, 200);
+        let got = scores(&LoraAffinity, &snapshot, &load, "a");
         assert_eq!(got, [1.0, 0.8, 0.6, 0.0, 0.5]);
+        load.gather(&snapshot, 300, 200);
+        let got = scores(&LoraAffinity, &snapshot, &load, "a");
+        assert_eq!(got, [0.5; 5]);
     }
 }

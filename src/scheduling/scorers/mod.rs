@@ -6,29 +6,43 @@ pub(super) mod lora_affinity;
 pub(super) mod queue;
 pub(super) mod running_requests;
 
-use super::NEUTRAL;
-
-/// `(max − v) / (max − min)` over the known values: the least gets 1, the most 0; all equal, all 1. Of the llm-d
-/// picker's queue and running-requests scorers.
-fn least_is_best(column: &[f32], candidates: &[u32], out: &mut [f32]) {
+/// `(max − v) / (max − min)` over the candidates: the least gets 1, the most 0; all equal, all 1. Of the llm-d
+/// picker's queue and running-requests scorers. An unknown `v` is the mean of the known ones plus our own requests in
+/// flight, which nothing else would count; with none known it is our own in flight.
+fn least_is_best(column: &[f32], in_flight: &[u32], candidates: &[u32], out: &mut [f32]) {
+    let unknown = mean_known(column, candidates).unwrap_or(0.0);
     let (mut min, mut max) = (f32::INFINITY, f32::NEG_INFINITY);
-    for &candidate in candidates {
-        // `min` and `max` of f32 pass over NaN.
-        let value = column[candidate as usize];
+    for (out, &candidate) in out.iter_mut().zip(candidates) {
+        let at = candidate as usize;
+        let value = match column[at] {
+            value if value.is_nan() => unknown + in_flight[at] as f32,
+            value => value,
+        };
+        *out = value;
         min = min.min(value);
         max = max.max(value);
     }
     let range = max - min;
-    for (out, &candidate) in out.iter_mut().zip(candidates) {
-        let value = column[candidate as usize];
-        *out = if value.is_nan() {
-            NEUTRAL
-        } else if range > 0.0 {
-            (max - value) / range
+    for out in out.iter_mut().take(candidates.len()) {
+        *out = if range > 0.0 {
+            (max - *out) / range
         } else {
             1.0
         };
     }
+}
+
+/// The mean of the candidates' values that are known; `None` if none is.
+fn mean_known(column: &[f32], candidates: &[u32]) -> Option<f32> {
+    let (mut sum, mut known) = (0.0, 0u32);
+    for &candidate in candidates {
+        let value = column[candidate as usize];
+        if !value.is_nan() {
+            sum += value;
+            known += 1;
+        }
+    }
+    (known > 0).then(|| sum / known as f32)
 }
 
 #[cfg(test)]
@@ -62,7 +76,7 @@ pub(super) mod tests {
         )
     }
 
-    /// Scores all endpoints of `snapshot` for a request for `model`.
+    /// Scores all endpoints of `snapshot` for a request for `model`, which is an adapter.
     pub(in crate::scheduling) fn scores(
         scorer: &dyn Scorer,
         snapshot: &Snapshot,
@@ -73,6 +87,7 @@ pub(super) mod tests {
         let mut out = vec![f32::NAN; candidates.len()];
         let request = RequestView {
             model,
+            adapter: model,
             prompt_bytes: 0,
             body_bytes: 0,
             headers: &NoHeaders,
@@ -86,20 +101,40 @@ pub(super) mod tests {
         out
     }
 
+    fn least_is_best(values: &[f32], in_flight: &[u32]) -> Vec<f32> {
+        let candidates: Vec<u32> = (0..values.len() as u32).collect();
+        let mut out = vec![f32::NAN; values.len()];
+        super::least_is_best(values, in_flight, &candidates, &mut out);
+        out
+    }
+
     #[test]
     fn the_references_vectors() {
-        let nan = f32::NAN;
         for (values, expected) in [
             (vec![10.0, 5.0, 0.0], vec![0.0, 0.5, 1.0]),
             (vec![3.0, 3.0], vec![1.0, 1.0]),
             (vec![7.0], vec![1.0]),
-            (vec![10.0, nan, 0.0], vec![0.0, 0.5, 1.0]),
-            (vec![nan, nan], vec![0.5, 0.5]),
         ] {
-            let candidates: Vec<u32> = (0..values.len() as u32).collect();
-            let mut out = vec![nan; values.len()];
-            super::least_is_best(&values, &candidates, &mut out);
-            assert_eq!(out, expected, "{values:?}");
+            let idle = vec![0; values.len()];
+            assert_eq!(least_is_best(&values, &idle), expected, "{values:?}");
+        }
+    }
+
+    #[test]
+    fn an_unknown_value_is_the_mean_and_what_we_sent() {
+        let nan = f32::NAN;
+        for (values, in_flight, expected) in [
+            (vec![10.0, nan, 0.0], vec![9, 0, 9], vec![0.0, 0.5, 1.0]),
+            (vec![10.0, nan, 0.0], vec![0, 5, 0], vec![0.0, 0.0, 1.0]),
+            // It may well be the worst.
+            (vec![10.0, nan, 0.0], vec![0, 15, 0], vec![0.5, 0.0, 1.0]),
+            (vec![4.0, nan], vec![0, 0], vec![1.0, 1.0]),
+            (vec![4.0, nan], vec![0, 1], vec![1.0, 0.0]),
+            (vec![nan, nan, nan], vec![2, 0, 4], vec![0.5, 1.0, 0.0]),
+            (vec![nan, nan], vec![0, 0], vec![1.0, 1.0]),
+        ] {
+            let got = least_is_best(&values, &in_flight);
+            assert_eq!(got, expected, "{values:?} {in_flight:?}");
         }
     }
 }

@@ -1,0 +1,195 @@
+//! Effective load: what was scraped, and what no scrape can have shown yet.
+//!
+//! A page tells of a request only once the engine has queued it, and the page is some milliseconds old when it is used.
+//! Without our own count, all requests of such a moment go to the endpoint that looked best in it. So, by endpoint:
+//!
+//! ```text
+//! unseen            = max(since − ended_since, in_flight − (waiting + running), 0)
+//! effective waiting = waiting + unseen
+//! effective running = running + unseen
+//! ```
+//!
+//! `waiting` and `running` are the scraped numbers. `since` counts the requests that we sent after that scrape began,
+//! `ended_since` those of them whose response we saw to end: what came and went between two scrapes is no load.
+//! `in_flight` counts our requests that have not ended: an engine that shows fewer than these has not counted
+//! them yet, however many scrapes there were. A request whose end nobody shows us (decision-only without an
+//! observer) is never in `ended_since`: it counts until the next scrape. Where the page gives only one of the two
+//! numbers, the middle term is left out.
+//!
+//! Missing is never zero: a number that is not known, or too old, is NaN here, and whoever reads it puts something
+//! neutral in its place.
+
+use std::sync::atomic::Ordering;
+
+use super::slab::{Scraped, Segment};
+use super::snapshot::Snapshot;
+
+/// The numbers of one moment, by position: gathered once for a request, so that all scorers see the same.
+/// NaN is "not known": never scraped, too old, or not on the page.
+#[derive(Debug, Default)]
+pub struct LoadView {
+    /// Effective queue length, in requests.
+    pub waiting: Vec<f32>,
+    /// Effective number of running requests.
+    pub running: Vec<f32>,
+    /// Scraped KV cache use, 0 to 1.
+    pub kv_usage: Vec<f32>,
+    /// Requests of ours that have not ended.
+    pub in_flight: Vec<u32>,
+    /// Whether there was a scrape that is not too old.
+    pub fresh: Vec<bool>,
+    /// How many endpoints had none.
+    pub stale: u32,
+}
+
+// === impl LoadView ===
+
+impl LoadView {
+    /// Reads the cells of every endpoint of `snapshot`. Scrapes older than `max_age_ms` count as unknown.
+    pub fn gather(&mut self, snapshot: &Snapshot, now_ms: u64, max_age_ms: u64) {
+        self.waiting.clear();
+        self.running.clear();
+        self.kv_usage.clear();
+        self.in_flight.clear();
+        self.fresh.clear();
+        self.stale = 0;
+        for position in 0..snapshot.len() as u32 {
+            let (s, i) = snapshot.cell(position);
+            let scraped = s.fresh(i, now_ms, max_age_ms);
+            self.in_flight.push(s.in_flight[i].load(Ordering::Relaxed));
+            self.fresh.push(scraped.is_some());
+            self.stale += u32::from(scraped.is_none());
+            let unknown = Scraped {
+                waiting: f32::NAN,
+                running: f32::NAN,
+                kv_usage: f32::NAN,
+            };
+            let scraped = scraped.unwrap_or(unknown);
+            let unseen = unseen(s, i, scraped);
+            self.waiting.push(scraped.waiting + unseen);
+            self.running.push(scraped.running + unseen);
+            self.kv_usage.push(scraped.kv_usage);
+        }
+    }
+}
+
+/// Requests at the endpoint that `scraped` does not show: the formula of the module.
+fn unseen(segment: &Segment, i: usize, scraped: Scraped) -> f32 {
+    let sent = segment.sent[i].load(Ordering::Relaxed);
+    let since = sent.saturating_sub(segment.sent_at_scrape[i].load(Ordering::Relaxed));
+    let ended = u64::from(segment.ended_since[i].load(Ordering::Relaxed));
+    let in_flight = segment.in_flight[i].load(Ordering::Relaxed) as f32;
+    // `max` of f32 passes over NaN.
+    (in_flight - (scraped.waiting + scraped.running))
+        .max(since.saturating_sub(ended) as f32)
+        .max(0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::slab::{Scrape, Slot};
+    use super::super::snapshot::tests::pool_of;
+    use super::super::{Pool, Reservation};
+    use super::*;
+
+    fn page(waiting: f32, running: f32) -> Scrape {
+        Scrape {
+            waiting: Some(waiting),
+            running: Some(running),
+            ..Default::default()
+        }
+    }
+
+    fn scraped(slot: &Slot, page: &Scrape) {
+        let begun = slot.scrape_begins();
+        slot.record(page, begun, 1000);
+    }
+
+    /// Effective waiting and running of the only endpoint.
+    fn load(pool: &Pool) -> (f32, f32) {
+        let mut load = LoadView::default();
+        load.gather(&pool.snapshot(), 1000, 2000);
+        (load.waiting[0], load.running[0])
+    }
+
+    #[test]
+    fn load_is_the_scrape_plus_what_was_sent_since_and_unknown_when_old() {
+        let pool = pool_of(&["10.0.0.1:80", "10.0.0.2:80"]);
+        let snapshot = pool.snapshot();
+        let slot = &snapshot.member(0).slot;
+        let _before = Reservation::new(slot);
+        let begun = slot.scrape_begins();
+        let _during = Reservation::new(slot);
+        slot.record(&page(3.0, 5.0), begun, 1000);
+        let mut load = LoadView::default();
+        load.gather(&snapshot, 1500, 2000);
+        assert_eq!((load.waiting[0], load.running[0]), (4.0, 6.0));
+        assert!(load.kv_usage[0].is_nan() && load.waiting[1].is_nan());
+        assert_eq!((load.in_flight[0], load.stale), (2, 1));
+        assert_eq!(load.fresh, [true, false]);
+        load.gather(&snapshot, 3001, 2000);
+        assert!(load.waiting[0].is_nan());
+        assert_eq!((load.stale, &*load.fresh), (2, &[false, false][..]));
+    }
+
+    #[test]
+    fn what_came_and_went_between_two_scrapes_is_no_load() {
+        let pool = pool_of(&["10.0.0.1:80"]);
+        let snapshot = pool.snapshot();
+        let slot = &snapshot.member(0).slot;
+        scraped(slot, &page(0.0, 0.0));
+        for _ in 0..5 {
+            Reservation::new(slot).ended();
+        }
+        assert_eq!(load(&pool), (0.0, 0.0));
+        // Its end was not seen: it may still be there.
+        drop(Reservation::new(slot));
+        assert_eq!(load(&pool), (1.0, 1.0));
+        scraped(slot, &page(0.0, 0.0));
+        assert_eq!(load(&pool), (0.0, 0.0));
+    }
+
+    #[test]
+    fn an_engine_that_shows_fewer_than_we_sent_has_not_counted_them_yet() {
+        let pool = pool_of(&["10.0.0.1:80"]);
+        let snapshot = pool.snapshot();
+        let slot = &snapshot.member(0).slot;
+        let _held: Vec<_> = (0..6).map(|_| Reservation::new(slot)).collect();
+        scraped(slot, &page(0.0, 0.0));
+        assert_eq!(load(&pool), (6.0, 6.0));
+        scraped(slot, &page(1.0, 4.0));
+        assert_eq!(load(&pool), (2.0, 5.0));
+        // Others send there too.
+        scraped(slot, &page(3.0, 9.0));
+        assert_eq!(load(&pool), (3.0, 9.0));
+        // Half a page: how many it holds cannot be told.
+        let half = Scrape {
+            waiting: Some(1.0),
+            ..Default::default()
+        };
+        scraped(slot, &half);
+        let (waiting, running) = load(&pool);
+        assert!(waiting == 1.0 && running.is_nan(), "{waiting} {running}");
+    }
+
+    #[test]
+    fn what_ends_while_a_scrape_is_under_way_is_counted_for_it() {
+        let pool = pool_of(&["10.0.0.1:80"]);
+        let snapshot = pool.snapshot();
+        let slot = &snapshot.member(0).slot;
+        let before = Reservation::new(slot);
+        let begun = slot.scrape_begins();
+        let during = Reservation::new(slot);
+        let stays = Reservation::new(slot);
+        before.ended();
+        during.ended();
+        slot.record(&page(0.0, 1.0), begun, 1000);
+        // Two were sent since it began, one of them has ended; the one before does not count.
+        assert_eq!(load(&pool), (1.0, 2.0));
+        // A scrape that failed changes nothing.
+        slot.scrape_begins();
+        assert_eq!(load(&pool), (1.0, 2.0));
+        stays.ended();
+        assert_eq!(load(&pool), (0.0, 1.0));
+    }
+}
