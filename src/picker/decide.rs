@@ -205,7 +205,6 @@ impl Picker {
             desktop.candidates.clear();
             desktop.candidates.extend(0..snapshot.len() as u32);
         }
-        snapshot.retain_available(now, &mut desktop.candidates);
         let staleness = self.options.metrics_staleness.as_millis() as u64;
         desktop.load.gather(&snapshot, now, staleness);
         let request = RequestView {
@@ -220,6 +219,7 @@ impl Picker {
                 request: &request,
                 snapshot: &snapshot,
                 load: &desktop.load,
+                now_ms: now,
             },
             &mut desktop.candidates,
             &mut desktop.scratch,

@@ -53,14 +53,20 @@ impl Booking {
 
 impl Response {
     /// Response headers came. `served` is the endpoint that the gateway reports; without a report it is the one that
-    /// was picked.
+    /// was picked. A gateway goes elsewhere only when the picked one failed it.
     pub(super) fn new(
         mut booking: Option<Booking>,
         served: Option<&Arc<Member>>,
         status: u16,
         streaming: bool,
     ) -> Self {
+        let now = clock_ms();
+        let sent_at = booking.as_ref().map(|b| b.reservation.sent_at());
         if let (Some(booking), Some(member)) = (&mut booking, served) {
+            let reserved = booking.reservation.slot();
+            if reserved.number() != member.slot.number() {
+                Breaker::observe(reserved, Outcome::Failed, sent_at, now);
+            }
             booking.reservation.move_to(&member.slot);
         }
         let slot = served
@@ -72,7 +78,7 @@ impl Response {
             } else {
                 Outcome::Ok
             };
-            Breaker::observe(slot, outcome, clock_ms());
+            Breaker::observe(slot, outcome, sent_at, now);
         }
         let failed = status >= 400;
         if let Some(booking) = booking.as_ref().filter(|_| failed) {
@@ -147,6 +153,7 @@ fn record_usage(series: &RequestSeries, usage: &Usage) {
 pub(super) mod tests {
     use super::*;
     use crate::pool::slab::Slab;
+    use crate::pool::{Endpoint, EndpointId, Pool, breaker};
     use crate::telemetry::metrics::Metrics;
     use std::sync::atomic::Ordering;
 
@@ -189,5 +196,36 @@ pub(super) mod tests {
             assert_eq!(s.in_flight[i].load(Ordering::Relaxed), 0);
             assert_eq!(s.ended_since[i].load(Ordering::Relaxed), 0);
         }
+    }
+
+    #[test]
+    fn an_endpoint_that_the_gateway_gave_up_on_has_failed() {
+        let pool = Pool::default();
+        let members = ["10.0.0.1", "10.0.0.2"].map(|ip| Endpoint {
+            id: EndpointId {
+                namespace: "default".into(),
+                name: ip.into(),
+            },
+            address: ip.parse().unwrap(),
+            port: 80,
+            labels: Default::default(),
+        });
+        let snapshot = pool.replace(members.to_vec());
+        let series = Metrics::new().series("m", "m", "default-flow", 0);
+        let (picked, served) = (snapshot.member(0), snapshot.member(1));
+        for n in 0..breaker::STREAK {
+            assert!(!snapshot.is_open(0), "{n}");
+            let reservation = Reservation::new(&picked.slot);
+            let booking = Booking::new(reservation, Arc::clone(&series), Instant::now());
+            Response::new(Some(booking), Some(served), 200, false).ended();
+        }
+        assert!(snapshot.is_open(0) && !snapshot.is_open(1));
+        // As it is reported where it was picked, nothing has failed.
+        for _ in 0..breaker::STREAK {
+            let reservation = Reservation::new(&served.slot);
+            let booking = Booking::new(reservation, Arc::clone(&series), Instant::now());
+            Response::new(Some(booking), Some(served), 200, false).ended();
+        }
+        assert!(!snapshot.is_open(1));
     }
 }

@@ -62,6 +62,8 @@ pub struct Segment {
     pub(super) ends: [Mutex<Ends>; SEGMENT],
     /// When an open breaker may be probed, in milliseconds of [`crate::pool::clock_ms`]; 0 = closed.
     pub open_until: [AtomicU64; SEGMENT],
+    /// When the breaker last opened, in milliseconds of the same clock; 0 = never.
+    pub tripped_at: [AtomicU64; SEGMENT],
     /// When the next probe of an open breaker may go, in milliseconds of the same clock.
     pub probe_until: [AtomicU64; SEGMENT],
     /// When the breaker's window of results began.
@@ -227,6 +229,7 @@ impl Segment {
             ended_since: [const { AtomicU32::new(0) }; SEGMENT],
             ends: [const { Mutex::new(Ends::NONE) }; SEGMENT],
             open_until: [const { AtomicU64::new(0) }; SEGMENT],
+            tripped_at: [const { AtomicU64::new(0) }; SEGMENT],
             probe_until: [const { AtomicU64::new(0) }; SEGMENT],
             window_start: [const { AtomicU64::new(0) }; SEGMENT],
             failure_streak: [const { AtomicU32::new(0) }; SEGMENT],
@@ -260,6 +263,7 @@ impl Segment {
             &self.sent,
             &self.sent_at_scrape,
             &self.open_until,
+            &self.tripped_at,
             &self.probe_until,
             &self.window_start,
         ] {

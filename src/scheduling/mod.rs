@@ -7,6 +7,9 @@
 //! Unknown input (NaN in a [`LoadView`]) is neutral: an unknown number of requests is the mean of the known ones plus our
 //! own in flight, an unknown share of a cache the mean of the known ones; where there is nothing to take a mean of,
 //! and for any score that is NaN, [`NEUTRAL`]. So an endpoint that tells nothing neither attracts nor repels.
+//!
+//! An endpoint whose breaker is open is no candidate, but when a probe of it is due, one request that it may serve (the
+//! subset and the filters allow it) is sent there first, whatever the scores say.
 
 use rand::rngs::SmallRng;
 
@@ -51,6 +54,8 @@ pub struct Context<'a> {
     pub snapshot: &'a Snapshot,
     /// Its load, by position.
     pub load: &'a LoadView,
+    /// When, in milliseconds of [`crate::pool::clock_ms`].
+    pub now_ms: u64,
 }
 
 /// Takes candidates away.
@@ -69,6 +74,9 @@ pub trait Scorer: Send + Sync {
 pub trait Picker: Send + Sync {
     /// Puts the chosen candidates into `out`, best first: at least one, if there is a candidate.
     fn pick(&self, candidates: &[u32], scores: &[f32], rng: &mut SmallRng, out: &mut Vec<u32>);
+
+    /// How many it chooses at most.
+    fn endpoints(&self) -> usize;
 }
 
 /// What was decided.
@@ -76,7 +84,7 @@ pub trait Picker: Send + Sync {
 pub struct Decision {
     /// Where the request goes, first; where to retry it, after. Never empty.
     pub endpoints: Vec<u32>,
-    /// Total scores of all candidates, if they were asked for.
+    /// Total scores of all candidates, if they were asked for. An endpoint that is probed is none.
     pub scores: Vec<(u32, f32)>,
 }
 
@@ -96,4 +104,5 @@ pub enum ScheduleError {
 pub struct Scratch {
     scores: Vec<f32>,
     totals: Vec<f32>,
+    alone: Vec<u32>,
 }

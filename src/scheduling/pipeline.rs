@@ -33,7 +33,8 @@ impl Scheduler {
         Self { profile }
     }
 
-    /// Decides among `candidates`, which is used up. `want_scores`: tell each candidate's total.
+    /// Decides among `candidates`, which is used up; open breakers are dealt with here. `want_scores`: tell each
+    /// candidate's total.
     pub fn schedule(
         &self,
         cx: &Context<'_>,
@@ -60,13 +61,55 @@ impl Profile {
         rng: &mut SmallRng,
         want_scores: bool,
     ) -> Result<Decision, ScheduleError> {
+        let probe = self.probe(cx, candidates, &mut scratch.alone);
+        cx.snapshot.retain_closed(candidates);
+        self.filter(cx, candidates);
+        let mut decision = Decision::default();
+        if !candidates.is_empty() {
+            self.choose(cx, candidates, scratch, rng, want_scores, &mut decision);
+        }
+        if let Some(probe) = probe {
+            decision.endpoints.retain(|&endpoint| endpoint != probe);
+            decision.endpoints.insert(0, probe);
+            decision.endpoints.truncate(self.picker.1.endpoints());
+        }
+        if decision.endpoints.is_empty() {
+            return Err(ScheduleError::Filtered);
+        }
+        Ok(decision)
+    }
+
+    /// The candidate that this request is to try out, if there is one: its probe is due, the filters would let it
+    /// through, and no other request was faster.
+    fn probe(&self, cx: &Context<'_>, candidates: &[u32], alone: &mut Vec<u32>) -> Option<u32> {
+        candidates.iter().copied().find(|&candidate| {
+            if !cx.snapshot.wants_probe(candidate, cx.now_ms) {
+                return false;
+            }
+            alone.clear();
+            alone.push(candidate);
+            self.filter(cx, alone);
+            !alone.is_empty() && cx.snapshot.take_probe(candidate, cx.now_ms)
+        })
+    }
+
+    fn filter(&self, cx: &Context<'_>, candidates: &mut Vec<u32>) {
         for (_, filter) in &self.filters {
             filter.filter(cx, candidates);
         }
-        if candidates.is_empty() {
-            return Err(ScheduleError::Filtered);
-        }
-        let Scratch { scores, totals } = scratch;
+    }
+
+    /// Scorers and picker.
+    fn choose(
+        &self,
+        cx: &Context<'_>,
+        candidates: &[u32],
+        scratch: &mut Scratch,
+        rng: &mut SmallRng,
+        want_scores: bool,
+        decision: &mut Decision,
+    ) {
+        let Scratch { scores, totals, .. } = scratch;
         totals.clear();
         totals.resize(candidates.len(), 0.0);
         scores.clear();
@@ -79,7 +122,6 @@ impl Profile {
                 *total += score.clamp(0.0, 1.0) * weight;
             }
         }
-        let mut decision = Decision::default();
         self.picker
             .1
             .pick(candidates, totals, rng, &mut decision.endpoints);
@@ -90,10 +132,6 @@ impl Profile {
                 .zip(totals.iter().copied())
                 .collect();
         }
-        if decision.endpoints.is_empty() {
-            return Err(ScheduleError::Filtered);
-        }
-        Ok(decision)
     }
 }
 
@@ -116,6 +154,7 @@ impl fmt::Debug for Profile {
 
 #[cfg(test)]
 mod tests {
+    use super::super::filters::header_based_testing::HeaderBasedTesting;
     use super::super::pickers::max_score::MaxScore;
     use super::super::registry;
     use super::super::scorers::tests::{NoHeaders, snapshot};
@@ -123,7 +162,7 @@ mod tests {
     use super::*;
     use crate::config::{DEFAULT, LoadOptions, load};
     use crate::pool::slab::Scrape;
-    use crate::pool::{LoadView, Reservation, Snapshot};
+    use crate::pool::{Breaker, LoadView, Outcome, Reservation, Snapshot, breaker};
     use rand::SeedableRng as _;
 
     /// Says of each endpoint what it was given.
@@ -134,6 +173,14 @@ mod tests {
             for (out, &candidate) in out.iter_mut().zip(candidates) {
                 *out = self.0[candidate as usize];
             }
+        }
+    }
+
+    struct Named(&'static str);
+
+    impl RequestHeaders for Named {
+        fn get(&self, _name: &str) -> Option<&str> {
+            Some(self.0)
         }
     }
 
@@ -165,6 +212,7 @@ mod tests {
             request: &request,
             snapshot,
             load: &load,
+            now_ms,
         };
         let mut candidates = (0..snapshot.len() as u32).collect();
         let mut rng = SmallRng::seed_from_u64(now_ms);
@@ -177,6 +225,16 @@ mod tests {
         )
     }
 
+    /// The endpoint at `position` failed at 100.
+    fn trip(snapshot: &Snapshot, position: u32) {
+        for _ in 0..breaker::STREAK {
+            let slot = &snapshot.member(position).slot;
+            Breaker::observe(slot, Outcome::Failed, Some(50), 100);
+        }
+    }
+
+    const PAUSE_OVER: u64 = 100 + breaker::PAUSE_MS;
+
     #[test]
     fn a_score_that_is_no_number_is_neutral() {
         let profile = fixed(vec![0.4, f32::NAN, 0.6, f32::INFINITY], 9);
@@ -186,6 +244,53 @@ mod tests {
         let profile = fixed(vec![f32::NAN; 3], 1);
         let decision = run(&profile, &snapshot(3), &NoHeaders, 1).unwrap();
         assert_eq!(decision.endpoints.len(), 1);
+    }
+
+    #[test]
+    fn a_probe_goes_to_the_worst_endpoint_once_and_the_others_are_its_fallbacks() {
+        let snapshot = snapshot(4);
+        let profile = fixed(vec![0.0, 0.2, 0.3, 0.1], 3);
+        trip(&snapshot, 0);
+        let endpoints = |now| run(&profile, &snapshot, &NoHeaders, now).unwrap().endpoints;
+        assert_eq!(endpoints(PAUSE_OVER - 1), [2, 1, 3]);
+        assert_eq!(endpoints(PAUSE_OVER), [0, 2, 1]);
+        assert_eq!(endpoints(PAUSE_OVER), [2, 1, 3]);
+        // It told nothing.
+        assert_eq!(endpoints(PAUSE_OVER + breaker::PROBE_MS), [0, 2, 1]);
+        let one = fixed(vec![0.0, 0.2, 0.3, 0.1], 1);
+        let later = PAUSE_OVER + 2 * breaker::PROBE_MS;
+        let decision = run(&one, &snapshot, &NoHeaders, later).unwrap();
+        assert_eq!(decision.endpoints, [0]);
+        let slot = &snapshot.member(0).slot;
+        Breaker::observe(slot, Outcome::Ok, Some(later), later);
+        assert_eq!(endpoints(later), [2, 1, 3]);
+    }
+
+    #[test]
+    fn every_open_endpoint_gets_its_probe_and_all_open_are_all_offered() {
+        let snapshot = snapshot(2);
+        let profile = fixed(vec![0.0, 1.0], 2);
+        (0..2).for_each(|position| trip(&snapshot, position));
+        let endpoints = |now| run(&profile, &snapshot, &NoHeaders, now).unwrap().endpoints;
+        assert_eq!(endpoints(200), [1, 0]);
+        assert_eq!(endpoints(PAUSE_OVER), [0, 1]);
+        assert_eq!(endpoints(PAUSE_OVER), [1, 0]);
+        assert!(!snapshot.wants_probe(1, PAUSE_OVER));
+    }
+
+    #[test]
+    fn filters_keep_a_probe_from_an_endpoint_and_do_not_use_it_up() {
+        let snapshot = snapshot(3);
+        let mut profile = fixed(vec![0.0, 0.2, 0.3], 3);
+        profile.filters = vec![("f".to_owned(), Box::new(HeaderBasedTesting))];
+        trip(&snapshot, 0);
+        let named = |name| run(&profile, &snapshot, &Named(name), PAUSE_OVER);
+        assert_eq!(named("10.0.0.1,10.0.0.2").unwrap().endpoints, [2, 1]);
+        assert_eq!(named("10.0.0.9"), Err(ScheduleError::Filtered));
+        assert!(snapshot.wants_probe(0, PAUSE_OVER));
+        // Nothing else is left by the filters, and nothing else is needed.
+        assert_eq!(named("10.0.0.0").unwrap().endpoints, [0]);
+        assert!(!snapshot.wants_probe(0, PAUSE_OVER));
     }
 
     #[test]

@@ -79,6 +79,7 @@ mod tests {
                 request: &request,
                 snapshot: &snapshot,
                 load: &LoadView::default(),
+                now_ms: 1,
             };
             let mut candidates = vec![0, 1, 2];
             HeaderBasedTesting.filter(&cx, &mut candidates);

@@ -36,6 +36,10 @@ impl Picker for MaxScore {
                 .map(|(_, candidate)| candidate),
         );
     }
+
+    fn endpoints(&self) -> usize {
+        self.endpoints
+    }
 }
 
 /// Each further candidate with the best score so far takes the place with a chance of one in their number, so all of

@@ -15,6 +15,10 @@ impl Picker for Random {
     fn pick(&self, candidates: &[u32], _scores: &[f32], rng: &mut SmallRng, out: &mut Vec<u32>) {
         out.extend(candidates.sample(rng, self.endpoints));
     }
+
+    fn endpoints(&self) -> usize {
+        self.endpoints
+    }
 }
 
 #[cfg(test)]

@@ -44,6 +44,10 @@ impl Picker for WeightedRandom {
                 .map(|(_, candidate)| candidate),
         );
     }
+
+    fn endpoints(&self) -> usize {
+        self.endpoints
+    }
 }
 
 #[cfg(test)]

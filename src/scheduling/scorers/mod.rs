@@ -96,6 +96,7 @@ pub(super) mod tests {
             request: &request,
             snapshot,
             load,
+            now_ms: 1,
         };
         scorer.score(&cx, &candidates, &mut out);
         out
