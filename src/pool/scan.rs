@@ -3,12 +3,19 @@
 //! A vLLM page has some 700 lines, of which seven matter. So a line is looked at only as far as its name, and only a
 //! name that is wanted has its labels and value read. Lines may be cut anywhere by the network; a cut line is
 //! kept, up to [`LONGEST_LINE`] bytes. What is malformed is passed over: a page is never refused, it only tells less.
+//! A number that cannot be true (negative, not finite, past [`MOST_REQUESTS`] or [`FULLEST`]) makes its signal unknown:
+//! one server that lies must not decide where all requests go.
 
 use super::engines::{EngineSpec, Signal};
 use super::slab::{LoraState, Scrape, lora_key};
 
 /// A longer line is passed over. LoRA lists are the longest that matter.
 pub const LONGEST_LINE: usize = 64 << 10;
+
+/// More requests than any engine holds, in one series.
+pub const MOST_REQUESTS: f64 = 1e6;
+/// The greatest KV cache use that is taken, for full: engines round.
+pub const FULLEST: f64 = 1.01;
 
 /// Reads one page.
 #[derive(Debug)]
@@ -71,6 +78,9 @@ impl<'a> PageScanner<'a> {
         if !self.skipping {
             self.line(&last);
         }
+        let known = |sum: f32| !sum.is_nan();
+        self.found.waiting = self.found.waiting.filter(|&sum| known(sum));
+        self.found.running = self.found.running.filter(|&sum| known(sum));
         self.found
     }
 
@@ -104,12 +114,19 @@ impl<'a> PageScanner<'a> {
     fn take(&mut self, signal: Signal, labels: &[u8], value: f64) {
         let found = &mut self.found;
         let counted = |n: f64| (n >= 1.0 && n <= f64::from(u32::MAX)).then_some(n as u32);
+        // A sum with a wrong number in it is unknown: NaN, until the page is complete.
+        let requests = match value {
+            value if (0.0..=MOST_REQUESTS).contains(&value) => value as f32,
+            _ => f32::NAN,
+        };
         match signal {
-            Signal::Waiting => found.waiting = Some(found.waiting.unwrap_or(0.0) + value as f32),
-            Signal::Running => found.running = Some(found.running.unwrap_or(0.0) + value as f32),
-            Signal::KvUsage => {
-                found.kv_usage = Some(found.kv_usage.unwrap_or(0.0).max(value as f32));
+            Signal::Waiting => found.waiting = Some(found.waiting.unwrap_or(0.0) + requests),
+            Signal::Running => found.running = Some(found.running.unwrap_or(0.0) + requests),
+            Signal::KvUsage if (0.0..=FULLEST).contains(&value) => {
+                let usage = value.min(1.0) as f32;
+                found.kv_usage = Some(found.kv_usage.unwrap_or(0.0).max(usage));
             }
+            Signal::KvUsage => {}
             Signal::BlockSize => found.block_size = counted(value).or(found.block_size),
             Signal::Blocks => found.kv_blocks = counted(value).or(found.kv_blocks),
             Signal::CacheInfo => {
@@ -119,7 +136,7 @@ impl<'a> PageScanner<'a> {
             }
             Signal::Lora => {
                 // Strictly greater: of two that are equal the first stays, as in the reference.
-                if value > self.lora_value {
+                if value.is_finite() && value > self.lora_value {
                     self.lora_value = value;
                     found.lora = Some(adapters(labels));
                 }
@@ -189,11 +206,10 @@ fn label(labels: &[u8], key: &str) -> Option<String> {
     }
 }
 
-/// The value of a series; a timestamp after it is passed over. NaN and infinities tell nothing.
+/// The value of a series, which may be NaN or infinite; a timestamp after it is passed over.
 fn number(bytes: &[u8]) -> Option<f64> {
     let text = std::str::from_utf8(bytes).ok()?;
-    let value: f64 = text.split_ascii_whitespace().next()?.parse().ok()?;
-    value.is_finite().then_some(value)
+    text.split_ascii_whitespace().next()?.parse().ok()
 }
 
 #[cfg(test)]
@@ -250,6 +266,31 @@ vllm:cache_config_info{block_size="16",cache_dtype="auto",engine="0",num_cpu_blo
             scan("vllm", "vllm:gpu_cache_usage_perc 0.25").kv_usage,
             Some(0.25)
         );
+    }
+
+    #[test]
+    fn what_cannot_be_true_is_unknown() {
+        for (value, waiting, kv_usage) in [
+            ("0", Some(0.0), Some(0.0)),
+            ("1", Some(1.0), Some(1.0)),
+            ("1.005", Some(1.005), Some(1.0)),
+            ("1e6", Some(1e6), None),
+            ("1.1e6", None, None),
+            ("1e39", None, None),
+            ("-1", None, None),
+            ("+Inf", None, None),
+            ("-Inf", None, None),
+            ("NaN", None, None),
+        ] {
+            let page =
+                format!("vllm:num_requests_waiting {value}\nvllm:kv_cache_usage_perc {value}\n");
+            let got = scan("vllm", &page);
+            assert_eq!((got.waiting, got.kv_usage), (waiting, kv_usage), "{value}");
+        }
+        // What is left of a sum is not the sum; the fullest of the caches that are known still counts.
+        let page = "vllm:num_requests_running 3\nvllm:num_requests_running{engine=\"1\"} -1\nvllm:kv_cache_usage_perc 0.5\nvllm:kv_cache_usage_perc{engine=\"1\"} 99\n";
+        let got = scan("vllm", page);
+        assert_eq!((got.running, got.kv_usage), (None, Some(0.5)));
     }
 
     #[test]
