@@ -12,13 +12,13 @@
 //! YAML or JSON, 1 MiB at most. A bad entry fails the start; on a later edit the last good version stays. What is watched
 //! is the directory: editors and Kubernetes replace files instead of writing into them.
 
-use std::collections::{BTreeMap, HashSet};
-use std::net::IpAddr;
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::{RecursiveMode, Watcher};
+use notify::{EventKind, RecursiveMode, Watcher};
 use serde::Deserialize;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -29,8 +29,10 @@ use crate::config::yaml_problem;
 
 /// The largest file.
 const LARGEST_FILE: u64 = 1 << 20;
-/// An edit is several events.
+/// An edit is several events: it is over when there was none for this long.
 const DEBOUNCE: Duration = Duration::from_millis(50);
+/// But no edit is waited for longer than this: in a busy folder there always is an event.
+const LONGEST_EDIT: Duration = Duration::from_millis(500);
 /// For file systems that report nothing.
 const POLL: Duration = Duration::from_secs(5);
 
@@ -101,9 +103,11 @@ pub fn spawn(
         path: path.clone(),
         reason: format!("cannot be watched: {error}"),
     };
-    let mut watcher = notify::recommended_watcher(move |_event| {
-        // A full channel already holds a wake-up.
-        let _ = sender.try_send(());
+    let mut watcher = notify::recommended_watcher(move |event| {
+        if is_change(&event) {
+            // A full channel already holds a wake-up.
+            let _ = sender.try_send(());
+        }
     })
     .map_err(failed)?;
     let directory = match path.parent() {
@@ -122,13 +126,21 @@ pub fn spawn(
     })))
 }
 
+/// Whether the file may be another one now. Reading is an event too: our own reads must not make us read again.
+fn is_change(event: &notify::Result<notify::Event>) -> bool {
+    !matches!(event, Ok(event) if matches!(event.kind, EventKind::Access(_)))
+}
+
 async fn follow(pool: Arc<Pool>, path: &Path, mut changes: mpsc::Receiver<()>) {
     let mut last_error = String::new();
     loop {
         if let Ok(None) = tokio::time::timeout(POLL, changes.recv()).await {
             return;
         }
-        while let Ok(Some(())) = tokio::time::timeout(DEBOUNCE, changes.recv()).await {}
+        let _ = tokio::time::timeout(LONGEST_EDIT, async {
+            while let Ok(Some(())) = tokio::time::timeout(DEBOUNCE, changes.recv()).await {}
+        })
+        .await;
         match load(path) {
             Ok(endpoints) => {
                 last_error.clear();
@@ -154,6 +166,7 @@ fn parse(text: &str) -> Result<Vec<Endpoint>, String> {
     let document: Document =
         serde_saphyr::from_str(text).map_err(|error| yaml_problem(&error).to_string())?;
     let mut names = HashSet::new();
+    let mut addresses: HashMap<SocketAddr, EndpointId> = HashMap::new();
     document
         .endpoints
         .into_iter()
@@ -163,6 +176,13 @@ fn parse(text: &str) -> Result<Vec<Endpoint>, String> {
                 return Err(format!(
                     "endpoint `{}` is there twice; give each its own name",
                     endpoint.id
+                ));
+            }
+            if let Some(other) = addresses.insert(endpoint.socket_addr(), endpoint.id.clone()) {
+                return Err(format!(
+                    "endpoints `{other}` and `{}` have one address, {}; a server is one endpoint",
+                    endpoint.id,
+                    endpoint.socket_addr()
                 ));
             }
             Ok(endpoint)
@@ -243,6 +263,10 @@ mod tests {
                 "is there twice",
             ),
             (
+                "endpoints:\n- {name: a, address: 1.2.3.4, port: 1}\n- {name: b, namespace: n, address: 1.2.3.4, port: \"1\"}",
+                "endpoints `default/a` and `n/b` have one address, 1.2.3.4:1",
+            ),
+            (
                 "endpoints:\n- {name: a, adress: 1.2.3.4, port: 1}",
                 "line 2: unknown field `adress`; did you mean `address`?",
             ),
@@ -253,6 +277,60 @@ mod tests {
         }
     }
 
+    /// An endpoint for each character of `names`.
+    fn document(names: &str) -> String {
+        let entry = |(n, name)| format!("- {{name: {name}, address: 10.0.0.{n}, port: 1}}\n");
+        let entries: String = names.chars().enumerate().map(entry).collect();
+        format!("endpoints:\n{entries}")
+    }
+
+    #[test]
+    fn reading_is_no_change() {
+        use notify::event::{AccessKind, AccessMode, Event, Flag, ModifyKind};
+        let of = |kind| is_change(&Ok(Event::new(kind)));
+        for kind in [
+            AccessKind::Open(AccessMode::Any),
+            AccessKind::Read,
+            AccessKind::Close(AccessMode::Read),
+        ] {
+            assert!(!of(EventKind::Access(kind)), "{kind:?}");
+        }
+        assert!(of(EventKind::Modify(ModifyKind::Any)));
+        assert!(is_change(&Ok(
+            Event::new(EventKind::Other).set_flag(Flag::Rescan)
+        )));
+        assert!(is_change(&Err(notify::Error::generic("lost"))));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_busy_folder_holds_nothing_up() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("endpoints.yaml");
+        std::fs::write(&path, document("ab")).unwrap();
+        let pool = Arc::new(Pool::default());
+        let (sender, changes) = mpsc::channel(1);
+        let busy = async {
+            loop {
+                let _ = sender.try_send(());
+                tokio::time::sleep(DEBOUNCE / 5).await;
+            }
+        };
+        let read = async {
+            while pool.snapshot().is_empty() {
+                tokio::time::sleep(DEBOUNCE).await;
+            }
+        };
+        // In the test's own time.
+        let patience = tokio::time::sleep(LONGEST_EDIT * 2);
+        tokio::select! {
+            () = read => {}
+            () = busy => {}
+            () = follow(Arc::clone(&pool), &path, changes) => panic!("it gave up"),
+            () = patience => panic!("the file was not read"),
+        }
+        assert_eq!(pool.snapshot().len(), 2);
+    }
+
     #[tokio::test]
     async fn edits_are_followed_and_bad_ones_are_not() {
         let dir =
@@ -260,12 +338,8 @@ mod tests {
         std::fs::create_dir(&dir).unwrap();
         let path = dir.join("endpoints.yaml");
         let put = |names: &str| {
-            let entries: String = names
-                .chars()
-                .map(|name| format!("- {{name: {name}, address: 10.0.0.1, port: 1}}\n"))
-                .collect();
             let next = dir.join("next");
-            std::fs::write(&next, format!("endpoints:\n{entries}")).unwrap();
+            std::fs::write(&next, document(names)).unwrap();
             std::fs::rename(next, &path).unwrap();
         };
         put("a");
