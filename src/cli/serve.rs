@@ -240,7 +240,7 @@ fn scrape_config(sources: &Sources, settings: &Settings) -> anyhow::Result<Scrap
     Ok(ScrapeConfig {
         interval: interval.max(settings.refresh_metrics),
         timeout: SCRAPE_TIMEOUT,
-        path: source.path.clone(),
+        path: Some(source.path.clone()),
         port: source.port,
         engine_label: sources.extractor.engine_label_key.clone(),
         default_engine: sources.extractor.default_engine.clone(),

@@ -3,7 +3,9 @@
 //! One task an endpoint, for as long as the endpoint is in the pool, with one kept-alive connection, both driven by the
 //! same task. One ticker for all wakes them, spread over the interval so that the work is even. A wake-up that
 //! finds the last scrape still under way is lost: a slow endpoint delays nobody and is never asked twice at once.
+//! A server may close the connection after any page; the next scrape makes a new one.
 //! A scrape that fails leaves the numbers as they are; they age, and whoever reads them knows how old they are.
+//! A page without a single number that matters is a failure too: it is the wrong page.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,6 +13,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures_util::FutureExt as _;
+use futures_util::future::FusedFuture as _;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -30,6 +34,8 @@ const LARGEST_PAGE: usize = 8 << 20;
 const PHASES: u32 = 10;
 /// How often a failing endpoint is tried at most.
 const BACKOFF: Duration = Duration::from_millis(250);
+/// Where engines have their page, most of them.
+pub const DEFAULT_PATH: &str = "/metrics";
 /// The label that says which engine an endpoint runs, before it was renamed.
 const LEGACY_ENGINE_LABEL: &str = "inference.networking.k8s.io/engine-type";
 
@@ -40,8 +46,8 @@ pub struct ScrapeConfig {
     pub interval: Duration,
     /// For a scrape, connecting included.
     pub timeout: Duration,
-    /// Path of the page; an engine may have its own.
-    pub path: String,
+    /// Path of the page; `None` = the engine's own, or else [`DEFAULT_PATH`].
+    pub path: Option<String>,
     /// Port of the page; `None` = the endpoint's own.
     pub port: Option<u16>,
     /// The label that says which engine an endpoint runs.
@@ -67,10 +73,16 @@ enum ScrapeError {
     Connect(#[from] std::io::Error),
     #[error("{0}")]
     Http(#[from] hyper::Error),
+    #[error("no answer: {0}")]
+    NoAnswer(hyper::Error),
+    #[error("{0}")]
+    Request(#[from] http::Error),
     #[error("status {0}")]
     Status(http::StatusCode),
     #[error("the page is larger than {LARGEST_PAGE} bytes")]
     TooLarge,
+    #[error("nothing known on the page: is it the right engine, and the right path?")]
+    NothingKnown,
     #[error("no answer in time")]
     Late,
 }
@@ -124,6 +136,12 @@ impl ScrapeConfig {
         label
             .and_then(|name| named(name))
             .or_else(|| named(&self.default_engine))
+    }
+
+    /// What the user says counts more than what we know of the engine.
+    fn path<'a>(&'a self, engine: &'a EngineSpec) -> &'a str {
+        let path = self.path.as_deref().or(engine.path.as_deref());
+        path.unwrap_or(DEFAULT_PATH)
     }
 }
 
@@ -200,7 +218,11 @@ async fn scrape_member(
     };
     let mut failing = false;
     loop {
-        let error = connection(&member, &wake, &config, engine, &stats, &mut failing).await;
+        wake.notified().await;
+        let scraped = connection(&member, &wake, &config, engine, &stats, &mut failing).await;
+        let Err(error) = scraped else {
+            continue;
+        };
         stats.failed.fetch_add(1, Ordering::Relaxed);
         if !std::mem::replace(&mut failing, true) {
             tracing::warn!(endpoint = %member.endpoint.id, address = %member.address, %error, "Metrics cannot be scraped.");
@@ -209,7 +231,8 @@ async fn scrape_member(
     }
 }
 
-/// Scrapes over one connection until something goes wrong.
+/// Scrapes over one connection, at once and whenever it is woken, until something goes wrong. `Ok`: the server has
+/// closed it after it served, which is no fault; the next scrape needs another.
 async fn connection(
     member: &Member,
     wake: &Notify,
@@ -217,7 +240,7 @@ async fn connection(
     engine: &EngineSpec,
     stats: &ScrapeStats,
     failing: &mut bool,
-) -> ScrapeError {
+) -> Result<(), ScrapeError> {
     let port = config.port.unwrap_or(member.endpoint.port);
     let address = (member.endpoint.address, port);
     let connected = async {
@@ -225,44 +248,46 @@ async fn connection(
         stream.set_nodelay(true)?;
         Ok::<_, ScrapeError>(http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?)
     };
-    let (mut sender, connection) = match tokio::time::timeout(config.timeout, connected).await {
-        Ok(Ok(connected)) => connected,
-        Ok(Err(error)) => return error,
-        Err(_) => return ScrapeError::Late,
-    };
-    let request = http::Request::get(engine.path.as_deref().unwrap_or(&config.path))
+    let (mut sender, connection) = tokio::time::timeout(config.timeout, connected)
+        .await
+        .unwrap_or(Err(ScrapeError::Late))?;
+    let request = http::Request::get(config.path(engine))
         .header(http::header::HOST, &*member.address)
-        .header(http::header::ACCEPT, "text/plain");
-    let Ok(request) = request.body(Empty::<Bytes>::new()) else {
-        // The path is checked when the configuration is read.
-        return ScrapeError::Status(http::StatusCode::BAD_REQUEST);
-    };
-    let scrapes = async {
-        loop {
-            wake.notified().await;
-            let begun = member.slot.scrape_begins();
-            let page = page(&mut sender, request.clone(), engine);
-            match tokio::time::timeout(config.timeout, page).await {
-                Ok(Ok(scrape)) => member.slot.record(&scrape, begun, clock_ms()),
-                Ok(Err(error)) => return error,
-                Err(_) => return ScrapeError::Late,
+        .header(http::header::ACCEPT, "text/plain")
+        .body(Empty::<Bytes>::new())?;
+    // Driving the connection here saves a task and two wake-ups a scrape. Once complete, it is never polled again.
+    let mut connection = std::pin::pin!(connection.map(drop).fuse());
+    let mut served = false;
+    loop {
+        let begun = member.slot.scrape_begins();
+        let page = page(&mut sender, request.clone(), engine);
+        let mut page = std::pin::pin!(tokio::time::timeout(config.timeout, page));
+        let page = tokio::select! {
+            page = &mut page => page,
+            // The server may close once it has answered: what it sent can still be read.
+            () = &mut connection => page.await,
+        };
+        match page.unwrap_or(Err(ScrapeError::Late)) {
+            Ok(scrape) => member.slot.record(&scrape, begun, clock_ms()),
+            // It closed the connection when we were about to use it again: ask over a new one, now.
+            Err(ScrapeError::NoAnswer(_)) if served => {
+                wake.notify_one();
+                return Ok(());
             }
-            stats.ok.fetch_add(1, Ordering::Relaxed);
-            if std::mem::take(failing) {
-                tracing::info!(endpoint = %member.endpoint.id, "Metrics can be scraped again.");
-            }
+            Err(error) => return Err(error),
         }
-    };
-    // Driving the connection here saves a task and two wake-ups a scrape.
-    let mut connection = std::pin::pin!(connection);
-    let mut scrapes = std::pin::pin!(scrapes);
-    tokio::select! {
-        error = &mut scrapes => error,
-        closed = &mut connection => match closed {
-            Err(error) => ScrapeError::Http(error),
-            // Closed by the server between two scrapes, as it may: what is under way tells how that ends.
-            Ok(()) => scrapes.await,
-        },
+        served = true;
+        stats.ok.fetch_add(1, Ordering::Relaxed);
+        if std::mem::take(failing) {
+            tracing::info!(endpoint = %member.endpoint.id, "Metrics can be scraped again.");
+        }
+        if connection.is_terminated() {
+            return Ok(());
+        }
+        tokio::select! {
+            () = &mut connection => return Ok(()),
+            () = wake.notified() => {}
+        }
     }
 }
 
@@ -271,8 +296,9 @@ async fn page(
     request: http::Request<Empty<Bytes>>,
     engine: &EngineSpec,
 ) -> Result<super::slab::Scrape, ScrapeError> {
-    sender.ready().await?;
-    let response = sender.send_request(request).await?;
+    sender.ready().await.map_err(ScrapeError::NoAnswer)?;
+    let response = sender.send_request(request).await;
+    let response = response.map_err(ScrapeError::NoAnswer)?;
     if !response.status().is_success() {
         return Err(ScrapeError::Status(response.status()));
     }
@@ -288,7 +314,12 @@ async fn page(
             scanner.feed(&data);
         }
     }
-    Ok(scanner.finish())
+    let scrape = scanner.finish();
+    let nothing = [scrape.waiting, scrape.running, scrape.kv_usage] == [None; 3];
+    if nothing {
+        return Err(ScrapeError::NothingKnown);
+    }
+    Ok(scrape)
 }
 
 #[cfg(test)]
@@ -303,7 +334,7 @@ mod tests {
         ScrapeConfig {
             interval: Duration::from_millis(10),
             timeout: Duration::from_millis(200),
-            path: "/metrics".into(),
+            path: None,
             port: None,
             engine_label: "llm-d.ai/engine-type".into(),
             default_engine: "vllm".into(),
@@ -311,8 +342,9 @@ mod tests {
         }
     }
 
-    /// Answers the n-th request with the n-th answer, the last one again and again; an empty answer closes.
-    async fn server(answers: Vec<String>) -> String {
+    /// Answers the n-th request with the n-th answer, the last one again and again; an empty answer closes, and with
+    /// `once` so does any other.
+    async fn server(answers: Vec<String>, once: bool) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         tokio::spawn(async move {
@@ -323,7 +355,8 @@ mod tests {
                 while stream.read(&mut request).await.is_ok_and(|read| read > 0) {
                     let answer = &answers[n.min(answers.len() - 1)];
                     n += 1;
-                    if answer.is_empty() || stream.write_all(answer.as_bytes()).await.is_err() {
+                    let written = stream.write_all(answer.as_bytes()).await;
+                    if answer.is_empty() || written.is_err() || once {
                         break;
                     }
                 }
@@ -340,7 +373,7 @@ mod tests {
     }
 
     async fn waiting_becomes(answers: Vec<String>, expected: f32) {
-        let address = server(answers).await;
+        let address = server(answers, false).await;
         let pool = Arc::new(Pool::default());
         let snapshot = pool.replace(vec![endpoint("a", &address)]);
         let stop = CancellationToken::new();
@@ -377,9 +410,77 @@ mod tests {
         }
     }
 
+    /// Scrapes one server until `enough`; returns how many scrapes succeeded and failed.
+    async fn scraped(answers: Vec<String>, once: bool, enough: fn(u64, u64) -> bool) -> (u64, u64) {
+        let address = server(answers, once).await;
+        let pool = Arc::new(Pool::default());
+        pool.replace(vec![endpoint("a", &address)]);
+        let stats = Arc::new(ScrapeStats::default());
+        let stop = CancellationToken::new();
+        let task = spawn(pool, config(), Arc::clone(&stats), stop.clone());
+        let counts = || {
+            let count = |cell: &AtomicU64| cell.load(Ordering::Relaxed);
+            (count(&stats.ok), count(&stats.failed))
+        };
+        while !enough(counts().0, counts().1) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        stop.cancel();
+        task.await.unwrap();
+        counts()
+    }
+
+    #[tokio::test]
+    async fn a_server_that_closes_after_each_page_is_no_failure() {
+        let body = "vllm:num_requests_waiting 4\n";
+        let head = "HTTP/1.1 200 OK\r\nconnection: close\r\n";
+        for page in [
+            page_of(body),
+            format!("{head}content-length: {}\r\n\r\n{body}", body.len()),
+            // The end of the connection is the end of the page.
+            format!("{head}\r\n{body}"),
+        ] {
+            let (ok, failed) = scraped(vec![page], true, |ok, failed| ok + failed > 5).await;
+            assert!(ok > 5 && failed == 0, "{ok} {failed}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_dies_under_the_next_request_is_replaced_at_once() {
+        let page = page_of("vllm:num_requests_waiting 4\n");
+        // Page, no answer, page, no answer, …
+        let answers = (0..100).map(|n| {
+            if n % 2 == 0 {
+                page.clone()
+            } else {
+                String::new()
+            }
+        });
+        let (ok, failed) = scraped(answers.collect(), false, |ok, failed| ok + failed > 5).await;
+        assert!(ok > 5 && failed == 0, "{ok} {failed}");
+    }
+
+    #[tokio::test]
+    async fn a_page_that_tells_nothing_is_a_failure() {
+        let page = page_of("<html>\nvllm:cache_config_info{block_size=\"16\"} 1\n");
+        let (ok, failed) = scraped(vec![page], false, |_, failed| failed > 1).await;
+        assert!(ok == 0 && failed > 1, "{ok} {failed}");
+    }
+
+    #[test]
+    fn the_users_path_counts_more_than_the_engines() {
+        let engines = known();
+        let engine = |name: &str| engines.iter().find(|e| e.name == name).unwrap();
+        let mut config = config();
+        assert_eq!(config.path(engine("vllm")), "/metrics");
+        assert_eq!(config.path(engine("trtllm-serve")), "/prometheus/metrics");
+        config.path = Some("/metrics".to_owned());
+        assert_eq!(config.path(engine("trtllm-serve")), "/metrics");
+    }
+
     #[tokio::test]
     async fn endpoints_that_come_later_are_scraped() {
-        let address = server(vec![page_of("vllm:num_requests_waiting 4\n")]).await;
+        let address = server(vec![page_of("vllm:num_requests_waiting 4\n")], false).await;
         let pool = Arc::new(Pool::default());
         let stats = Arc::new(ScrapeStats::default());
         let task = spawn(
