@@ -9,31 +9,21 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
-use bytes::Bytes;
-use futures_util::FutureExt as _;
-use futures_util::future::FusedFuture as _;
-use http_body_util::{BodyExt as _, Empty};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::engines::EngineSpec;
-use super::scan::PageScanner;
-use super::{Member, Pool, clock_ms};
+use super::{Member, Pool};
 
-/// A larger page is not a metrics page.
-const LARGEST_PAGE: usize = 8 << 20;
+mod member;
+
 /// The ticker's steps in one interval.
 const PHASES: u32 = 10;
-/// How often a failing endpoint is tried at most.
-const BACKOFF: Duration = Duration::from_millis(250);
 /// Where engines have their page, most of them.
 pub const DEFAULT_PATH: &str = "/metrics";
 /// The label that says which engine an endpoint runs, before it was renamed.
@@ -65,26 +55,6 @@ pub struct ScrapeStats {
     pub ok: AtomicU64,
     /// Pages not read, for whatever reason.
     pub failed: AtomicU64,
-}
-
-#[derive(Debug, thiserror::Error)]
-enum ScrapeError {
-    #[error("connecting: {0}")]
-    Connect(#[from] std::io::Error),
-    #[error("{0}")]
-    Http(#[from] hyper::Error),
-    #[error("no answer: {0}")]
-    NoAnswer(hyper::Error),
-    #[error("{0}")]
-    Request(#[from] http::Error),
-    #[error("status {0}")]
-    Status(http::StatusCode),
-    #[error("the page is larger than {LARGEST_PAGE} bytes")]
-    TooLarge,
-    #[error("nothing known on the page: is it the right engine, and the right path?")]
-    NothingKnown,
-    #[error("no answer in time")]
-    Late,
 }
 
 struct Scraper {
@@ -138,6 +108,15 @@ impl ScrapeConfig {
             .or_else(|| named(&self.default_engine))
     }
 
+    /// For how long a scrape is believed: for as long as is `wanted`, unless that is less than two intervals. Then it is
+    /// two of them and one timeout, so that one page that is late or lost makes nothing unknown.
+    pub fn staleness(&self, wanted: Duration) -> Duration {
+        match 2 * self.interval {
+            two if two > wanted => two + self.timeout,
+            _ => wanted,
+        }
+    }
+
     /// What the user says counts more than what we know of the engine.
     fn path<'a>(&'a self, engine: &'a EngineSpec) -> &'a str {
         let path = self.path.as_deref().or(engine.path.as_deref());
@@ -186,7 +165,7 @@ impl Scraper {
         let wake = Arc::new(Notify::new());
         // At once, not at its phase: until then the endpoint's load is not known.
         wake.notify_one();
-        let scraping = scrape_member(
+        let scraping = member::scrape(
             Arc::clone(member),
             Arc::clone(&wake),
             Arc::clone(&self.config),
@@ -206,127 +185,12 @@ impl Drop for Task {
     }
 }
 
-async fn scrape_member(
-    member: Arc<Member>,
-    wake: Arc<Notify>,
-    config: Arc<ScrapeConfig>,
-    stats: Arc<ScrapeStats>,
-) {
-    let Some(engine) = config.engine(&member) else {
-        tracing::warn!(endpoint = %member.endpoint.id, "No engine is known for this endpoint: its load stays unknown.");
-        return;
-    };
-    let mut failing = false;
-    loop {
-        wake.notified().await;
-        let scraped = connection(&member, &wake, &config, engine, &stats, &mut failing).await;
-        let Err(error) = scraped else {
-            continue;
-        };
-        stats.failed.fetch_add(1, Ordering::Relaxed);
-        if !std::mem::replace(&mut failing, true) {
-            tracing::warn!(endpoint = %member.endpoint.id, address = %member.address, %error, "Metrics cannot be scraped.");
-        }
-        tokio::time::sleep(BACKOFF.max(config.interval)).await;
-    }
-}
-
-/// Scrapes over one connection, at once and whenever it is woken, until something goes wrong. `Ok`: the server has
-/// closed it after it served, which is no fault; the next scrape needs another.
-async fn connection(
-    member: &Member,
-    wake: &Notify,
-    config: &ScrapeConfig,
-    engine: &EngineSpec,
-    stats: &ScrapeStats,
-    failing: &mut bool,
-) -> Result<(), ScrapeError> {
-    let port = config.port.unwrap_or(member.endpoint.port);
-    let address = (member.endpoint.address, port);
-    let connected = async {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        Ok::<_, ScrapeError>(http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?)
-    };
-    let (mut sender, connection) = tokio::time::timeout(config.timeout, connected)
-        .await
-        .unwrap_or(Err(ScrapeError::Late))?;
-    let request = http::Request::get(config.path(engine))
-        .header(http::header::HOST, &*member.address)
-        .header(http::header::ACCEPT, "text/plain")
-        .body(Empty::<Bytes>::new())?;
-    // Driving the connection here saves a task and two wake-ups a scrape. Once complete, it is never polled again.
-    let mut connection = std::pin::pin!(connection.map(drop).fuse());
-    let mut served = false;
-    loop {
-        let begun = member.slot.scrape_begins();
-        let page = page(&mut sender, request.clone(), engine);
-        let mut page = std::pin::pin!(tokio::time::timeout(config.timeout, page));
-        let page = tokio::select! {
-            page = &mut page => page,
-            // The server may close once it has answered: what it sent can still be read.
-            () = &mut connection => page.await,
-        };
-        match page.unwrap_or(Err(ScrapeError::Late)) {
-            Ok(scrape) => member.slot.record(&scrape, begun, clock_ms()),
-            // It closed the connection when we were about to use it again: ask over a new one, now.
-            Err(ScrapeError::NoAnswer(_)) if served => {
-                wake.notify_one();
-                return Ok(());
-            }
-            Err(error) => return Err(error),
-        }
-        served = true;
-        stats.ok.fetch_add(1, Ordering::Relaxed);
-        if std::mem::take(failing) {
-            tracing::info!(endpoint = %member.endpoint.id, "Metrics can be scraped again.");
-        }
-        if connection.is_terminated() {
-            return Ok(());
-        }
-        tokio::select! {
-            () = &mut connection => return Ok(()),
-            () = wake.notified() => {}
-        }
-    }
-}
-
-async fn page(
-    sender: &mut http1::SendRequest<Empty<Bytes>>,
-    request: http::Request<Empty<Bytes>>,
-    engine: &EngineSpec,
-) -> Result<super::slab::Scrape, ScrapeError> {
-    sender.ready().await.map_err(ScrapeError::NoAnswer)?;
-    let response = sender.send_request(request).await;
-    let response = response.map_err(ScrapeError::NoAnswer)?;
-    if !response.status().is_success() {
-        return Err(ScrapeError::Status(response.status()));
-    }
-    let mut scanner = PageScanner::new(engine);
-    let mut body = response.into_body();
-    let mut length = 0;
-    while let Some(frame) = body.frame().await {
-        if let Ok(data) = frame?.into_data() {
-            length += data.len();
-            if length > LARGEST_PAGE {
-                return Err(ScrapeError::TooLarge);
-            }
-            scanner.feed(&data);
-        }
-    }
-    let scrape = scanner.finish();
-    let nothing = [scrape.waiting, scrape.running, scrape.kv_usage] == [None; 3];
-    if nothing {
-        return Err(ScrapeError::NothingKnown);
-    }
-    Ok(scrape)
-}
-
 #[cfg(test)]
 mod tests {
     use super::super::engines::known;
     use super::super::snapshot::tests::endpoint;
     use super::*;
+    use std::sync::atomic::Ordering;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
@@ -465,6 +329,20 @@ mod tests {
         let page = page_of("<html>\nvllm:cache_config_info{block_size=\"16\"} 1\n");
         let (ok, failed) = scraped(vec![page], false, |_, failed| failed > 1).await;
         assert!(ok == 0 && failed > 1, "{ok} {failed}");
+    }
+
+    #[test]
+    fn rare_scrapes_are_believed_for_longer() {
+        let of = |interval, wanted| {
+            let mut config = config();
+            config.interval = Duration::from_millis(interval);
+            let wanted = Duration::from_millis(wanted);
+            config.staleness(wanted).as_millis()
+        };
+        assert_eq!(of(50, 2_000), 2_000);
+        assert_eq!(of(50, 100), 100);
+        assert_eq!(of(1_500, 2_000), 3_200);
+        assert_eq!(of(5_000, 2_000), 10_200);
     }
 
     #[test]
