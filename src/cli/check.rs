@@ -69,7 +69,7 @@ fn describe(config: &PickerConfig) -> bool {
     match &config.sources {
         Some(sources) => println!(
             "metrics {} every {}, engine {} unless label {} says otherwise",
-            sources.source.path,
+            sources.source.path.as_deref().unwrap_or("/metrics"),
             sources
                 .source
                 .interval

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -226,12 +226,6 @@ fn discover(
 
 fn scrape_config(sources: &Sources, settings: &Settings) -> anyhow::Result<ScrapeConfig> {
     let source = &sources.source;
-    if !source.path.starts_with('/') {
-        bail!(
-            "metrics-data-source: path `{}` must begin with a slash",
-            source.path
-        );
-    }
     let interval = match &source.interval {
         // Checked when the configuration was read.
         Some(text) => units::duration(text).unwrap_or(settings.refresh_metrics),
@@ -240,7 +234,7 @@ fn scrape_config(sources: &Sources, settings: &Settings) -> anyhow::Result<Scrap
     Ok(ScrapeConfig {
         interval: interval.max(settings.refresh_metrics),
         timeout: SCRAPE_TIMEOUT,
-        path: Some(source.path.clone()),
+        path: source.path.clone(),
         port: source.port,
         engine_label: sources.extractor.engine_label_key.clone(),
         default_engine: sources.extractor.default_engine.clone(),

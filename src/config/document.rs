@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_saphyr::Spanned;
 
-use super::{ConfigErrors, Problem, did_you_mean};
+use super::yaml::Tree;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
@@ -31,7 +31,7 @@ pub(super) struct Document {
     #[serde(default)]
     pub(super) data_layer: Option<DataLayer>,
     #[serde(default)]
-    pub(super) flow_control: Option<Spanned<Value>>,
+    pub(super) flow_control: Option<Spanned<FlowControl>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -41,7 +41,7 @@ pub(super) struct Plugin {
     pub(super) name: Option<Spanned<String>>,
     pub(super) r#type: Spanned<String>,
     #[serde(default)]
-    pub(super) parameters: Option<Spanned<Value>>,
+    pub(super) parameters: Option<Tree>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -87,8 +87,8 @@ pub(super) struct DataLayer {
     #[serde(default)]
     pub(super) cross_replica_syncer_plugin_ref: Option<Spanned<String>>,
     /// Without a syncer it has nothing to say.
-    #[serde(default, rename = "crossReplicaSyncInterval")]
-    pub(super) _cross_replica_sync_interval: Option<String>,
+    #[serde(default)]
+    pub(super) cross_replica_sync_interval: Option<Spanned<String>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -99,32 +99,43 @@ pub(super) struct Source {
     pub(super) extractors: Vec<Reference>,
 }
 
-/// Reads `text`, with the line of what does not fit and the nearest name of what is not known.
-pub(super) fn parse(text: &str) -> Result<Document, ConfigErrors> {
-    serde_saphyr::from_str(text).map_err(|error| yaml_problem(&error).into())
+/// Queues before scheduling. Checked, although nothing of it is built yet.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct FlowControl {
+    #[serde(default)]
+    pub(super) max_bytes: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) max_requests: Option<Spanned<String>>,
+    #[serde(default, rename = "defaultRequestTTL")]
+    pub(super) default_request_ttl: Option<Spanned<String>>,
+    #[serde(default, rename = "noEndpointRequestTTL")]
+    pub(super) no_endpoint_request_ttl: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) default_priority_band: Option<PriorityBand>,
+    #[serde(default)]
+    pub(super) default_negative_priority_band: Option<PriorityBand>,
+    #[serde(default)]
+    pub(super) priority_bands: Vec<PriorityBand>,
+    #[serde(default)]
+    pub(super) usage_limit_policy_plugin_ref: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) saturation_detector: Option<Reference>,
+    #[serde(default, rename = "enableEviction")]
+    pub(super) _enable_eviction: bool,
 }
 
-/// An error of the YAML reader, in our words.
-pub fn yaml_problem(error: &serde_saphyr::Error) -> Problem {
-    let error = error.without_snippet();
-    let line = error.location().map_or(0, |at| at.line());
-    let message = match error {
-        serde_saphyr::Error::SerdeUnknownField {
-            field, expected, ..
-        } => unknown_field(field, expected.iter().copied()),
-        other => other.to_string(),
-    };
-    Problem::new(line, message)
-}
-
-pub(super) fn unknown_field<'a>(
-    field: &str,
-    expected: impl Iterator<Item = &'a str> + Clone,
-) -> String {
-    let hint = did_you_mean(field, expected.clone());
-    let known: Vec<&str> = expected.collect();
-    format!(
-        "unknown field `{field}`{hint} (known here: {})",
-        known.join(", ")
-    )
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub(super) struct PriorityBand {
+    #[serde(default, rename = "priority")]
+    pub(super) _priority: i32,
+    #[serde(default)]
+    pub(super) max_bytes: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) max_requests: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) fairness_policy_ref: Option<Spanned<String>>,
+    #[serde(default)]
+    pub(super) ordering_policy_ref: Option<Spanned<String>>,
 }

@@ -8,14 +8,15 @@ use std::fmt;
 
 pub mod catalog;
 mod document;
-pub use document::yaml_problem;
 pub mod params;
 mod resolve;
 pub mod units;
+mod yaml;
 
 pub use resolve::{
     Discovery, LoadOptions, Parser, PickerConfig, PluginUse, ProfileSpec, Sources, load,
 };
+pub use yaml::read as read_yaml;
 
 /// What the picker runs with when it is given no configuration. It is the llm-d picker's own default without its
 /// `prefix-cache-scorer` (weight 3), which is not built yet.

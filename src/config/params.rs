@@ -1,21 +1,20 @@
 //! Plugin parameters: kept as they came until the plugin's own type reads them.
 
+use http::uri::PathAndQuery;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::document::unknown_field;
+use super::yaml::{Tree, unknown_field};
 use super::{Problem, units};
 
 /// The `parameters` of one plugin, and where they stand.
 #[derive(Clone, Debug)]
 pub struct Parameters {
     plugin: String,
-    value: Value,
-    /// The line on which the parameters, or else the plugin, begin.
+    tree: Option<Tree>,
+    /// The line on which the plugin is declared.
     line: u64,
-    /// The lines from there on, to find a field's own.
-    text: String,
 }
 
 /// Of `file-discovery`.
@@ -35,8 +34,8 @@ pub struct FileDiscoveryParams {
 pub struct MetricsSourceParams {
     /// `http`; https is not available yet.
     pub scheme: String,
-    /// Path of the page.
-    pub path: String,
+    /// Path of the page; none = the engine's own.
+    pub path: Option<String>,
     /// Port of the page; none = the endpoint's own.
     pub port: Option<u16>,
     /// Between two scrapes, in Go's syntax; none = `--refresh-metrics-interval`.
@@ -125,73 +124,72 @@ pub struct NoParams {}
 // === impl Parameters ===
 
 impl Parameters {
-    pub(super) fn new(plugin: &str, value: Option<Value>, line: u64, document: &str) -> Self {
-        let skipped = usize::try_from(line.saturating_sub(1)).unwrap_or(usize::MAX);
-        let lines: Vec<&str> = document.lines().skip(skipped).collect();
+    pub(super) fn new(plugin: &str, tree: Option<Tree>, line: u64) -> Self {
         Self {
             plugin: plugin.to_owned(),
-            value: value.unwrap_or(Value::Null),
+            tree,
             line,
-            text: lines.join("\n"),
         }
     }
 
     /// Reads them as `T`.
     pub fn read<T: DeserializeOwned>(&self) -> Result<T, Problem> {
-        let value = match &self.value {
+        let value = match self.value() {
             Value::Null => Value::Object(serde_json::Map::new()),
             other => other.clone(),
         };
-        serde_json::from_value(value).map_err(|error| self.problem(&error.to_string()))
+        serde_path_to_error::deserialize(value).map_err(|error| self.problem(&error))
     }
 
-    /// A problem with one field of them.
+    /// A problem with one field of them, written `a.b[0].c`; at the field's own line.
     pub fn field_problem(&self, field: &str, message: &str) -> Problem {
+        let dot = if field.is_empty() { "" } else { "." };
         Problem::new(
             self.line_of(field),
-            format!("plugin `{}`: parameters.{field}: {message}", self.plugin),
+            format!(
+                "plugin `{}`: parameters{dot}{field}: {message}",
+                self.plugin
+            ),
         )
     }
 
     /// As compact JSON, for reports.
     pub fn to_json(&self) -> String {
-        match &self.value {
+        match self.value() {
             Value::Null => "{}".to_owned(),
             other => other.to_string(),
         }
     }
 
-    fn problem(&self, message: &str) -> Problem {
-        let mut quoted = message.split('`').skip(1).step_by(2);
-        let field = quoted.next().unwrap_or_default();
-        if message.starts_with("unknown field") {
-            let expected: Vec<&str> = quoted.collect();
-            let message = if expected.is_empty() {
-                format!("unknown field `{field}` (it has no parameters)")
-            } else {
-                unknown_field(field, expected.iter().copied())
-            };
-            let plugin = &self.plugin;
-            return Problem::new(
-                self.line_of(field),
-                format!("plugin `{plugin}`: parameters: {message}"),
-            );
-        }
-        Problem::new(
-            self.line,
-            format!("plugin `{}`: parameters: {message}", self.plugin),
-        )
+    fn value(&self) -> &Value {
+        self.tree.as_ref().map_or(&Value::Null, |tree| &tree.value)
     }
 
-    /// The first line from the plugin's on that has `field` as a key; the parameters' own if none has.
-    fn line_of(&self, field: &str) -> u64 {
-        let is_key = |line: &&str| {
-            line.split(['{', ',', '-', ' ', '"', '\''])
-                .any(|word| word.strip_suffix(':').unwrap_or(word) == field)
-                && line.contains(':')
+    fn problem(&self, error: &serde_path_to_error::Error<serde_json::Error>) -> Problem {
+        let path = error.path().to_string();
+        let path = if path == "." { "" } else { path.as_str() };
+        let message = error.inner().to_string();
+        if !message.starts_with("unknown field") {
+            return self.field_problem(path, &message);
+        }
+        let mut quoted = message.split('`').skip(1).step_by(2);
+        let field = quoted.next().unwrap_or_default();
+        let expected: Vec<&str> = quoted.collect();
+        let message = if expected.is_empty() {
+            format!("unknown field `{field}` (it has no parameters)")
+        } else {
+            unknown_field(field, expected.iter().copied())
         };
-        let at = self.text.lines().position(|line| is_key(&line));
-        self.line + at.unwrap_or(0) as u64
+        let owner = path.strip_suffix(field).unwrap_or(path);
+        Problem {
+            line: self.line_of(path),
+            ..self.field_problem(owner.trim_end_matches('.'), &message)
+        }
+    }
+
+    fn line_of(&self, field: &str) -> u64 {
+        let tree = self.tree.as_ref();
+        tree.map_or(self.line, |tree| tree.line(field))
     }
 }
 
@@ -201,7 +199,7 @@ impl Default for MetricsSourceParams {
     fn default() -> Self {
         Self {
             scheme: "http".to_owned(),
-            path: "/metrics".to_owned(),
+            path: None,
             port: None,
             interval: None,
             insecure_skip_verify: true,
@@ -220,6 +218,12 @@ impl MetricsSourceParams {
                 self.scheme
             );
             return Err(parameters.field_problem("scheme", &message));
+        }
+        if let Some(path) = &self.path
+            && !(path.starts_with('/') && PathAndQuery::try_from(path.as_str()).is_ok())
+        {
+            let message = format!("`{path}` is not a path; write for instance /metrics");
+            return Err(parameters.field_problem("path", &message));
         }
         if let Some(interval) = &self.interval {
             units::duration(interval).map_err(|e| parameters.field_problem("interval", &e))?;

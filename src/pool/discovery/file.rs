@@ -25,7 +25,7 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::super::{Endpoint, EndpointId, Pool};
-use crate::config::yaml_problem;
+use crate::config::read_yaml;
 
 /// The largest file.
 const LARGEST_FILE: u64 = 1 << 20;
@@ -163,8 +163,7 @@ async fn follow(pool: Arc<Pool>, path: &Path, mut changes: mpsc::Receiver<()>) {
 }
 
 fn parse(text: &str) -> Result<Vec<Endpoint>, String> {
-    let document: Document =
-        serde_saphyr::from_str(text).map_err(|error| yaml_problem(&error).to_string())?;
+    let document: Document = read_yaml(text).map_err(|problem| problem.to_string())?;
     let mut names = HashSet::new();
     let mut addresses: HashMap<SocketAddr, EndpointId> = HashMap::new();
     document
@@ -268,7 +267,7 @@ mod tests {
             ),
             (
                 "endpoints:\n- {name: a, adress: 1.2.3.4, port: 1}",
-                "line 2: unknown field `adress`; did you mean `address`?",
+                "line 2: endpoints[0]: unknown field `adress`; did you mean `address`?",
             ),
             ("endpoints:\n- {name: a, port: 1}", "address"),
         ] {

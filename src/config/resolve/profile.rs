@@ -1,0 +1,139 @@
+//! Scheduling profiles: `schedulingProfiles`, or all plugins of the file.
+
+use std::collections::HashSet;
+
+use super::super::Problem;
+use super::super::catalog::{self, Kind};
+use super::super::document::{self, Document};
+use super::super::params::Parameters;
+use super::{PluginUse, ProfileSpec, Resolver, use_of};
+
+/// What a profile is made of.
+const SCHEDULING: [Kind; 3] = [Kind::Filter, Kind::Scorer, Kind::Picker];
+/// The greatest weight: totals stay far from what an `f32` cannot tell apart, or cannot hold.
+const MAX_WEIGHT: f64 = 1e6;
+
+// === impl Resolver ===
+
+impl Resolver {
+    pub(super) fn profile(&mut self, document: &Document) -> Option<ProfileSpec> {
+        let handlers = self.of_kind(Kind::ProfileHandler);
+        if let Some(second) = handlers.get(1) {
+            let line = self.declared[*second].line;
+            self.problem(line, "plugins: more than one profile handler; keep one");
+        }
+        if handlers.is_empty() {
+            self.injected
+                .push("single-profile-handler: no profile handler is declared".to_owned());
+        }
+        let (name, uses) = match document.scheduling_profiles.as_slice() {
+            [] => {
+                self.injected.push(
+                    "profile `default`: no profile is given, so it has all plugins of the file"
+                        .to_owned(),
+                );
+                let scheduling = self
+                    .declared
+                    .iter()
+                    .filter(|declared| SCHEDULING.contains(&declared.entry.kind));
+                let uses = scheduling.map(|declared| (use_of(declared), declared.line));
+                ("default".to_owned(), uses.collect())
+            }
+            [profile] => (profile.name.value.clone(), self.profile_uses(profile)),
+            [_, second, ..] => {
+                self.profile_names(document);
+                let line = second.name.referenced.line();
+                self.problem(
+                    line,
+                    "schedulingProfiles: single-profile-handler runs one profile; handlers for more are not available in this version",
+                );
+                return None;
+            }
+        };
+        let mut spec: (Vec<PluginUse>, Vec<PluginUse>, Option<PluginUse>) = Default::default();
+        for (plugin, line) in uses {
+            match plugin.entry.kind {
+                Kind::Filter => spec.0.push(plugin),
+                Kind::Scorer => spec.1.push(plugin),
+                Kind::Picker if spec.2.is_some() => {
+                    let message = format!(
+                        "schedulingProfiles: profile `{name}` has a second picker, `{}`; keep one",
+                        plugin.name
+                    );
+                    self.problem(line, message);
+                }
+                _ => spec.2 = Some(plugin),
+            }
+        }
+        let (filters, scorers, picker) = spec;
+        let picker = match picker {
+            Some(picker) => picker,
+            None => {
+                self.injected
+                    .push(format!("max-score-picker: profile `{name}` has no picker"));
+                PluginUse {
+                    name: "max-score-picker".to_owned(),
+                    entry: catalog::find("max-score-picker")?,
+                    weight: 1.0,
+                    parameters: Parameters::new("max-score-picker", None, 0),
+                }
+            }
+        };
+        if scorers.is_empty() && picker.entry.name == "max-score-picker" {
+            let message = format!("profile `{name}` has no scorer: its picks are random");
+            self.warnings.push(Problem::new(0, message));
+        }
+        Some(ProfileSpec {
+            name,
+            filters,
+            scorers,
+            picker,
+        })
+    }
+
+    fn profile_names(&mut self, document: &Document) {
+        let mut seen = HashSet::new();
+        for profile in &document.scheduling_profiles {
+            if !seen.insert(profile.name.value.as_str()) {
+                let message = format!(
+                    "schedulingProfiles: the name `{}` is used twice",
+                    profile.name.value
+                );
+                self.problem(profile.name.referenced.line(), message);
+            }
+        }
+    }
+
+    fn profile_uses(&mut self, profile: &document::Profile) -> Vec<(PluginUse, u64)> {
+        let mut uses = Vec::new();
+        for plugin in &profile.plugins {
+            let line = plugin.plugin_ref.referenced.line();
+            let field = "schedulingProfiles.plugins.pluginRef";
+            let Some(mut used) = self
+                .find(&plugin.plugin_ref, field, &SCHEDULING)
+                .map(use_of)
+            else {
+                continue;
+            };
+            if let Some(weight) = &plugin.weight {
+                let line = weight.referenced.line();
+                if used.entry.kind != Kind::Scorer {
+                    let message = format!(
+                        "weight: `{}` is a {}; only scorers have weights",
+                        used.name,
+                        used.entry.kind.noun()
+                    );
+                    self.problem(line, message);
+                }
+                if !(0.0..=MAX_WEIGHT).contains(&weight.value) {
+                    let value = weight.value;
+                    let message = format!("weight: {value} is not a number from 0 to {MAX_WEIGHT}");
+                    self.problem(line, message);
+                }
+                used.weight = weight.value as f32;
+            }
+            uses.push((used, line));
+        }
+        uses
+    }
+}

@@ -1,0 +1,150 @@
+//! What happens to requests before they are scheduled: parsers, and flow control, of which nothing is built yet.
+
+use super::super::catalog::Kind;
+use super::super::document::{Document, FlowControl, PriorityBand, Reference};
+use super::super::{Problem, units};
+use super::{Parser, Resolver};
+
+/// What `saturationDetector` names.
+const DETECTOR: &str = "saturation detector";
+
+// === impl Resolver ===
+
+impl Resolver {
+    pub(super) fn parsers(&mut self, document: &Document) -> Vec<Parser> {
+        let mut references: Vec<&Reference> = Vec::new();
+        if let Some(handler) = &document.request_handler {
+            references.extend(&handler.parsers);
+        }
+        if let Some(parser) = &document.parser {
+            let line = parser.plugin_ref.referenced.line();
+            self.warnings.push(Problem::new(
+                line,
+                "parser: deprecated; write requestHandler.parsers",
+            ));
+            references.push(parser);
+        }
+        let mut parsers = Vec::new();
+        for reference in references {
+            let field = "requestHandler.parsers.pluginRef";
+            let found = self.find(&reference.plugin_ref, field, &[Kind::Parser]);
+            parsers.extend(found.and_then(|declared| Parser::from_type(declared.entry.name)));
+        }
+        if parsers.is_empty() {
+            parsers = vec![
+                Parser::OpenAi,
+                Parser::Anthropic,
+                Parser::VllmHttp,
+                Parser::SglangHttp,
+                Parser::Passthrough,
+            ];
+        }
+        parsers
+    }
+
+    pub(super) fn flow_control(&mut self, document: &Document) {
+        if let Some(detector) = &document.saturation_detector {
+            let reference = &detector.plugin_ref;
+            self.not_built(reference, "saturationDetector.pluginRef", DETECTOR);
+        }
+        let Some(flow_control) = &document.flow_control else {
+            return;
+        };
+        self.warnings.push(Problem::new(
+            flow_control.referenced.line(),
+            "flowControl: flow control is not available in this version, so nothing of this has an effect",
+        ));
+        let FlowControl {
+            max_bytes,
+            max_requests,
+            default_request_ttl,
+            no_endpoint_request_ttl,
+            default_priority_band,
+            default_negative_priority_band,
+            priority_bands,
+            usage_limit_policy_plugin_ref,
+            saturation_detector,
+            _enable_eviction,
+        } = &flow_control.value;
+        for (field, limit) in [("maxBytes", max_bytes), ("maxRequests", max_requests)] {
+            let field = format!("flowControl.{field}");
+            self.check(limit.as_ref(), &field, units::quantity);
+        }
+        for (field, ttl) in [
+            ("defaultRequestTTL", default_request_ttl),
+            ("noEndpointRequestTTL", no_endpoint_request_ttl),
+        ] {
+            self.check(
+                ttl.as_ref(),
+                &format!("flowControl.{field}"),
+                units::duration,
+            );
+        }
+        if let Some(policy) = usage_limit_policy_plugin_ref {
+            let field = "flowControl.usageLimitPolicyPluginRef";
+            self.not_built(policy, field, "usage limit policy");
+        }
+        if let Some(detector) = saturation_detector {
+            let field = "flowControl.saturationDetector.pluginRef";
+            self.not_built(&detector.plugin_ref, field, DETECTOR);
+        }
+        for (field, band) in [
+            ("defaultPriorityBand", default_priority_band),
+            (
+                "defaultNegativePriorityBand",
+                default_negative_priority_band,
+            ),
+        ] {
+            if let Some(band) = band {
+                self.band(band, &format!("flowControl.{field}"));
+            }
+        }
+        for band in priority_bands {
+            self.band(band, "flowControl.priorityBands");
+        }
+    }
+
+    fn band(&mut self, band: &PriorityBand, field: &str) {
+        self.check(
+            band.max_bytes.as_ref(),
+            &format!("{field}.maxBytes"),
+            units::quantity,
+        );
+        self.check(
+            band.max_requests.as_ref(),
+            &format!("{field}.maxRequests"),
+            units::quantity,
+        );
+        for (name, policy, noun) in [
+            (
+                "fairnessPolicyRef",
+                &band.fairness_policy_ref,
+                "fairness policy",
+            ),
+            (
+                "orderingPolicyRef",
+                &band.ordering_policy_ref,
+                "ordering policy",
+            ),
+        ] {
+            if let Some(policy) = policy {
+                self.not_built(policy, &format!("{field}.{name}"), noun);
+            }
+        }
+    }
+}
+
+// === impl Parser ===
+
+impl Parser {
+    fn from_type(name: &str) -> Option<Self> {
+        Some(match name {
+            "openai-parser" => Self::OpenAi,
+            "anthropic-parser" => Self::Anthropic,
+            "vllmhttp-parser" => Self::VllmHttp,
+            "sglanghttp-parser" => Self::SglangHttp,
+            "passthrough-parser" => Self::Passthrough,
+            _ => return None,
+        })
+    }
+}
