@@ -1,12 +1,13 @@
 //! `pointsman check`: is this configuration right, and what does it come to?
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-use crate::config::{self, ConfigErrors, Discovery, LoadOptions, PickerConfig};
+use super::plan::Plan;
+use crate::config::{ConfigErrors, LoadOptions, Problem};
 use crate::pool::discovery::file;
-use crate::scheduling::registry;
+use crate::pool::scrape::DEFAULT_PATH;
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -25,28 +26,36 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<bool> {
     let options = LoadOptions {
         allow_experimental: args.allow_experimental_plugins,
     };
-    let checked = config::load(&text, options).and_then(|config| {
-        registry::build(&config)?;
-        super::serve::engines(&config)?;
-        Ok(config)
-    });
-    match checked {
-        Ok(config) => {
-            for warning in &config.warnings {
-                println!("{name}:{}: warning: {}", warning.line, warning.message);
+    match Plan::of(&text, options) {
+        Ok(plan) => {
+            for warning in &plan.config.warnings {
+                println!(
+                    "{}: warning: {}",
+                    place(&args.file, warning),
+                    warning.message
+                );
             }
-            Ok(describe(&config))
+            Ok(describe(&plan))
         }
         Err(ConfigErrors(problems)) => {
             for problem in problems {
-                println!("{name}:{}: {}", problem.line, problem.message);
+                println!("{}: {}", place(&args.file, &problem), problem.message);
             }
             Ok(false)
         }
     }
 }
 
-fn describe(config: &PickerConfig) -> bool {
+/// `file:line`, as editors know it; without the line where there is none.
+fn place(file: &Path, problem: &Problem) -> String {
+    match problem.line {
+        0 => file.display().to_string(),
+        line => format!("{}:{line}", file.display()),
+    }
+}
+
+fn describe(plan: &Plan) -> bool {
+    let config = &plan.config;
     let profile = &config.profile;
     println!("profile {}", profile.name);
     for filter in &profile.filters {
@@ -69,7 +78,10 @@ fn describe(config: &PickerConfig) -> bool {
     match &config.sources {
         Some(sources) => println!(
             "metrics {} every {}, engine {} unless label {} says otherwise",
-            sources.source.path.as_deref().unwrap_or("/metrics"),
+            match &sources.source.path {
+                Some(path) => path.clone(),
+                None => format!("{DEFAULT_PATH}, or where the engine has them,"),
+            },
             sources
                 .source
                 .interval
@@ -80,19 +92,56 @@ fn describe(config: &PickerConfig) -> bool {
         ),
         None => println!("metrics none"),
     }
-    let mut right = true;
-    match &config.discovery {
-        Some(Discovery::File(params)) => match file::load(params.path.as_ref()) {
-            Ok(endpoints) => println!("endpoints {} in {}", endpoints.len(), params.path),
-            Err(error) => {
-                println!("endpoints {error}");
-                right = false;
-            }
-        },
-        None => println!("endpoints from the command line (--pool-name or --endpoint-selector)"),
+    let path = &plan.endpoints.path;
+    let endpoints = file::load(path.as_ref());
+    match &endpoints {
+        Ok(endpoints) => println!("endpoints {} in {path}", endpoints.len()),
+        Err(error) => println!("endpoints {error}"),
     }
     for injected in &config.injected {
         println!("added {injected}");
     }
-    right
+    endpoints.is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HEAD: &str = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n";
+
+    #[test]
+    fn a_file_is_right_if_serve_would_start_with_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let endpoints = dir.path().join("endpoints.yaml");
+        let file = dir.path().join("config.yaml");
+        let right = |rest: &str| {
+            std::fs::write(&file, format!("{HEAD}{rest}")).unwrap();
+            let args = CheckArgs {
+                file: file.clone(),
+                allow_experimental_plugins: false,
+            };
+            run(&args).unwrap()
+        };
+        let with = |parameters: &str| {
+            let path = endpoints.display();
+            format!(
+                "plugins:\n- {{type: file-discovery, parameters: {{path: {path}}}}}\n{parameters}dataLayer: {{discovery: {{pluginRef: file-discovery}}}}\n"
+            )
+        };
+        assert!(!right(&with("")), "the endpoints file is not there");
+        std::fs::write(&endpoints, "endpoints: []").unwrap();
+        assert!(right(&with("")));
+        assert!(!right("plugins: [{type: queue-scorer}]\n"), "no discovery");
+        let metrics = "- {type: metrics-data-source, parameters: {path: metrics}}\n";
+        assert!(!right(&with(metrics)));
+        let engine = "- {type: core-metrics-extractor, parameters: {defaultEngine: x}}\n";
+        assert!(!right(&with(engine)));
+    }
+
+    #[test]
+    fn a_problem_without_a_line_has_only_a_file() {
+        let of = |line| place(Path::new("f.yaml"), &Problem::new(line, "x"));
+        assert_eq!((of(0), of(7)), ("f.yaml".to_owned(), "f.yaml:7".to_owned()));
+    }
 }

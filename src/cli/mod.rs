@@ -8,6 +8,7 @@ pub mod demo;
 mod go_flags;
 pub mod load;
 pub mod options;
+mod plan;
 pub mod serve;
 pub mod sim;
 mod units;

@@ -1,7 +1,6 @@
 //! `pointsman serve`: the endpoint picker.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -12,21 +11,18 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::options::{ConfigSource, Settings};
-use crate::config::params::EngineParams;
-use crate::config::{
-    self, ConfigErrors, Discovery, LoadOptions, Parser, PickerConfig, Problem, Sources, units,
-};
+use super::plan::Plan;
+use crate::config::{self, LoadOptions, Parser, Sources, units};
 use crate::extproc::health::{self, Readiness};
 use crate::extproc::listener::{self, Incoming};
 use crate::extproc::server::{self, OpenStreams};
 use crate::extproc::tls::Tls;
 use crate::extproc::{BodyBudget, Limits};
 use crate::picker::{Desk, Picker, PickerOptions};
-use crate::pool::engines::{EngineSpec, MetricSpec, Signal};
+use crate::pool::engines::EngineSpec;
 use crate::pool::gauges::PoolGauges;
 use crate::pool::scrape::{self, ScrapeConfig, ScrapeStats};
 use crate::pool::{Pool, discovery};
-use crate::scheduling::registry;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{admin, logs};
 
@@ -45,8 +41,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     for flag in &settings.without_effect {
         tracing::warn!("{flag} has no effect in this version.");
     }
-    let config = load(&settings)?;
-    let scheduler = registry::build(&config)?;
+    let Plan {
+        config,
+        scheduler,
+        engines,
+        endpoints,
+    } = plan(&settings)?;
     let stop = CancellationToken::new();
     let readiness = Arc::new(Readiness::default());
     let metrics = Arc::new(Metrics::new());
@@ -62,11 +62,22 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let grpc_address = grpc.local_addr()?;
 
     let pool = Arc::new(Pool::default());
-    discover(&pool, &config, &stop)?;
+    let (path, watch) = (endpoints.path.into(), endpoints.watch_file);
+    discovery::file::spawn(Arc::clone(&pool), path, watch, stop.clone())
+        .context("file-discovery")?;
     readiness.set_synced();
     let stats = Arc::new(ScrapeStats::default());
+    let mut staleness = settings.metrics_staleness;
     if let Some(sources) = &config.sources {
-        let scraping = scrape_config(sources, &settings)?;
+        let scraping = scrape_config(sources, engines, &settings);
+        staleness = scraping.staleness(staleness);
+        if staleness != settings.metrics_staleness {
+            tracing::info!(
+                ?staleness,
+                interval = ?scraping.interval,
+                "Scrapes are so rare that --metrics-staleness-threshold is raised: no number would be believed for long.",
+            );
+        }
         scrape::spawn(
             Arc::clone(&pool),
             scraping,
@@ -74,10 +85,10 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
             stop.clone(),
         );
     }
-    let staleness = settings.metrics_staleness.as_millis() as u64;
     let bodies = Arc::new(BodyBudget::new(settings.max_body, settings.max_buffered));
     metrics.register(|registry| {
-        let gauges = PoolGauges::new(settings.pool_name.clone(), Arc::clone(&pool), staleness);
+        let name = settings.pool_name.clone();
+        let gauges = PoolGauges::new(name, Arc::clone(&pool), staleness.as_millis() as u64);
         registry.register_collector(Box::new(gauges));
         registry.register_collector(Box::new(ServeGauges {
             bodies: Arc::clone(&bodies),
@@ -97,7 +108,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         Arc::clone(&pool),
         scheduler,
         PickerOptions {
-            metrics_staleness: settings.metrics_staleness,
+            metrics_staleness: staleness,
             subset_filter: settings.subset_filter,
             emit_scores: settings.emit_scores,
             passthrough: config.parsers == [Parser::Passthrough],
@@ -167,7 +178,8 @@ pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-fn load(settings: &Settings) -> anyhow::Result<PickerConfig> {
+/// Where the configuration is from, and what it comes to.
+fn plan(settings: &Settings) -> anyhow::Result<Plan> {
     let (name, text) = match &settings.config {
         ConfigSource::Default => (
             "the default configuration".to_owned(),
@@ -184,127 +196,32 @@ fn load(settings: &Settings) -> anyhow::Result<PickerConfig> {
     let options = LoadOptions {
         allow_experimental: settings.allow_experimental,
     };
-    let config = config::load(&text, options).inspect_err(|_| eprintln!("In {name}:"))?;
-    for warning in &config.warnings {
+    let plan = Plan::of(&text, options).inspect_err(|_| eprintln!("In {name}:"))?;
+    for warning in &plan.config.warnings {
         tracing::warn!("{name}: {warning}");
     }
-    for injected in &config.injected {
+    for injected in &plan.config.injected {
         tracing::debug!("{name}: added {injected}");
     }
-    if let (Some(flag), None) = (settings.kubernetes, &config.discovery) {
-        return Err(missing_discovery(&format!(
-            "{flag} needs Kubernetes discovery, which is not available in this version"
-        ))
-        .into());
-    }
-    Ok(config)
+    Ok(plan)
 }
 
-fn missing_discovery(why: &str) -> ConfigErrors {
-    Problem::new(
-        0,
-        format!("{why}; list the endpoints in a file and name it with dataLayer.discovery: {{pluginRef: file-discovery}}"),
-    )
-    .into()
-}
-
-fn discover(
-    pool: &Arc<Pool>,
-    config: &PickerConfig,
-    stop: &CancellationToken,
-) -> anyhow::Result<()> {
-    match &config.discovery {
-        Some(Discovery::File(params)) => {
-            let path = Path::new(&params.path).to_owned();
-            discovery::file::spawn(Arc::clone(pool), path, params.watch_file, stop.clone())
-                .context("file-discovery")?;
-            Ok(())
-        }
-        None => Err(missing_discovery("no endpoints: dataLayer.discovery is not set").into()),
-    }
-}
-
-fn scrape_config(sources: &Sources, settings: &Settings) -> anyhow::Result<ScrapeConfig> {
+fn scrape_config(sources: &Sources, engines: Vec<EngineSpec>, settings: &Settings) -> ScrapeConfig {
     let source = &sources.source;
     let interval = match &source.interval {
         // Checked when the configuration was read.
         Some(text) => units::duration(text).unwrap_or(settings.refresh_metrics),
         None => settings.refresh_metrics,
     };
-    Ok(ScrapeConfig {
+    ScrapeConfig {
         interval: interval.max(settings.refresh_metrics),
         timeout: SCRAPE_TIMEOUT,
         path: source.path.clone(),
         port: source.port,
         engine_label: sources.extractor.engine_label_key.clone(),
         default_engine: sources.extractor.default_engine.clone(),
-        engines: engines_of(&sources.extractor.engine_configs)?,
-    })
-}
-
-/// The engines that `config` comes to; an error if one of its metric specs cannot be read.
-pub(super) fn engines(config: &PickerConfig) -> Result<Vec<EngineSpec>, ConfigErrors> {
-    let params = config
-        .sources
-        .as_ref()
-        .map(|s| s.extractor.engine_configs.as_slice());
-    engines_of(params.unwrap_or_default())
-}
-
-fn engines_of(configured: &[EngineParams]) -> Result<Vec<EngineSpec>, ConfigErrors> {
-    let mut engines = crate::pool::engines::known();
-    for params in configured {
-        engines.push(engine_of(params)?);
+        engines,
     }
-    Ok(engines)
-}
-
-fn engine_of(params: &EngineParams) -> Result<EngineSpec, ConfigErrors> {
-    let mut metrics = Vec::new();
-    for (field, spec, signal) in [
-        (
-            "queuedRequestsSpec",
-            &params.queued_requests_spec,
-            Signal::Waiting,
-        ),
-        (
-            "runningRequestsSpec",
-            &params.running_requests_spec,
-            Signal::Running,
-        ),
-        ("kvUsageSpec", &params.kv_usage_spec, Signal::KvUsage),
-        ("loraSpec", &params.lora_spec, Signal::Lora),
-        ("cacheInfoSpec", &params.cache_info_spec, Signal::CacheInfo),
-        (
-            "cacheBlockSizeSpec",
-            &params.cache_block_size_spec,
-            Signal::BlockSize,
-        ),
-        (
-            "cacheNumBlocksSpec",
-            &params.cache_num_blocks_spec,
-            Signal::Blocks,
-        ),
-    ] {
-        if let Some(spec) = spec.as_deref().filter(|spec| !spec.is_empty()) {
-            let spec = MetricSpec::parse(spec).map_err(|error| {
-                Problem::new(
-                    0,
-                    format!("engineConfigs `{}`: {field}: {error}", params.name),
-                )
-            })?;
-            metrics.push((spec, signal));
-        }
-    }
-    let label =
-        |name: &Option<String>, default: &str| name.clone().unwrap_or_else(|| default.to_owned());
-    Ok(EngineSpec {
-        name: params.name.clone(),
-        path: None,
-        metrics,
-        block_size_label: label(&params.cache_block_size_label_name, "block_size"),
-        blocks_label: label(&params.cache_num_blocks_label_name, "num_gpu_blocks"),
-    })
 }
 
 /// SIGTERM or SIGINT.

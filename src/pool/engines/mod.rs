@@ -1,7 +1,14 @@
 //! Which metric of which engine means what.
 //!
 //! Names and labels are the engines' own. Where an engine renamed one, both are read. Triton without TensorRT-LLM has no
-//! gauge of running requests (`nv_inference_exec_count` only ever rises), so that stays unknown.
+//! gauge of running requests (`nv_inference_exec_count` only ever rises), so that stays unknown. [`of_config`] adds the
+//! engines of a configuration to those that are [`known`] without one.
+
+mod configured;
+mod spec;
+
+pub use configured::of_config;
+pub use spec::{BadSpec, MetricSpec};
 
 /// What a series tells.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,15 +29,6 @@ pub enum Signal {
     Lora,
 }
 
-/// A metric name, with labels that must be there.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MetricSpec {
-    /// The whole name.
-    pub name: String,
-    /// Labels and their values.
-    pub labels: Vec<(String, String)>,
-}
-
 /// All that is read of one engine's page.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineSpec {
@@ -45,11 +43,6 @@ pub struct EngineSpec {
     /// The label of the number of blocks in [`Signal::CacheInfo`].
     pub blocks_label: String,
 }
-
-/// A metric spec that cannot be read.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("`{0}` is not a metric; write name or name{{label=value,…}}")]
-pub struct BadSpec(String);
 
 /// The engines that are known without configuration.
 pub fn known() -> Vec<EngineSpec> {
@@ -139,53 +132,9 @@ pub fn known() -> Vec<EngineSpec> {
     ]
 }
 
-// === impl MetricSpec ===
-
-impl MetricSpec {
-    /// Reads `name` or `name{label=value,…}`; values may be quoted.
-    pub fn parse(text: &str) -> Result<Self, BadSpec> {
-        let bad = || BadSpec(text.to_owned());
-        let text = text.trim();
-        let (name, labels) = match text.split_once('{') {
-            None => (text, ""),
-            Some((name, rest)) => (name, rest.strip_suffix('}').ok_or_else(bad)?),
-        };
-        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | ':');
-        if name.is_empty() || !name.chars().all(is_name) {
-            return Err(bad());
-        }
-        let labels = labels
-            .split(',')
-            .filter(|label| !label.trim().is_empty())
-            .map(|label| {
-                let (key, value) = label.split_once('=').ok_or_else(bad)?;
-                let value = value.trim().trim_matches('"');
-                Ok((key.trim().to_owned(), value.to_owned()))
-            })
-            .collect::<Result<_, _>>()?;
-        Ok(Self {
-            name: name.to_owned(),
-            labels,
-        })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn specs() {
-        let spec = MetricSpec::parse(r#"a:b{x=1, y="two"}"#).unwrap();
-        assert_eq!(spec.name, "a:b");
-        assert_eq!(
-            spec.labels,
-            [("x".into(), "1".into()), ("y".into(), "two".into())]
-        );
-        for bad in ["", "a{", "a{x}", "a b", "{x=1}"] {
-            assert!(MetricSpec::parse(bad).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn no_known_metric_is_lost() {
