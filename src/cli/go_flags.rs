@@ -36,8 +36,14 @@ pub(super) fn normalise(arguments: Vec<String>) -> Result<Vec<String>, String> {
     Ok(out)
 }
 
-/// `-grpc-port=1` → `--grpc-port=1`; short flags of our own stay.
+/// `-grpc-port=1` → `--grpc-port=1`, `-v4` → `--v=4`; short flags of our own stay.
 fn flag(argument: String) -> String {
+    if let Some(verbosity) = argument.strip_prefix("-v")
+        && !verbosity.is_empty()
+        && verbosity.bytes().all(|byte| byte.is_ascii_digit())
+    {
+        return format!("--v={verbosity}");
+    }
     let name = argument.split('=').next().unwrap_or_default();
     let is_single = argument.starts_with('-') && !argument.starts_with("--");
     if is_single && name.len() > 1 && !matches!(name, "-h" | "-V") && !is_number(&argument) {
@@ -70,6 +76,10 @@ mod tests {
             ["serve", "--grpc-port=1", "--v=4", "--tracing"]
         );
         assert_eq!(of(&["serve", "-v", "2"]), ["serve", "--v", "2"]);
+        assert_eq!(
+            of(&["-v4", "-vmodule=a=1", "-v=10"]),
+            ["serve", "--v=4", "--vmodule=a=1", "--v=10"]
+        );
         assert_eq!(of(&["check", "-x"]), ["check", "-x"]);
         assert_eq!(of(&["--help"]), ["--help"]);
         assert!(

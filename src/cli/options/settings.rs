@@ -1,0 +1,250 @@
+//! What the flags come to.
+
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use tracing::level_filters::LevelFilter;
+
+use super::super::units::bytes;
+use super::ServeOptions;
+use crate::extproc::tls::{MinVersion, TlsOptions};
+use crate::telemetry::logs::LogFormat;
+
+/// The reference clamps shorter intervals.
+const MIN_REFRESH: Duration = Duration::from_millis(50);
+/// Of a gRPC message around a body: headers, metadata, framing.
+const MESSAGE_OVERHEAD: usize = 1 << 20;
+
+/// What the flags come to.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The EndpointPickerConfig: where it is from, and its text.
+    pub config: ConfigSource,
+    /// Take plugins of alpha stability.
+    pub allow_experimental: bool,
+    /// The address of all ports.
+    pub bind: IpAddr,
+    /// The ext_proc port.
+    pub grpc_port: u16,
+    /// The gRPC health port.
+    pub health_port: u16,
+    /// The port of /metrics.
+    pub metrics_port: u16,
+    /// Health on the ext_proc port too.
+    pub health_checking: bool,
+    /// TLS, unless it is off.
+    pub tls: Option<TlsOptions>,
+    /// Follow changes of the certificates.
+    pub reload_certs: bool,
+    /// The largest body, in bytes.
+    pub max_body: usize,
+    /// All bodies together, in bytes.
+    pub max_buffered: usize,
+    /// Budget of reading a body.
+    pub parse_timeout: Duration,
+    /// Budget of choosing an endpoint.
+    pub pick_timeout: Duration,
+    /// The largest gRPC message taken, in bytes.
+    pub max_receive: usize,
+    /// The largest gRPC message sent, in bytes.
+    pub max_send: usize,
+    /// How long streams may go on after SIGTERM.
+    pub drain_timeout: Duration,
+    /// Obey the gateway's subset.
+    pub subset_filter: bool,
+    /// Put all scores into the metadata.
+    pub emit_scores: bool,
+    /// Between two scrapes.
+    pub refresh_metrics: Duration,
+    /// How old a scrape may be.
+    pub metrics_staleness: Duration,
+    /// For logs and metrics.
+    pub pool_name: String,
+    /// Endpoints were asked for by a flag that needs Kubernetes.
+    pub kubernetes: Option<&'static str>,
+    /// How much is logged.
+    pub log_level: LevelFilter,
+    /// How it is logged.
+    pub log_format: LogFormat,
+    /// Flags that were given and do nothing.
+    pub without_effect: Vec<&'static str>,
+}
+
+/// Where the EndpointPickerConfig comes from.
+#[derive(Clone, Debug)]
+pub enum ConfigSource {
+    /// Nowhere: the default.
+    Default,
+    /// A file.
+    File(PathBuf),
+    /// The command line.
+    Text(String),
+}
+
+// === impl ServeOptions ===
+
+impl ServeOptions {
+    /// Checks what clap cannot; the error names the flag and the remedy.
+    pub fn check(self) -> Result<Settings, String> {
+        self.gone.check()?;
+        let config = match (self.config_file.is_empty(), self.config_text.is_empty()) {
+            (false, false) => {
+                return Err(
+                    "--config-file and --config-text exclude each other; give one".to_owned(),
+                );
+            }
+            (false, true) => ConfigSource::File(self.config_file.clone().into()),
+            (true, false) => ConfigSource::Text(self.config_text.clone()),
+            (true, true) => ConfigSource::Default,
+        };
+        let kubernetes = match (self.pool_name.is_empty(), self.endpoint_selector.is_empty()) {
+            (false, false) => {
+                return Err(
+                    "--pool-name and --endpoint-selector exclude each other; give one".to_owned(),
+                );
+            }
+            (false, true) => Some("--pool-name"),
+            (true, false) => Some("--endpoint-selector"),
+            (true, true) => None,
+        };
+        if !self.endpoint_selector.is_empty()
+            && !(1..=8).contains(&self.endpoint_target_ports.len())
+        {
+            return Err(
+                "--endpoint-target-ports: --endpoint-selector needs 1 to 8 ports".to_owned(),
+            );
+        }
+        if !self.metrics_client_ca_file.is_empty() && self.metrics_cert_dir.is_empty() {
+            return Err("--metrics-client-ca-file needs --metrics-cert-dir".to_owned());
+        }
+        let (log_level, log_format) = self.logs()?;
+        let tls = if self.secure_serving {
+            Some(self.tls()?)
+        } else {
+            self.no_tls()?
+        };
+        Ok(Settings {
+            tls,
+            max_receive: optional_size("--grpc-max-recv-msg-size", &self.grpc_max_recv_msg_size)?
+                .unwrap_or(self.max_body_bytes.saturating_add(MESSAGE_OVERHEAD)),
+            max_send: optional_size("--grpc-max-send-msg-size", &self.grpc_max_send_msg_size)?
+                .unwrap_or(usize::MAX),
+            without_effect: self.without_effect(),
+            config,
+            kubernetes,
+            log_level,
+            log_format,
+            allow_experimental: self.allow_experimental_plugins,
+            bind: self.bind_address,
+            grpc_port: self.grpc_port,
+            health_port: self.grpc_health_port,
+            metrics_port: self.metrics_port,
+            health_checking: self.health_checking,
+            reload_certs: self.enable_cert_reload,
+            max_body: self.max_body_bytes,
+            max_buffered: self.max_buffered_bytes,
+            parse_timeout: self.parse_timeout,
+            pick_timeout: self.pick_timeout,
+            drain_timeout: self.drain_timeout,
+            subset_filter: !self.disable_endpoint_subset_filter,
+            emit_scores: self.emit_endpoint_scores,
+            refresh_metrics: self.refresh_metrics_interval.max(MIN_REFRESH),
+            metrics_staleness: self.metrics_staleness_threshold,
+            pool_name: if self.pool_name.is_empty() {
+                "default".to_owned()
+            } else {
+                self.pool_name
+            },
+        })
+    }
+
+    fn logs(&self) -> Result<(LevelFilter, LogFormat), String> {
+        let format = match self.zap_encoder.as_str() {
+            "json" => LogFormat::Json,
+            "console" => LogFormat::Text,
+            other => {
+                return Err(format!(
+                    "--zap-encoder: `{other}` is not known; write json or console"
+                ));
+            }
+        };
+        // As in klog, information is logged at any verbosity.
+        let of_verbosity = |v: i32| match v {
+            ..=3 => LevelFilter::INFO,
+            4 => LevelFilter::DEBUG,
+            _ => LevelFilter::TRACE,
+        };
+        let level = match self.zap_log_level.as_str() {
+            "" => of_verbosity(self.verbosity),
+            "debug" => LevelFilter::DEBUG,
+            "info" => LevelFilter::INFO,
+            "warn" => LevelFilter::WARN,
+            "error" | "panic" | "dpanic" | "fatal" => LevelFilter::ERROR,
+            number => of_verbosity(number.parse().map_err(|_| {
+                format!("--zap-log-level: `{number}` is not known; write debug, info, warn, error or a number")
+            })?),
+        };
+        Ok((level, format))
+    }
+
+    fn tls(&self) -> Result<TlsOptions, String> {
+        let min_version = match self.tls_min_version.as_str() {
+            "" | "1.2" | "VersionTLS12" => MinVersion::Tls12,
+            "1.3" | "VersionTLS13" => MinVersion::Tls13,
+            other => {
+                return Err(format!(
+                    "--tls-min-version: `{other}` cannot be had; write 1.2 or 1.3"
+                ));
+            }
+        };
+        if !self.client_allowed_sans.is_empty() && self.client_ca_file.is_none() {
+            return Err("--client-allowed-sans needs --client-ca-file".to_owned());
+        }
+        if self.enable_cert_reload && self.cert_path.is_empty() {
+            return Err("--enable-cert-reload needs --cert-path".to_owned());
+        }
+        let names = self.tls_cipher_suites.split(',').map(str::trim);
+        Ok(TlsOptions {
+            cert_dir: (!self.cert_path.is_empty()).then(|| self.cert_path.clone().into()),
+            min_version,
+            cipher_suites: names.filter(|n| !n.is_empty()).map(str::to_owned).collect(),
+            client_ca: self.client_ca_file.clone(),
+            client_sans: self.client_allowed_sans.clone(),
+        })
+    }
+
+    /// Clear text was asked for: nothing may suggest that it is protected.
+    fn no_tls(&self) -> Result<Option<TlsOptions>, String> {
+        if self.client_ca_file.is_some() {
+            return Err("--client-ca-file needs --secure-serving=true".to_owned());
+        }
+        Ok(None)
+    }
+
+    fn without_effect(&self) -> Vec<&'static str> {
+        [
+            ("--metrics-cert-dir", !self.metrics_cert_dir.is_empty()),
+            (
+                "--enable-grpc-stream-metrics",
+                self.enable_grpc_stream_metrics,
+            ),
+            (
+                "--ha-enable-leader-election",
+                self.ha_enable_leader_election,
+            ),
+        ]
+        .into_iter()
+        .filter_map(|(name, given)| given.then_some(name))
+        .collect()
+    }
+}
+
+fn optional_size(flag: &str, text: &str) -> Result<Option<usize>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    bytes(text)
+        .map(Some)
+        .map_err(|error| format!("{flag}: {error}"))
+}
