@@ -78,7 +78,11 @@ fn problem(error: &Error, path: &str) -> Problem {
             "string scalar" => "expected a single value".to_owned(),
             other => format!("expected {other}"),
         },
-        Error::InvalidScalar { ty, .. } => format!("expected a value of type {ty}"),
+        Error::InvalidScalar { ty, .. } => match *ty {
+            "boolean" => "expected true or false".to_owned(),
+            "floating point" => "expected a number".to_owned(),
+            other => format!("expected a value of type {other}"),
+        },
         Error::DuplicateMappingKey { key, .. } => match key {
             Some(key) => format!("the key `{key}` is there twice"),
             None => "a key is there twice".to_owned(),
@@ -314,7 +318,7 @@ h: -3
             ("\n\nlist: {a: b}", "line 3: list: expected a list"),
             (
                 "list:\n- name: a\n  on: often",
-                "line 3: list[0].on: expected a value of type boolean",
+                "line 3: list[0].on: expected true or false",
             ),
             (
                 "list:\n- name:\n    x: y",
@@ -322,7 +326,7 @@ h: -3
             ),
             (
                 "list:\n- name: a\n- name: b\n  weight: much",
-                "line 4: list[1].weight: expected a value of type floating point",
+                "line 4: list[1].weight: expected a number",
             ),
             (
                 "list:\n- name: a\n  wight: 1",

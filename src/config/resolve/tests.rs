@@ -180,7 +180,7 @@ fn wrong_types_are_told_with_field_and_line() {
         ),
         (
             "dataLayer:\n  injectDefaults: perhaps\n",
-            "line 4: dataLayer.injectDefaults: expected a value of type boolean",
+            "line 4: dataLayer.injectDefaults: expected true or false",
         ),
         (
             "plugins:\n- type: metrics-data-source\n  parameters:\n    scheme: http\n    port: many\n",
@@ -237,7 +237,7 @@ fn flow_control_is_checked_although_it_is_not_built() {
         ),
         (
             "flowControl:\n  enableEviction: 3\n",
-            "line 4: flowControl.enableEviction: expected a value of type boolean",
+            "line 4: flowControl.enableEviction: expected true or false",
         ),
         (
             "flowControl:\n  priorityBands:\n  - priority: high\n",
