@@ -175,7 +175,8 @@ impl Exchange for PickExchange {
             .and_then(|address| address.parse().ok())
             .and_then(|address| snapshot.by_address(&address))
             .map(|position| snapshot.member(position));
-        self.response = Some(Response::new(self.booking.take(), served, status, sse));
+        let booking = self.booking.take();
+        self.response = Some(Response::new(booking, served, status, sse, self.started));
 
         let Some(renamed) = self.renamed.as_ref().filter(|_| !end) else {
             return HeaderEdits::default();

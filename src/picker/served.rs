@@ -53,15 +53,20 @@ impl Booking {
 
 impl Response {
     /// Response headers came. `served` is the endpoint that the gateway reports; without a report it is the one that
-    /// was picked. A gateway goes elsewhere only when the picked one failed it.
+    /// was picked. A gateway goes elsewhere only when the picked one failed it. `seen` is when this stream saw the
+    /// request: without a booking, that is when it was sent.
     pub(super) fn new(
         mut booking: Option<Booking>,
         served: Option<&Arc<Member>>,
         status: u16,
         streaming: bool,
+        seen: Instant,
     ) -> Self {
         let now = clock_ms();
-        let sent_at = booking.as_ref().map(|b| b.reservation.sent_at());
+        let sent_at = match &booking {
+            Some(booking) => booking.reservation.sent_at(),
+            None => now.saturating_sub(seen.elapsed().as_millis() as u64),
+        };
         if let (Some(booking), Some(member)) = (&mut booking, served) {
             let reserved = booking.reservation.slot();
             if reserved.number() != member.slot.number() {
@@ -153,7 +158,7 @@ fn record_usage(series: &RequestSeries, usage: &Usage) {
 pub(super) mod tests {
     use super::*;
     use crate::pool::slab::Slab;
-    use crate::pool::{Endpoint, EndpointId, Pool, breaker};
+    use crate::pool::{Endpoint, EndpointId, Pool, Snapshot, breaker};
     use crate::telemetry::metrics::Metrics;
     use std::sync::atomic::Ordering;
 
@@ -168,7 +173,7 @@ pub(super) mod tests {
         let booking = booking();
         let slot = Arc::clone(booking.reservation.slot());
         let series = Arc::clone(&booking.series);
-        let mut response = Response::new(Some(booking), None, 200, false);
+        let mut response = Response::new(Some(booking), None, 200, false, Instant::now());
         response.chunk(br#"{"usage":{"prompt_tokens":7,"completion_tokens":10,"#);
         response.chunk(br#""total_tokens":17}}"#);
         assert_eq!(
@@ -188,7 +193,13 @@ pub(super) mod tests {
             let booking = booking();
             let slot = Arc::clone(booking.reservation.slot());
             if seen_to_begin {
-                drop(Response::new(Some(booking), None, 200, true));
+                drop(Response::new(
+                    Some(booking),
+                    None,
+                    200,
+                    true,
+                    Instant::now(),
+                ));
             } else {
                 drop(booking);
             }
@@ -198,9 +209,8 @@ pub(super) mod tests {
         }
     }
 
-    #[test]
-    fn an_endpoint_that_the_gateway_gave_up_on_has_failed() {
-        let pool = Pool::default();
+    /// Two endpoints.
+    fn snapshot() -> Arc<Snapshot> {
         let members = ["10.0.0.1", "10.0.0.2"].map(|ip| Endpoint {
             id: EndpointId {
                 namespace: "default".into(),
@@ -210,21 +220,41 @@ pub(super) mod tests {
             port: 80,
             labels: Default::default(),
         });
-        let snapshot = pool.replace(members.to_vec());
+        Pool::default().replace(members.to_vec())
+    }
+
+    #[test]
+    fn without_a_booking_a_request_was_sent_when_it_was_seen() {
+        let snapshot = snapshot();
+        // The first opened before this request was seen, the second after it.
+        for (position, opened) in [(0, 0), (1, clock_ms() + 60_000)] {
+            let member = snapshot.member(position);
+            for _ in 0..breaker::STREAK {
+                Breaker::observe(&member.slot, Outcome::Failed, 0, opened);
+            }
+            assert!(snapshot.is_open(position));
+            Response::new(None, Some(member), 200, false, Instant::now()).ended();
+        }
+        assert!(!snapshot.is_open(0) && snapshot.is_open(1));
+    }
+
+    #[test]
+    fn an_endpoint_that_the_gateway_gave_up_on_has_failed() {
+        let snapshot = snapshot();
         let series = Metrics::new().series("m", "m", "default-flow", 0);
         let (picked, served) = (snapshot.member(0), snapshot.member(1));
         for n in 0..breaker::STREAK {
             assert!(!snapshot.is_open(0), "{n}");
             let reservation = Reservation::new(&picked.slot);
             let booking = Booking::new(reservation, Arc::clone(&series), Instant::now());
-            Response::new(Some(booking), Some(served), 200, false).ended();
+            Response::new(Some(booking), Some(served), 200, false, Instant::now()).ended();
         }
         assert!(snapshot.is_open(0) && !snapshot.is_open(1));
         // As it is reported where it was picked, nothing has failed.
         for _ in 0..breaker::STREAK {
             let reservation = Reservation::new(&served.slot);
             let booking = Booking::new(reservation, Arc::clone(&series), Instant::now());
-            Response::new(Some(booking), Some(served), 200, false).ended();
+            Response::new(Some(booking), Some(served), 200, false, Instant::now()).ended();
         }
         assert!(!snapshot.is_open(1));
     }

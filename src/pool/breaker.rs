@@ -44,14 +44,13 @@ pub struct Breaker;
 // === impl Breaker ===
 
 impl Breaker {
-    /// Tells the breaker of `slot` what came of a request that was sent at `sent_at`; `None` = not known when.
-    /// Times are milliseconds of [`super::clock_ms`].
-    pub fn observe(slot: &Slot, outcome: Outcome, sent_at: Option<u64>, now_ms: u64) {
+    /// Tells the breaker of `slot` what came of a request that was sent at `sent_at`. Times are milliseconds of
+    /// [`super::clock_ms`].
+    pub fn observe(slot: &Slot, outcome: Outcome, sent_at: u64, now_ms: u64) {
         let (s, i) = (&**slot.segment(), slot.index());
         let open_until = s.open_until[i].load(Acquire);
         if open_until != 0 {
-            let tripped_at = s.tripped_at[i].load(Relaxed);
-            if sent_at.is_none_or(|sent_at| sent_at <= tripped_at) {
+            if sent_at <= s.tripped_at[i].load(Relaxed) {
                 return;
             }
             match outcome {
@@ -189,10 +188,10 @@ mod tests {
         let pool = pool_of(&["10.0.0.1:80", "10.0.0.2:80"]);
         let slot = slot(&pool);
         for _ in 1..STREAK {
-            Breaker::observe(&slot, Outcome::Failed, Some(50), 100);
+            Breaker::observe(&slot, Outcome::Failed, 50, 100);
         }
         assert_eq!(after(&pool), [0, 1]);
-        Breaker::observe(&slot, Outcome::Failed, Some(50), 100);
+        Breaker::observe(&slot, Outcome::Failed, 50, 100);
         assert_eq!(after(&pool), [1]);
         pool
     }
@@ -209,11 +208,11 @@ mod tests {
             assert!(!snapshot.wants_probe(0, now) && !snapshot.take_probe(0, now));
         }
         let failed = half_open + PROBE_MS;
-        Breaker::observe(&slot, Outcome::Failed, Some(failed), failed);
+        Breaker::observe(&slot, Outcome::Failed, failed, failed);
         let half_open = failed + 2 * PAUSE_MS;
         assert!(!snapshot.wants_probe(0, half_open - 1));
         assert!(snapshot.take_probe(0, half_open));
-        Breaker::observe(&slot, Outcome::Ok, Some(half_open), half_open + 5);
+        Breaker::observe(&slot, Outcome::Ok, half_open, half_open + 5);
         assert_eq!(after(&pool), [0, 1]);
         assert!(!snapshot.wants_probe(0, half_open + PROBE_MS));
     }
@@ -224,16 +223,14 @@ mod tests {
         let (snapshot, slot) = (pool.snapshot(), slot(&pool));
         let half_open = 100 + PAUSE_MS;
         for now in [200, half_open] {
-            for sent in [Some(60), None] {
-                Breaker::observe(&slot, Outcome::Ok, sent, now);
-                assert_eq!(after(&pool), [1], "{sent:?} {now}");
-                Breaker::observe(&slot, Outcome::Failed, sent, now);
-            }
+            Breaker::observe(&slot, Outcome::Ok, 60, now);
+            assert_eq!(after(&pool), [1], "{now}");
+            Breaker::observe(&slot, Outcome::Failed, 60, now);
         }
         assert!(snapshot.wants_probe(0, half_open));
         // Sent in the pause, because there was nothing else: it works again.
-        Breaker::observe(&slot, Outcome::Failed, Some(150), 200);
-        Breaker::observe(&slot, Outcome::Ok, Some(150), 200);
+        Breaker::observe(&slot, Outcome::Failed, 150, 200);
+        Breaker::observe(&slot, Outcome::Ok, 150, 200);
         assert_eq!(after(&pool), [0, 1]);
     }
 
@@ -280,7 +277,7 @@ mod tests {
             } else {
                 Outcome::Failed
             };
-            Breaker::observe(&slot, outcome, None, 100);
+            Breaker::observe(&slot, outcome, 100, 100);
         }
         assert_eq!(after(&pool), [1]);
     }
@@ -291,8 +288,8 @@ mod tests {
         let slot = slot(&pool);
         for n in 0..u64::from(ENOUGH) {
             let now = 1 + n * (WINDOW_MS + 1);
-            Breaker::observe(&slot, Outcome::Failed, Some(now), now);
-            Breaker::observe(&slot, Outcome::Ok, Some(now), now);
+            Breaker::observe(&slot, Outcome::Failed, now, now);
+            Breaker::observe(&slot, Outcome::Ok, now, now);
         }
         assert_eq!(after(&pool), [0, 1]);
     }
@@ -302,7 +299,7 @@ mod tests {
         let pool = pool_of(&["10.0.0.1:80"]);
         let slot = slot(&pool);
         for _ in 0..STREAK {
-            Breaker::observe(&slot, Outcome::Failed, None, 1);
+            Breaker::observe(&slot, Outcome::Failed, 1, 1);
         }
         assert!(pool.snapshot().is_open(0));
         assert_eq!(after(&pool), [0]);

@@ -229,7 +229,7 @@ mod tests {
     fn trip(snapshot: &Snapshot, position: u32) {
         for _ in 0..breaker::STREAK {
             let slot = &snapshot.member(position).slot;
-            Breaker::observe(slot, Outcome::Failed, Some(50), 100);
+            Breaker::observe(slot, Outcome::Failed, 50, 100);
         }
     }
 
@@ -262,7 +262,7 @@ mod tests {
         let decision = run(&one, &snapshot, &NoHeaders, later).unwrap();
         assert_eq!(decision.endpoints, [0]);
         let slot = &snapshot.member(0).slot;
-        Breaker::observe(slot, Outcome::Ok, Some(later), later);
+        Breaker::observe(slot, Outcome::Ok, later, later);
         assert_eq!(endpoints(later), [2, 1, 3]);
     }
 
