@@ -1,6 +1,6 @@
 //! `EndpointPickerConfig`: read, check, complete with defaults.
 //!
-//! [`document`] is the file's shape, [`catalog`] what plugin types there are, [`resolve`] turns one into a
+//! `document` is the file's shape, [`catalog`] what plugin types there are, `resolve` turns one into a
 //! [`PickerConfig`]: every reference looked up, every default filled in. Nothing here runs anything.
 //! The format is the llm-d picker's; what it accepts and means, this accepts and means.
 
