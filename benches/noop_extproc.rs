@@ -123,6 +123,7 @@ fn echo(body: Bytes, end_of_stream: bool) -> BodyResponse {
                 mutation: Some(Mutation::StreamedResponse(StreamedBodyResponse {
                     body,
                     end_of_stream,
+                    ..Default::default()
                 })),
             }),
             ..Default::default()

@@ -3,8 +3,12 @@
 //! In the decision-only profile the picking stream ends when the request goes on; a second filter, in
 //! observability mode, shows the response. Both streams carry the request's `x-request-id`. The observer announces
 //! the flight, the picking stream hands over what it booked for the request, and from then on the observer's end is
-//! the request's end. Nothing waits for the other: a booking that finds no observer ends with its own stream, and an
-//! observer without a booking counts what it sees for itself.
+//! the request's end. Nothing waits for the other: a booking that finds no observer ends with its own stream, so the
+//! observing filter belongs in front of the picking one. An observer without a booking tells the breaker what it
+//! sees, and no more.
+//!
+//! Ids are the client's to choose, so two requests may have one. The first observer of an id gets the first booking for
+//! it; the others end with their own streams.
 
 use std::sync::Arc;
 
@@ -20,7 +24,18 @@ pub(super) struct Flights(Arc<DashMap<Box<str>, Arc<Flight>>>);
 
 /// One request, between its two streams.
 #[derive(Debug, Default)]
-pub(super) struct Flight(Mutex<Option<Booking>>);
+pub(super) struct Flight(Mutex<Handover>);
+
+#[derive(Debug, Default)]
+enum Handover {
+    /// The observer is there.
+    #[default]
+    Awaited,
+    /// The booking too.
+    Here(Box<Booking>),
+    /// The observer has it; another booking is not its own.
+    Done,
+}
 
 /// An announcement; withdrawn by the drop.
 #[derive(Debug)]
@@ -33,8 +48,7 @@ pub(super) struct Announced {
 // === impl Flights ===
 
 impl Flights {
-    /// Announces that the response to `id` will be seen. `None` if another stream already does: ids are not always
-    /// unique.
+    /// Announces that the response to `id` will be seen. `None` if another stream already does.
     pub(super) fn announce(&self, id: &str) -> Option<Announced> {
         match self.0.entry(id.into()) {
             Entry::Occupied(_) => None,
@@ -52,14 +66,14 @@ impl Flights {
 
     /// Hands a booking over to whoever sees the response; gives it back if nobody does.
     pub(super) fn hand_over(&self, id: &str, booking: Booking) -> Option<Booking> {
-        let Some(flight) = self.0.get(id) else {
+        let Some(flight) = self.0.get(id).map(|flight| Arc::clone(&flight)) else {
             return Some(booking);
         };
         let mut place = flight.0.lock();
-        if place.is_some() {
+        if !matches!(*place, Handover::Awaited) {
             return Some(booking);
         }
-        *place = Some(booking);
+        *place = Handover::Here(Box::new(booking));
         None
     }
 }
@@ -69,7 +83,18 @@ impl Flights {
 impl Announced {
     /// The booking, once it was handed over.
     pub(super) fn booking(&self) -> Option<Booking> {
-        self.flight.0.lock().take()
+        let mut place = self.flight.0.lock();
+        match std::mem::take(&mut *place) {
+            Handover::Awaited => None,
+            Handover::Here(booking) => {
+                *place = Handover::Done;
+                Some(*booking)
+            }
+            Handover::Done => {
+                *place = Handover::Done;
+                None
+            }
+        }
     }
 }
 
@@ -95,6 +120,8 @@ mod tests {
         assert!(flights.hand_over("a", booking()).is_some());
         assert!(announced.booking().is_some());
         assert!(announced.booking().is_none());
+        // Another request with the same id, while the first is still under way.
+        assert!(flights.hand_over("a", booking()).is_some());
         drop(announced);
         assert!(flights.0.is_empty());
     }

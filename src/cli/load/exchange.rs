@@ -155,6 +155,7 @@ fn body(body: Bytes, end_of_stream: bool) -> HttpBody {
     HttpBody {
         body,
         end_of_stream,
+        ..Default::default()
     }
 }
 
