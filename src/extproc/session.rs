@@ -15,6 +15,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tonic::{Code, Status, Streaming};
@@ -28,6 +29,9 @@ use crate::proto::ext_proc::processing_request::Request;
 use crate::proto::ext_proc::{
     HttpBody, HttpHeaders, ProcessingRequest, ProcessingResponse, ProtocolConfiguration,
 };
+
+/// How long a client that was refused may go on sending.
+const DRAIN: Duration = Duration::from_secs(5);
 
 pub(super) struct Session<P: Processor> {
     inbound: Streaming<ProcessingRequest>,
@@ -43,7 +47,8 @@ pub(super) struct Session<P: Processor> {
     headers: bool,
     request: Phase,
     response: Phase,
-    closing: bool,
+    /// The client was given an answer of ours.
+    refused: bool,
     /// Somebody waits for this stream, so a server that drains does too.
     awaited: Option<OpenStream>,
 }
@@ -82,7 +87,7 @@ impl<P: Processor> Session<P> {
             headers: false,
             request: Phase::Waiting,
             response: Phase::Waiting,
-            closing: false,
+            refused: false,
             awaited: Some(awaited),
         }
     }
@@ -93,7 +98,8 @@ impl<P: Processor> Session<P> {
             if let Some(reply) = self.outbox.pop_front() {
                 return Some(Ok(reply));
             }
-            if self.closing {
+            if self.refused {
+                self.drain().await;
                 return None;
             }
             if matches!(self.request, Phase::Passing | Phase::Ended) {
@@ -102,13 +108,9 @@ impl<P: Processor> Session<P> {
             }
             match self.inbound.message().await {
                 Ok(Some(message)) => self.handle(message).await,
-                Ok(None) => {
-                    self.closing = true;
-                    return self.unfinished().map(Err);
-                }
+                Ok(None) => return self.unfinished().map(Err),
                 // A reset by the client reads as its end. What comes here is a message that could not be taken.
                 Err(status) => {
-                    self.closing = true;
                     return Some(Err(match status.code() {
                         Code::OutOfRange => Status::resource_exhausted(status.message()),
                         _ => status,
@@ -116,6 +118,14 @@ impl<P: Processor> Session<P> {
                 }
             }
         }
+    }
+
+    /// After a refusal: lets the client finish. A stream that is closed while its client still sends is reset, and a
+    /// proxy may see the reset before it sees the refusal.
+    async fn drain(&mut self) {
+        let rest = async { while let Ok(Some(_)) = self.inbound.message().await {} };
+        // A client that goes on for longer has seen it.
+        let _ = tokio::time::timeout(DRAIN, rest).await;
     }
 
     /// The client stopped sending. OK would make a proxy go on with the bytes that it has back: if some are
@@ -269,7 +279,7 @@ impl<P: Processor> Session<P> {
         match (self.request, self.request_mode) {
             (Phase::Open, BodySendMode::FullDuplexStreamed) => {
                 self.decide_full_duplex(false).await;
-                if !self.closing {
+                if !self.refused {
                     self.push(reply::trailers(Side::Request));
                 }
             }
@@ -383,7 +393,7 @@ impl<P: Processor> Session<P> {
         self.chunks = Vec::new();
         self.held.clear();
         self.push(reply::immediate(refusal));
-        self.closing = true;
+        self.refused = true;
     }
 
     // --- response ---

@@ -7,12 +7,11 @@
 //! them are stuck, requests are refused at once instead of piling up.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
-use tokio::time::timeout;
+use tokio::sync::Semaphore;
+use tokio::time::{Instant, sleep_until};
 
 use super::denial::Denial;
 
@@ -33,15 +32,12 @@ struct Places {
     blocking: Semaphore,
 }
 
-/// How far a decision is; shared with whoever waits for it.
+/// How far a decision is, that is, when its body had been read; shared with whoever waits for it.
+///
+/// Whoever waits is woken by timers alone. A wake-up from the decision itself would be queued behind it, on the worker
+/// that it may be about to block.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Progress(Arc<Parsed>);
-
-#[derive(Debug, Default)]
-struct Parsed {
-    is: AtomicBool,
-    becomes: Notify,
-}
+pub(super) struct Progress(Arc<OnceLock<Instant>>);
 
 /// What did not end in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,22 +72,30 @@ impl Desk {
         let progress = Progress::default();
         let places = Arc::clone(&self.places);
         let mut task = tokio::spawn(places.run(progress.clone(), work));
-        let parsed = async {
-            match timeout(self.parse, progress.until_parsed()).await {
-                Err(_) if !progress.is_parsed() => Denial::Late(Late::Parsing),
-                _ => {
-                    tokio::time::sleep(self.pick).await;
-                    Denial::Late(Late::Picking)
-                }
-            }
-        };
         tokio::select! {
             biased;
             joined = &mut task => joined.unwrap_or_else(|error| {
                 tracing::error!(%error, "A decision panicked.");
                 Err(Denial::Broken)
             }),
-            late = parsed => Err(late),
+            late = self.late(&progress) => Err(Denial::Late(late)),
+        }
+    }
+
+    /// Returns when a budget is used up.
+    async fn late(&self, progress: &Progress) -> Late {
+        let begun = Instant::now();
+        loop {
+            let (deadline, late) = match progress.parsed_at() {
+                None => (begun + self.parse, Late::Parsing),
+                Some(at) => (at + self.pick, Late::Picking),
+            };
+            let now = Instant::now();
+            if now >= deadline {
+                return late;
+            }
+            // Picking may have begun at once.
+            sleep_until(deadline.min(now + self.pick)).await;
         }
     }
 }
@@ -123,17 +127,11 @@ impl Places {
 impl Progress {
     /// The body has been read.
     pub(super) fn parsed(&self) {
-        self.0.is.store(true, Ordering::Release);
-        self.0.becomes.notify_one();
+        self.0.get_or_init(Instant::now);
     }
 
-    fn is_parsed(&self) -> bool {
-        self.0.is.load(Ordering::Acquire)
-    }
-
-    async fn until_parsed(&self) {
-        // A notification that comes first is kept.
-        self.0.becomes.notified().await;
+    fn parsed_at(&self) -> Option<Instant> {
+        self.0.get().copied()
     }
 }
 

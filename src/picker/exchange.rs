@@ -276,7 +276,7 @@ impl Drop for PickExchange {
         if let (Some(booking), Some(id), None) =
             (self.booking.take(), &self.request_id, &self.response)
         {
-            drop(self.picker.flights.hand_over(id, booking));
+            self.picker.flights.leave(id, booking);
         }
     }
 }
