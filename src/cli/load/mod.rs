@@ -15,13 +15,15 @@ use tonic::transport::{Channel, Endpoint};
 use super::units::duration;
 
 mod exchange;
+mod failure;
 mod process;
 mod report;
+mod script;
 mod tls;
 
-use exchange::Script;
 use process::Usage;
 use report::{Report, Tally};
+use script::Script;
 
 /// Arguments of `load`.
 #[derive(Clone, Debug, clap::Args)]
@@ -56,6 +58,9 @@ pub struct LoadArgs {
     /// Chunks of a streamed response; 0 = the stream ends with the request, as in the decision-only profile.
     #[arg(long, default_value_t = 0)]
     response_chunks: u32,
+    /// Time between two of them, to the millisecond; 0 = as fast as the picker takes them.
+    #[arg(long, value_parser = duration, default_value = "10ms")]
+    chunk_interval: Duration,
     /// The model asked for.
     #[arg(long, default_value = "meta-llama/Llama-3.1-8B-Instruct")]
     model: String,
@@ -89,6 +94,7 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<()> {
         args.prompt_bytes,
         args.body_mode,
         args.response_chunks,
+        args.chunk_interval,
     ));
     let begun = Instant::now();
     let measured = begun + args.warmup;
@@ -161,7 +167,7 @@ async fn open_loop(
         }
         if requests.len() < MOST_UNDER_WAY {
             let channel = channels[number % channels.len()].clone();
-            requests.spawn(exchange::run(channel, Arc::clone(script), due));
+            requests.spawn(exchange::run(channel, Arc::clone(script), due.into_std()));
         } else {
             tally.not_sent += 1;
         }
@@ -189,7 +195,8 @@ async fn closed_loop(
             let mut tally = Tally::default();
             while Instant::now() < end {
                 let due = Instant::now();
-                let ended = exchange::run(channel.clone(), Arc::clone(&script), due).await;
+                let ended =
+                    exchange::run(channel.clone(), Arc::clone(&script), due.into_std()).await;
                 tally.add(Ok(ended), measured, end);
             }
             tally

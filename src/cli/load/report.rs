@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tokio::task::JoinError;
 use tokio::time::Instant;
 
-use super::exchange::Ended;
+use super::exchange::Outcome;
 use super::process::Usage;
 
 const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
@@ -40,14 +40,17 @@ pub(super) struct Report {
 
 impl Tally {
     /// Takes an exchange that was due within the measured time.
-    pub(super) fn add(&mut self, ended: Result<Ended, JoinError>, from: Instant, to: Instant) {
+    pub(super) fn add(&mut self, ended: Result<Outcome, JoinError>, from: Instant, to: Instant) {
+        let (from, to) = (from.into_std(), to.into_std());
         match ended {
-            Ok((due, _)) if due < from || due >= to => {}
-            Ok((_, Ok(latency))) => {
-                let micros = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
-                self.latencies.push(micros);
-            }
-            Ok((_, Err(error))) => self.error(error.to_owned()),
+            Ok(outcome) if outcome.due < from || outcome.due >= to => {}
+            Ok(outcome) => match outcome.decided {
+                Ok(latency) => {
+                    let micros = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
+                    self.latencies.push(micros);
+                }
+                Err(failure) => self.error(failure.to_string()),
+            },
             Err(error) => self.error(error.to_string()),
         }
     }
