@@ -4,12 +4,13 @@
 //! from when the request was due: a picker that stalls cannot hide it. Without, `--concurrency` requests are
 //! always under way, which finds the highest rate.
 
+use std::io::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use tokio::task::JoinSet;
-use tokio::time::Instant;
+use parking_lot::Mutex;
+use tokio::task::{JoinError, JoinSet};
 use tonic::transport::{Channel, Endpoint};
 
 use super::units::duration;
@@ -19,11 +20,14 @@ mod failure;
 mod process;
 mod report;
 mod script;
+mod tally;
 mod tls;
 
+use exchange::Outcome;
 use process::Usage;
-use report::{Report, Tally};
+use report::Report;
 use script::Script;
+use tally::{Tally, Window};
 
 /// Arguments of `load`.
 #[derive(Clone, Debug, clap::Args)]
@@ -68,7 +72,22 @@ pub struct LoadArgs {
     #[arg(long)]
     pid: Option<u32>,
     /// Print one JSON object instead of a table.
-    #[arg(long)]
+    ///
+    /// What is not known is null. Its keys:
+    ///   duration_seconds    of the measured time
+    ///   offered_rate        --rate; null without
+    ///   rate                completed requests a second
+    ///   completed           requests that ended well within the measured time, whenever they were due
+    ///   due                 requests that were due within it: those of latency_ms, and errors, and not_sent
+    ///   errors              of those due, an object: what went wrong, how often
+    ///   not_sent            of those due: too many others were under way
+    ///   latency_ms          of those due, whenever they ended: from due to the destination; p50, p90, p99, p99.9, max
+    ///   client_lag_ms       of those due, the part that is the client's own: from due to the first message handed to
+    ///                       the transport; the same quantiles
+    ///   cpu_seconds         of the process --pid, within the measured time
+    ///   cpu_ms_per_request  cpu_seconds over completed
+    ///   rss_bytes           of the process --pid, at the end of the measured time
+    #[arg(long, verbatim_doc_comment)]
     json: bool,
 }
 
@@ -88,6 +107,10 @@ const MOST_UNDER_WAY: usize = 20_000;
 
 /// Sends, measures, prints.
 pub async fn run(args: LoadArgs) -> anyhow::Result<()> {
+    if let Some(pid) = args.pid {
+        // Before the load, not after it.
+        Usage::of(pid)?;
+    }
     let channels = connect(&args).await?;
     let script = Arc::new(Script::new(
         &args.model,
@@ -96,23 +119,35 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<()> {
         args.response_chunks,
         args.chunk_interval,
     ));
-    let begun = Instant::now();
-    let measured = begun + args.warmup;
-    let end = measured + args.duration;
-    let usage = tokio::spawn(measure(args.pid, measured, end));
-    let tally = if args.rate > 0.0 {
-        open_loop(&args, &channels, &script, measured, end).await
-    } else {
-        closed_loop(&args, &channels, &script, measured, end).await
+    let from = Instant::now() + args.warmup;
+    let window = Window {
+        from,
+        to: from + args.duration,
     };
-    let usage = usage.await??;
-    let report = Report::new(tally, args.duration, args.rate, usage);
+    let watch = args
+        .pid
+        .map(|pid| tokio::task::spawn_blocking(move || process::watch(pid, window)));
+    let offered = (args.rate > 0.0).then_some(args.rate);
+    let tally = match offered {
+        Some(rate) => open_loop(rate, &channels, &script, window).await,
+        None => closed_loop(args.concurrency, &channels, &script, window).await?,
+    };
+    let (spent, lost) = match watch {
+        Some(watch) => match watch.await? {
+            Ok(spent) => (Some(spent), None),
+            Err(error) => (None, Some(error)),
+        },
+        None => (None, None),
+    };
+    let report = Report::new(tally, args.duration, offered, spent);
+    let mut out = std::io::stdout().lock();
     if args.json {
-        println!("{}", report.to_json());
+        writeln!(out, "{}", report.to_json())?;
     } else {
-        println!("{report}");
+        write!(out, "{report}")?;
     }
-    Ok(())
+    // The picker died: what was measured until then is worth its report.
+    lost.map_or(Ok(()), Err)
 }
 
 async fn connect(args: &LoadArgs) -> anyhow::Result<Vec<Channel>> {
@@ -133,81 +168,65 @@ async fn connect(args: &LoadArgs) -> anyhow::Result<Vec<Channel>> {
     Ok(channels)
 }
 
-/// CPU time and memory of the picker over the measured time.
-async fn measure(
-    pid: Option<u32>,
-    from: Instant,
-    to: Instant,
-) -> anyhow::Result<Option<(Usage, Usage)>> {
-    let Some(pid) = pid else {
-        return Ok(None);
-    };
-    tokio::time::sleep_until(from).await;
-    let before = Usage::of(pid)?;
-    tokio::time::sleep_until(to).await;
-    Ok(Some((before, Usage::of(pid)?)))
-}
-
-async fn open_loop(
-    args: &LoadArgs,
-    channels: &[Channel],
-    script: &Arc<Script>,
-    measured: Instant,
-    end: Instant,
-) -> Tally {
-    let interval = Duration::from_secs_f64(1.0 / args.rate);
+async fn open_loop(rate: f64, channels: &[Channel], script: &Arc<Script>, window: Window) -> Tally {
+    let interval = Duration::from_secs_f64(1.0 / rate);
     let mut requests = JoinSet::new();
-    let mut tally = Tally::default();
+    let mut tally = Tally::new(window);
     let mut due = Instant::now();
     let mut number = 0;
-    while due < end {
-        tokio::time::sleep_until(due).await;
+    while due < window.to {
+        tokio::time::sleep_until(due.into()).await;
         while let Some(ended) = requests.try_join_next() {
-            tally.add(ended, measured, end);
+            take(&mut tally, ended);
         }
         if requests.len() < MOST_UNDER_WAY {
             let channel = channels[number % channels.len()].clone();
-            requests.spawn(exchange::run(channel, Arc::clone(script), due.into_std()));
+            requests.spawn(exchange::run(channel, Arc::clone(script), due));
         } else {
-            tally.not_sent += 1;
+            tally.skip(due);
         }
         number += 1;
         due += interval;
     }
     while let Some(ended) = requests.join_next().await {
-        tally.add(ended, measured, end);
+        take(&mut tally, ended);
     }
     tally
 }
 
+fn take(tally: &mut Tally, ended: Result<Outcome, JoinError>) {
+    match ended {
+        Ok(outcome) => tally.add(&outcome),
+        Err(_) => tally.error("the load client panicked".to_owned()),
+    }
+}
+
 async fn closed_loop(
-    args: &LoadArgs,
+    concurrency: usize,
     channels: &[Channel],
     script: &Arc<Script>,
-    measured: Instant,
-    end: Instant,
-) -> Tally {
+    window: Window,
+) -> Result<Tally, JoinError> {
+    let tally = Arc::new(Mutex::new(Tally::new(window)));
     let mut workers = JoinSet::new();
-    for number in 0..args.concurrency.max(1) {
+    for number in 0..concurrency.max(1) {
         let channel = channels[number % channels.len()].clone();
         let script = Arc::clone(script);
+        let tally = Arc::clone(&tally);
         workers.spawn(async move {
-            let mut tally = Tally::default();
-            while Instant::now() < end {
+            loop {
                 let due = Instant::now();
-                let ended =
-                    exchange::run(channel.clone(), Arc::clone(&script), due.into_std()).await;
-                tally.add(Ok(ended), measured, end);
+                if due >= window.to {
+                    return;
+                }
+                let outcome = exchange::run(channel.clone(), Arc::clone(&script), due).await;
+                tally.lock().add(&outcome);
             }
-            tally
         });
     }
-    let mut total = Tally::default();
     while let Some(ended) = workers.join_next().await {
-        match ended {
-            Ok(tally) => total.merge(tally),
-            Err(error) => total.error(error.to_string()),
-        }
+        ended?;
     }
-    total
+    let total = std::mem::replace(&mut *tally.lock(), Tally::new(window));
+    Ok(total)
 }
