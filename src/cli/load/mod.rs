@@ -9,12 +9,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
-use parking_lot::Mutex;
-use tokio::task::{JoinError, JoinSet};
 use tonic::transport::{Channel, Endpoint};
 
 use super::units::duration;
 
+mod drive;
 mod exchange;
 mod failure;
 mod process;
@@ -23,11 +22,11 @@ mod script;
 mod tally;
 mod tls;
 
-use exchange::Outcome;
+use drive::Target;
 use process::Usage;
 use report::Report;
 use script::Script;
-use tally::{Tally, Window};
+use tally::Window;
 
 /// Arguments of `load`.
 #[derive(Clone, Debug, clap::Args)]
@@ -102,23 +101,22 @@ pub enum BodyMode {
     Streamed,
 }
 
-/// Requests that may be under way at a time at a set rate: past it, the rate is not reached, and the report says so.
-const MOST_UNDER_WAY: usize = 20_000;
-
 /// Sends, measures, prints.
 pub async fn run(args: LoadArgs) -> anyhow::Result<()> {
     if let Some(pid) = args.pid {
         // Before the load, not after it.
         Usage::of(pid)?;
     }
-    let channels = connect(&args).await?;
-    let script = Arc::new(Script::new(
-        &args.model,
-        args.prompt_bytes,
-        args.body_mode,
-        args.response_chunks,
-        args.chunk_interval,
-    ));
+    let target = Target {
+        channels: connect(&args).await?,
+        script: Arc::new(Script::new(
+            &args.model,
+            args.prompt_bytes,
+            args.body_mode,
+            args.response_chunks,
+            args.chunk_interval,
+        )),
+    };
     let from = Instant::now() + args.warmup;
     let window = Window {
         from,
@@ -129,8 +127,8 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<()> {
         .map(|pid| tokio::task::spawn_blocking(move || process::watch(pid, window)));
     let offered = (args.rate > 0.0).then_some(args.rate);
     let tally = match offered {
-        Some(rate) => open_loop(rate, &channels, &script, window).await,
-        None => closed_loop(args.concurrency, &channels, &script, window).await?,
+        Some(rate) => drive::open_loop(target, rate, window).await?,
+        None => drive::closed_loop(target, args.concurrency, window).await?,
     };
     let (spent, lost) = match watch {
         Some(watch) => match watch.await? {
@@ -166,67 +164,4 @@ async fn connect(args: &LoadArgs) -> anyhow::Result<Vec<Channel>> {
         channels.push(channel.with_context(|| format!("connecting to {}", args.address))?);
     }
     Ok(channels)
-}
-
-async fn open_loop(rate: f64, channels: &[Channel], script: &Arc<Script>, window: Window) -> Tally {
-    let interval = Duration::from_secs_f64(1.0 / rate);
-    let mut requests = JoinSet::new();
-    let mut tally = Tally::new(window);
-    let mut due = Instant::now();
-    let mut number = 0;
-    while due < window.to {
-        tokio::time::sleep_until(due.into()).await;
-        while let Some(ended) = requests.try_join_next() {
-            take(&mut tally, ended);
-        }
-        if requests.len() < MOST_UNDER_WAY {
-            let channel = channels[number % channels.len()].clone();
-            requests.spawn(exchange::run(channel, Arc::clone(script), due));
-        } else {
-            tally.skip(due);
-        }
-        number += 1;
-        due += interval;
-    }
-    while let Some(ended) = requests.join_next().await {
-        take(&mut tally, ended);
-    }
-    tally
-}
-
-fn take(tally: &mut Tally, ended: Result<Outcome, JoinError>) {
-    match ended {
-        Ok(outcome) => tally.add(&outcome),
-        Err(_) => tally.error("the load client panicked".to_owned()),
-    }
-}
-
-async fn closed_loop(
-    concurrency: usize,
-    channels: &[Channel],
-    script: &Arc<Script>,
-    window: Window,
-) -> Result<Tally, JoinError> {
-    let tally = Arc::new(Mutex::new(Tally::new(window)));
-    let mut workers = JoinSet::new();
-    for number in 0..concurrency.max(1) {
-        let channel = channels[number % channels.len()].clone();
-        let script = Arc::clone(script);
-        let tally = Arc::clone(&tally);
-        workers.spawn(async move {
-            loop {
-                let due = Instant::now();
-                if due >= window.to {
-                    return;
-                }
-                let outcome = exchange::run(channel.clone(), Arc::clone(&script), due).await;
-                tally.lock().add(&outcome);
-            }
-        });
-    }
-    while let Some(ended) = workers.join_next().await {
-        ended?;
-    }
-    let total = std::mem::replace(&mut *tally.lock(), Tally::new(window));
-    Ok(total)
 }
