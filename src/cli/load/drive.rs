@@ -77,12 +77,12 @@ fn take(tally: &mut Tally, ended: Result<Outcome, JoinError>) {
 /// Keeps `concurrency` requests under way until the end of `window`.
 pub(super) async fn closed_loop(
     target: Target,
-    concurrency: usize,
+    concurrency: u32,
     window: Window,
 ) -> Result<Tally, JoinError> {
     let tally = Arc::new(Mutex::new(Tally::new(window)));
     let mut workers = JoinSet::new();
-    for number in 0..concurrency {
+    for number in 0..concurrency as usize {
         let target = target.clone();
         let tally = Arc::clone(&tally);
         workers.spawn(async move {
