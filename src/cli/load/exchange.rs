@@ -136,7 +136,7 @@ impl Stream {
     }
 }
 
-/// A closed stream takes no more, and its end tells why: so this does not fail.
+/// Whether the stream still takes messages; if not, the end of its replies tells why.
 async fn send(outbox: &mpsc::Sender<ProcessingRequest>, message: ProcessingRequest) -> bool {
     outbox.send(message).await.is_ok()
 }
