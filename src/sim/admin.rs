@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -61,7 +62,12 @@ pub(super) async fn faulty(
     };
     tokio::time::sleep(Duration::from_millis(fault.delay_ms)).await;
     match fault.status.map(StatusCode::from_u16) {
-        Some(Ok(status)) => reply::error(status, "InternalServerError", "a fault was set"),
+        Some(Ok(status)) => {
+            // An answer before the body's end would cost the connection, and the client might see that first.
+            let mut body = request.into_body();
+            while let Some(Ok(_)) = body.frame().await {}
+            reply::error(status, "InternalServerError", "a fault was set")
+        }
         _ => next.run(request).await,
     }
 }
