@@ -72,6 +72,27 @@ fn prompt_ranges() {
             &["Be", "user", "Hi", "{}", "7"],
         ),
         (Api::Responses, r#"{"input":"Hi"}"#, &["Hi"]),
+        // Prompts that are not where the reference looks for them.
+        (
+            Api::Embeddings,
+            r#"{"messages":[{"role":"user","content":"Hi"}]}"#,
+            &["user", "Hi"],
+        ),
+        (Api::Completions, r#"{"prompt_embeds":"AAAA"}"#, &[]),
+        (
+            Api::Completions,
+            r#"{"prompt":"","prompt_embeds":["AA"]}"#,
+            &[],
+        ),
+        (
+            Api::Responses,
+            r#"{"prompt":{"id":"pmpt_1","variables":{"x":"y"}}}"#,
+            &[r#"{"id":"pmpt_1","variables":{"x":"y"}}"#],
+        ),
+        (Api::Responses, r#"{"previous_response_id":"resp_1"}"#, &[]),
+        (Api::Responses, r#"{"conversation":{"id":"conv_1"}}"#, &[]),
+        (Api::Conversations, "{}", &[]),
+        (Api::Conversations, r#"{"metadata":{"a":"b"}}"#, &[]),
         (
             Api::Conversations,
             r#"{"items":[{"role":"user","content":"Hi"}]}"#,
@@ -222,15 +243,22 @@ fn refusals() {
         (Api::Completions, br#"{"prompt":[]}"#, completions),
         (Api::Embeddings, b"{}", embeddings),
         (Api::Embeddings, br#"{"input":[]}"#, embeddings),
+        (Api::Embeddings, br#"{"messages":[]}"#, embeddings),
+        (
+            Api::Completions,
+            br#"{"prompt_embeds":[],"prompt":[]}"#,
+            completions,
+        ),
+        (Api::Completions, br#"{"prompt_embeds":""}"#, completions),
         (
             Api::Responses,
             br#"{"input":null}"#,
             "invalid responses request: must have input field",
         ),
         (
-            Api::Conversations,
-            b"{}",
-            "invalid conversations request: must have items field",
+            Api::Responses,
+            br#"{"prompt":null,"previous_response_id":"","conversation":null}"#,
+            "invalid responses request: must have input field",
         ),
         (
             Api::ImagesGenerations,
@@ -270,6 +298,22 @@ fn nesting_and_duplicates_stay_cheap() {
     let again = r#""content":"b","#.repeat(100_000);
     let body = format!(r#"{{"messages":[{{"content":[{parts}""],{again}"role":"r"}}]}}"#);
     assert_eq!(prompt(Api::ChatCompletions, &body), ["b", "r"]);
+}
+
+#[test]
+fn the_number_of_ranges_is_bounded() {
+    let many = format!("[{}\"a\"]", "\"a\",".repeat(99_999));
+    let facts = read(Api::Completions, &format!(r#"{{"prompt":{many}}}"#));
+    assert_eq!((facts.prompt.len(), facts.prompt_bytes), (65_536, 100_000));
+    // A duplicate key takes back what was only counted, too.
+    let body = format!(r#"{{"prompt":{many},"prompt":"bc"}}"#);
+    assert_eq!(prompt(Api::Completions, &body), ["bc"]);
+    let parts = r#"{"text":"a"},"#.repeat(99_999);
+    let body = format!(
+        r#"{{"messages":[{{"content":[{parts}{{"text":"a"}}],"role":"r","content":"b"}}]}}"#
+    );
+    let facts = read(Api::ChatCompletions, &body);
+    assert_eq!(facts.prompt_bytes, 2);
 }
 
 proptest! {
