@@ -108,8 +108,6 @@ pub struct Usage {
     pub input: Option<u64>,
     /// Tokens generated.
     pub output: Option<u64>,
-    /// Input and output; their sum where the server gave both but no total.
-    pub total: Option<u64>,
     /// Prompt tokens that were in the prefix cache.
     pub cached: Option<u64>,
 }
