@@ -136,7 +136,7 @@ fn corrupt(encoding: &'static str, error: &std::io::Error) -> DecodeError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io::Write;
 
     use flate2::Compression;
@@ -145,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    fn encode(coding: &str, plain: &[u8]) -> Vec<u8> {
+    pub(in crate::dialect) fn encode(coding: &str, plain: &[u8]) -> Vec<u8> {
         match coding {
             "gzip" => {
                 let mut to = GzEncoder::new(Vec::new(), Compression::fast());
@@ -173,14 +173,14 @@ mod tests {
     }
 
     /// What the coding is called in `Content-Encoding`.
-    fn header(coding: &str) -> &str {
+    pub(in crate::dialect) fn header(coding: &str) -> &str {
         match coding {
             "zlib" | "bare" => "Deflate",
             other => other,
         }
     }
 
-    const CODINGS: [&str; 5] = ["gzip", "zlib", "bare", "br", "zstd"];
+    pub(in crate::dialect) const CODINGS: [&str; 5] = ["gzip", "zlib", "bare", "br", "zstd"];
 
     #[test]
     fn identity_is_none() {

@@ -8,7 +8,7 @@ use memchr::{memchr2, memchr3, memrchr2};
 use super::Usage;
 use super::first_token::{self, MAX_HEAD};
 use super::json::{Cursor, Invalid};
-use super::stream::{Lines, Piece, Step, Tracker};
+use super::stream::{Lines, PARENTS, Piece, Step, Tracker};
 
 /// Longest usage object that is read, in bytes without the contents of its arrays; a longer one is passed over.
 const MAX_USAGE: usize = 16 << 10;
@@ -65,7 +65,7 @@ impl ResponseScanner {
     pub fn new(is_sse: bool) -> Self {
         Self {
             lines: is_sse.then(Lines::default),
-            tracker: Tracker::new(FIELDS),
+            tracker: Tracker::new(FIELDS, &PARENTS),
             object: None,
             counts: Counts::default(),
             first_token: false,
@@ -136,7 +136,7 @@ impl ResponseScanner {
             let step = self.tracker.advance(rest);
             let read = match step {
                 Step::More => rest.len(),
-                Step::Begin(at) | Step::End(at) => at,
+                Step::Begin(at) | Step::End(at) | Step::Close(at) => at,
             };
             if let Some(object) = &mut self.object
                 && !object.take(&rest[..read])
@@ -145,6 +145,7 @@ impl ResponseScanner {
             }
             match step {
                 Step::More => return,
+                Step::Close(_) => {}
                 Step::Begin(_) => self.object = Some(Object::default()),
                 Step::End(_) => {
                     if let Some(object) = self.object.take() {

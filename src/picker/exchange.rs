@@ -83,7 +83,7 @@ impl PickExchange {
             .renamed
             .as_ref()
             .filter(|_| !seen_whole && self.api != Api::Passthrough)
-            .map(|renamed| ModelRewriter::new(false, None, &renamed.to));
+            .map(|renamed| ModelRewriter::request(&renamed.to));
         self.renamed = answer.renamed;
         self.picker
             .metrics
@@ -183,7 +183,7 @@ impl Exchange for PickExchange {
         let (Some(from), false) = (&renamed.from, headers.contains("content-encoding")) else {
             return HeaderEdits::default();
         };
-        self.response_rewriter = Some(ModelRewriter::new(sse, Some(&renamed.to), from));
+        self.response_rewriter = Some(ModelRewriter::new(sse, &renamed.to, from));
         HeaderEdits {
             set: Vec::new(),
             remove: vec!["content-length"],

@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use super::document_text;
 use super::tree::Tree;
-use crate::dialect::{Api, RequestFacts, escape, inspect};
+use crate::dialect::encoding::tests::{CODINGS, encode, header};
+use crate::dialect::{Api, RequestFacts, decode, escape, inserted_parts, inspect, spliced_parts};
 
 const APIS: [Api; 13] = [
     Api::ChatCompletions,
@@ -361,6 +362,33 @@ proptest! {
     fn noise_never_panics(body in prop::collection::vec(any::<u8>(), 0..64)) {
         for api in APIS {
             let _ = inspect(api, &body);
+        }
+    }
+}
+
+proptest! {
+    // Brotli is slow to start.
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    /// The way of an encoded body whose model is renamed: decoded, read, edited.
+    #[test]
+    fn encoded_bodies_are_renamed(doc in document_text(), old in any::<String>(), new in any::<String>()) {
+        let (old, quoted) = (escape::quote(&old), escape::quote(&new));
+        let rest = format!(r#""rest":{doc}}}"#);
+        for (body, expected) in [
+            (format!(r#"{{"model":{old},{rest}"#), format!(r#"{{"model":{quoted},{rest}"#)),
+            (format!("{{{rest}"), format!(r#"{{"model":{quoted},{rest}"#)),
+        ] {
+            for coding in CODINGS {
+                let encoded = encode(coding, body.as_bytes());
+                let plain = decode(header(coding), &encoded, body.len()).unwrap().unwrap();
+                let facts = inspect(Api::SglangGenerate, &plain).unwrap();
+                let chunks = [plain.into()];
+                let parts = match &facts.model_span {
+                    Some(span) => spliced_parts(&chunks, span, &new),
+                    None => inserted_parts(&chunks, &new),
+                };
+                prop_assert_eq!(&parts.concat(), expected.as_bytes(), "{}", coding);
+            }
         }
     }
 }
