@@ -15,6 +15,9 @@ use serde_json::json;
 use super::reply;
 use super::server::Server;
 
+/// Why a fault's answer is none.
+const FAULT: &str = "a fault was set";
+
 /// How inference requests are answered instead of properly.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -59,9 +62,11 @@ pub(super) async fn faulty(
     let Some(fault) = server.fault() else {
         return next.run(request).await;
     };
+    let is_anthropic = request.uri().path().starts_with("/v1/messages");
     tokio::time::sleep(Duration::from_millis(fault.delay_ms)).await;
     match fault.status.map(StatusCode::from_u16) {
-        Some(Ok(status)) => reply::error(status, "InternalServerError", "a fault was set"),
+        Some(Ok(status)) if is_anthropic => reply::anthropic_error(status, FAULT),
+        Some(Ok(status)) => reply::error(status, "InternalServerError", FAULT),
         _ => next.run(request).await,
     }
 }
