@@ -55,12 +55,16 @@ pub struct SimArgs {
     /// Requests that one server runs at once; more of them wait.
     #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20), default_value_t = 32)]
     max_num_seqs: usize,
-    /// KV cache blocks of one server. A request that can never fit is refused, as is one of more than 131,072 tokens.
-    #[arg(long, value_parser = value_parser!(u64).range(1..=1 << 32), default_value_t = 2048)]
+    /// KV cache blocks of one server; the default is what a Llama 3.1 8B has on an H100. A request that can never fit is
+    /// refused.
+    #[arg(long, value_parser = value_parser!(u64).range(1..=1 << 32), default_value_t = 27_808)]
     kv_blocks: u64,
     /// Tokens in a block.
     #[arg(long, value_parser = value_parser!(u64).range(1..=1 << 20), default_value_t = 16)]
     block_size: u64,
+    /// Tokens of the longest prompt with its answer [default: as many as the KV cache holds].
+    #[arg(long, value_parser = value_parser!(u64).range(1..))]
+    max_model_len: Option<u64>,
     /// Tokens of an answer whose request sets no limit.
     #[arg(long, value_parser = value_parser!(u64).range(1..=1 << 20), default_value_t = 64)]
     tokens: u64,
@@ -169,6 +173,7 @@ impl SimArgs {
                 max_num_seqs: self.max_num_seqs,
                 kv_blocks: self.kv_blocks,
                 block_size: self.block_size,
+                max_model_len: self.max_model_len.unwrap_or(u64::MAX),
                 max_loras: self.max_loras(),
                 tokens: self.tokens,
             },
@@ -205,6 +210,7 @@ mod tests {
             ("--block-size=0", "0 is not in 1..="),
             ("--kv-blocks=0", "0 is not in 1..="),
             ("--max-num-seqs=0", "0 is not in 1..="),
+            ("--max-model-len=0", "0 is not in 1.."),
             ("--max-loras=0", "0 is not in 1..="),
             ("--max-cpu-loras=0", "0 is not in 1..="),
             ("--slow-first=0", "0 is not in 1..="),

@@ -58,7 +58,7 @@ pub(super) async fn completions(State(server): State<Arc<Server>>, body: Bytes) 
 }
 
 pub(super) async fn models(State(server): State<Arc<Server>>) -> Response {
-    let longest = server.engine().config().max_model_len();
+    let longest = server.engine().config().longest();
     let entry = |id: &str, parent: Option<&str>| json!({"id": id, "object": "model", "created": reply::now(), "owned_by": "vllm", "root": id, "parent": parent, "max_model_len": longest});
     let base = server.model();
     let mut data = vec![entry(base, None)];

@@ -34,6 +34,7 @@ impl Sim {
                 max_num_seqs: 4,
                 kv_blocks: 10,
                 block_size: 16,
+                max_model_len: u64::MAX,
                 max_loras: 1,
                 tokens: 3,
             },

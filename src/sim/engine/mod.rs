@@ -20,9 +20,6 @@ use scheduler::{Place, Run, Scheduler};
 use stats::Finished;
 pub(super) use stats::Stats;
 
-/// Tokens of the longest prompt with its answer that the model was made for: Llama 3.1's.
-const MODEL_LEN: u64 = 131_072;
-
 /// No delay is longer: sums of delays must stay times that a clock can have.
 const LONGEST_DELAY: Duration = Duration::from_secs(365 * 24 * 3600);
 
@@ -41,6 +38,8 @@ pub struct EngineConfig {
     pub kv_blocks: u64,
     /// Tokens in a block; at least 1.
     pub block_size: u64,
+    /// Tokens of the longest prompt with its answer, as far as the KV cache holds them; at least 1.
+    pub max_model_len: u64,
     /// Adapters among the requests that run at once; 0 = no LoRA.
     pub max_loras: usize,
     /// Tokens of an answer whose request sets no limit.
@@ -90,14 +89,15 @@ pub(super) struct Generation {
 // === impl EngineConfig ===
 
 impl EngineConfig {
-    /// Tokens of the longest prompt with its answer: what the model was made for and the KV cache holds.
-    pub fn max_model_len(&self) -> u64 {
-        MODEL_LEN.min(self.kv_blocks.saturating_mul(self.block_size))
+    /// Tokens of the longest prompt with its answer. vLLM does not start with fewer KV cache blocks than these need.
+    pub(super) fn longest(&self) -> u64 {
+        let held = self.kv_blocks.saturating_mul(self.block_size);
+        self.max_model_len.min(held)
     }
 
     /// How many tokens a request may generate.
     fn limit(&self, prompt: u64, asked: Option<u64>) -> Result<u64, TooLong> {
-        let max = self.max_model_len();
+        let max = self.longest();
         let room = max.saturating_sub(prompt);
         match asked.map(|limit| limit.max(1)) {
             _ if room == 0 => Err(TooLong::Prompt { max, prompt }),
@@ -123,7 +123,7 @@ impl Engine {
         let config = Arc::new(config);
         Self {
             scheduler: Arc::new(Scheduler::new(Arc::clone(&config))),
-            stats: Arc::new(Stats::new(config.max_model_len())),
+            stats: Arc::new(Stats::new(config.longest())),
             config,
         }
     }

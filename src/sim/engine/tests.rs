@@ -12,6 +12,7 @@ fn config() -> EngineConfig {
         max_num_seqs: 1,
         kv_blocks: 100,
         block_size: 16,
+        max_model_len: 131_072,
         max_loras: 0,
         tokens: 5,
     }
@@ -188,7 +189,7 @@ async fn what_never_fits_is_refused() {
         kv_blocks: u64::MAX,
         ..config()
     };
-    assert_eq!(large.max_model_len(), 131_072);
+    assert_eq!(large.longest(), 131_072);
 }
 
 #[tokio::test(start_paused = true)]

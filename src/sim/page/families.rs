@@ -321,7 +321,7 @@ fn cache_config(page: &mut Builder<'_>, config: &EngineConfig) {
     let name = "vllm:cache_config_info";
     page.head(name, "gauge", "Information of the LLMEngine CacheConfig");
     let tokens = config.kv_blocks.saturating_mul(config.block_size);
-    let concurrency = format!("{:?}", tokens as f64 / config.max_model_len() as f64);
+    let concurrency = format!("{:?}", tokens as f64 / config.longest() as f64);
     let labels = [
         ("_block_size_resolved", "True"),
         ("block_size", &config.block_size.to_string()),

@@ -16,6 +16,7 @@ fn engine(kv_blocks: u64, max_loras: usize) -> Engine {
         max_num_seqs: 4,
         kv_blocks,
         block_size: 16,
+        max_model_len: 131_072,
         max_loras,
         tokens: 1,
     })
