@@ -70,10 +70,10 @@ impl State {
                     self.push(Out::RequestHeaders(HeadersResponse {
                         response: Some(destination()),
                     }));
-                    let chunks = std::mem::take(&mut self.chunks);
-                    let last = chunks.len() - 1;
-                    for (at, chunk) in chunks.into_iter().enumerate() {
-                        self.push(Out::RequestBody(echo(chunk, at == last)));
+                    let mut chunks = std::mem::take(&mut self.chunks).into_iter().peekable();
+                    while let Some(chunk) = chunks.next() {
+                        let end = chunks.peek().is_none();
+                        self.push(Out::RequestBody(echo(chunk, end)));
                     }
                 }
             }
@@ -123,6 +123,7 @@ fn echo(body: Bytes, end_of_stream: bool) -> BodyResponse {
                 mutation: Some(Mutation::StreamedResponse(StreamedBodyResponse {
                     body,
                     end_of_stream,
+                    ..Default::default()
                 })),
             }),
             ..Default::default()

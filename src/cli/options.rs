@@ -13,8 +13,9 @@ use crate::telemetry::logs::LogFormat;
 
 /// The reference clamps shorter intervals.
 const MIN_REFRESH: Duration = Duration::from_millis(50);
-/// Of a gRPC message around a body: headers, metadata, framing.
-const MESSAGE_OVERHEAD: usize = 1 << 20;
+/// How much larger than a body a gRPC message may be: a body over the limit must arrive to be answered with 413, and
+/// proxies with large buffers send it in one piece.
+const MESSAGE_OVERHEAD: usize = 16 << 20;
 
 /// A flag that may stand alone or with `=true` / `=false`, as Go's do.
 macro_rules! go_bool {

@@ -16,6 +16,7 @@ use crate::config::params::EngineParams;
 use crate::config::{
     self, ConfigErrors, Discovery, LoadOptions, Parser, PickerConfig, Problem, Sources, units,
 };
+use crate::dialect::Dialect;
 use crate::extproc::health::{self, Readiness};
 use crate::extproc::listener::{self, Incoming};
 use crate::extproc::server::{self, OpenStreams};
@@ -34,6 +35,8 @@ use crate::telemetry::{admin, logs};
 pub(super) const SPARE_WORKERS: usize = 1;
 /// After SIGTERM, how long load balancers get to see that we are not ready, while we still take requests.
 const NOTICE: Duration = Duration::from_secs(3);
+/// For connections to close at all.
+const LAST_CALL: Duration = Duration::from_millis(500);
 /// How often a draining server looks whether it is empty.
 const DRAIN_CHECK: Duration = Duration::from_millis(50);
 /// Connecting to a model server and reading its page.
@@ -100,7 +103,11 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
             metrics_staleness: settings.metrics_staleness,
             subset_filter: settings.subset_filter,
             emit_scores: settings.emit_scores,
-            passthrough: config.parsers == [Parser::Passthrough],
+            parsers: config
+                .parsers
+                .iter()
+                .map(|&parser| dialect_of(parser))
+                .collect(),
             max_body: settings.max_body,
         },
         metrics,
@@ -147,11 +154,12 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     }
     readiness.set_draining();
     tracing::info!(streams = open.count(), "Draining.");
+    let deadline = tokio::time::Instant::now() + settings.drain_timeout;
     let drain = async {
-        drained(&open, settings.drain_timeout).await;
+        drained(&open, deadline).await;
         closing.cancel();
-        // Streams that are left get what remains of the time, then the connections are cut.
-        tokio::time::sleep(settings.drain_timeout).await;
+        // What is left gets what remains of the time, then the connections are cut.
+        tokio::time::sleep_until(deadline.max(tokio::time::Instant::now() + LAST_CALL)).await;
     };
     tokio::select! {
         served = &mut serving => served?,
@@ -198,6 +206,16 @@ fn load(settings: &Settings) -> anyhow::Result<PickerConfig> {
         .into());
     }
     Ok(config)
+}
+
+fn dialect_of(parser: Parser) -> Dialect {
+    match parser {
+        Parser::OpenAi => Dialect::OpenAi,
+        Parser::Anthropic => Dialect::Anthropic,
+        Parser::VllmHttp => Dialect::Vllm,
+        Parser::SglangHttp => Dialect::Sglang,
+        Parser::Passthrough => Dialect::Passthrough,
+    }
 }
 
 fn missing_discovery(why: &str) -> ConfigErrors {
@@ -324,14 +342,11 @@ pub(super) async fn asked_to_stop() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Waits until no stream is left and load balancers had their notice, but no longer than `timeout`.
-async fn drained(open: &OpenStreams, timeout: Duration) {
-    let begun = tokio::time::Instant::now();
-    let notice = NOTICE.min(timeout);
-    while begun.elapsed() < timeout {
-        if open.count() == 0 && begun.elapsed() >= notice {
-            return;
-        }
+/// Waits until no stream is left and load balancers had their notice, but no longer than `deadline`.
+async fn drained(open: &OpenStreams, deadline: tokio::time::Instant) {
+    let notice = deadline.min(tokio::time::Instant::now() + NOTICE);
+    tokio::time::sleep_until(notice).await;
+    while open.count() > 0 && tokio::time::Instant::now() < deadline {
         tokio::time::sleep(DRAIN_CHECK).await;
     }
 }

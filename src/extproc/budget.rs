@@ -1,4 +1,4 @@
-//! The byte budgets of request bodies: one body, and all bodies together.
+//! The byte budgets of request bodies: one body, and all that is held of bodies together.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,11 +13,15 @@ pub struct BodyBudget {
     held: AtomicUsize,
 }
 
-/// What one stream holds. Dropping it gives the bytes back.
+/// What one request holds of the budget, shared by all that work on it: the bytes come back when the last of
+/// them is done, which may be long after its client was answered.
+#[derive(Clone, Debug)]
+pub struct Held(Arc<Holding>);
+
 #[derive(Debug)]
-pub(super) struct Held {
+struct Holding {
     budget: Arc<BodyBudget>,
-    bytes: usize,
+    bytes: AtomicUsize,
 }
 
 // === impl BodyBudget ===
@@ -42,36 +46,51 @@ impl BodyBudget {
 
 impl Held {
     pub(super) fn new(budget: &Arc<BodyBudget>) -> Self {
-        Self {
+        Self(Arc::new(Holding {
             budget: Arc::clone(budget),
-            bytes: 0,
+            bytes: AtomicUsize::new(0),
+        }))
+    }
+
+    /// Lets go of what was taken; others that share it still hold it.
+    pub(super) fn clear(&mut self) {
+        if self.0.bytes.load(Ordering::Relaxed) > 0 {
+            *self = Self::new(&self.0.budget);
         }
     }
 
-    /// Takes `more` bytes, or says which limit forbids it; then nothing more is held.
-    pub(super) fn take(&mut self, more: usize) -> Result<(), Overrun> {
-        let budget = &*self.budget;
-        if self.bytes + more > budget.one {
-            return Err(Overrun::BodyTooLarge(budget.one));
+    /// Takes `more` bytes of a body, or says which limit forbids it.
+    pub(super) fn take(&self, more: usize) -> Result<(), Overrun> {
+        let one = self.0.budget.one;
+        if self.0.bytes.load(Ordering::Relaxed) + more > one {
+            return Err(Overrun::BodyTooLarge(one));
         }
+        self.copy(more)
+    }
+
+    /// Takes `more` bytes for something that is made of the body: only the sum of all is limited.
+    pub fn copy(&self, more: usize) -> Result<(), Overrun> {
+        let budget = &*self.0.budget;
         let before = budget.held.fetch_add(more, Ordering::Relaxed);
-        self.bytes += more;
         if before + more > budget.all {
+            budget.held.fetch_sub(more, Ordering::Relaxed);
             return Err(Overrun::NoBufferLeft);
         }
+        self.0.bytes.fetch_add(more, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Gives everything back before the stream ends.
-    pub(super) fn release(&mut self) {
-        let bytes = std::mem::take(&mut self.bytes);
-        self.budget.held.fetch_sub(bytes, Ordering::Relaxed);
+    /// Gives back `bytes` of what was taken.
+    pub fn give_back(&self, bytes: usize) {
+        self.0.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        self.0.budget.held.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
-impl Drop for Held {
+impl Drop for Holding {
     fn drop(&mut self) {
-        self.release();
+        let bytes = *self.bytes.get_mut();
+        self.budget.held.fetch_sub(bytes, Ordering::Relaxed);
     }
 }
 
@@ -82,15 +101,21 @@ mod tests {
     #[test]
     fn limits_hold_and_bytes_come_back() {
         let budget = Arc::new(BodyBudget::new(10, 15));
-        let mut a = Held::new(&budget);
-        let mut b = Held::new(&budget);
+        let (a, b) = (Held::new(&budget), Held::new(&budget));
         assert_eq!(a.take(10), Ok(()));
         assert_eq!(a.take(1), Err(Overrun::BodyTooLarge(10)));
         assert_eq!(b.take(5), Ok(()));
         assert_eq!(b.take(1), Err(Overrun::NoBufferLeft));
+        assert_eq!(b.copy(1), Err(Overrun::NoBufferLeft));
         drop(b);
         assert_eq!(budget.held(), 10);
+        assert_eq!(a.copy(5), Ok(()));
+        a.give_back(2);
+        assert_eq!(budget.held(), 13);
+        let shared = a.clone();
         drop(a);
+        assert_eq!(budget.held(), 13);
+        drop(shared);
         assert_eq!(budget.held(), 0);
     }
 }

@@ -21,7 +21,7 @@ use super::tls::Tls;
 
 /// Handshakes under way at once.
 const HANDSHAKES: usize = 256;
-const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
 /// After an accept error that lasts (no file descriptors left), do not spin.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
@@ -111,8 +111,10 @@ impl Incoming {
                 }
                 continue;
             };
-            let Ok(permit) = Arc::clone(&handshakes).acquire_owned().await else {
-                return;
+            // So many at once are not clients of ours: waiting for them would keep out those that are.
+            let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else {
+                tracing::warn!("Too many TLS handshakes are under way; a connection was closed.");
+                continue;
             };
             let handshake = tls.acceptor().accept(stream);
             let connections = connections.clone();

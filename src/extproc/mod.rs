@@ -20,7 +20,7 @@ pub mod server;
 mod session;
 pub mod tls;
 
-pub use budget::BodyBudget;
+pub use budget::{BodyBudget, Held};
 pub use headers::{Headers, Metadata};
 pub use server::{Limits, ServeError};
 
@@ -42,6 +42,12 @@ pub trait Exchange: Send + 'static {
     /// Dynamic metadata that came with a message of the request. Later messages overrule earlier ones.
     fn request_metadata(&mut self, metadata: Metadata);
 
+    /// Whether the decision needs the body. Where it does not, it is made at the headers and the body passes by.
+    fn reads_body(&self) -> bool;
+
+    /// What must not get past us even if no decision follows: for clients that let headers go before the body.
+    fn undecided_edits(&self) -> HeaderEdits;
+
     /// All of the request that this stream will show is here: decide. Bounded in time by the implementation.
     fn decide(
         &mut self,
@@ -51,8 +57,8 @@ pub trait Exchange: Send + 'static {
     /// The stream itself cannot go on: the answer for the client.
     fn refuse(&mut self, overrun: Overrun) -> Refusal;
 
-    /// A piece of the request body that goes on after the decision (STREAMED bodies): what to send instead is
-    /// pushed to `out`; nothing pushed = the piece is held back.
+    /// A piece of the request body that goes on after the decision: what to send instead is pushed to `out`; nothing
+    /// pushed = the piece is held back.
     fn request_chunk(&mut self, chunk: Bytes, end: bool, out: &mut Vec<Bytes>) {
         let _ = end;
         out.push(chunk);
@@ -63,12 +69,12 @@ pub trait Exchange: Send + 'static {
         false
     }
 
-    /// The response's headers, and the metadata that came with them.
+    /// The response's headers, and the metadata that came with them. `body`: its body will come by and may be edited.
     fn response_headers(
         &mut self,
         headers: &Headers,
         metadata: &Metadata,
-        end: bool,
+        body: bool,
     ) -> HeaderEdits;
 
     /// Whether [`Exchange::response_chunk`] may change anything.
@@ -87,8 +93,8 @@ pub trait Exchange: Send + 'static {
 pub enum RequestBody {
     /// There is none.
     None,
-    /// All of it, in the pieces in which it came.
-    Whole(Vec<Bytes>),
+    /// All of it, in the pieces in which it came, and what it takes of the byte budget.
+    Whole(Vec<Bytes>, Held),
     /// There is one, but this stream shows it too late or not at all.
     Unseen,
 }

@@ -10,8 +10,8 @@ use crate::proto::envoy::r#type::v3::HttpStatus;
 use crate::proto::ext_proc::body_mutation::Mutation;
 use crate::proto::ext_proc::processing_response::Response;
 use crate::proto::ext_proc::{
-    BodyMutation, BodyResponse, CommonResponse, HeaderMutation, HeadersResponse, ImmediateResponse,
-    ProcessingResponse, StreamedBodyResponse, TrailersResponse,
+    BodyMutation, BodyResponse, CommonResponse, HeaderMutation, HeadersResponse, HttpBody,
+    ImmediateResponse, ProcessingResponse, StreamedBodyResponse, TrailersResponse,
 };
 
 /// The largest body of one reply. Envoy takes more, gRPC stacks with 64 KiB windows stall on it.
@@ -88,18 +88,23 @@ pub(super) fn body(side: Side, instead: Option<Bytes>) -> ProcessingResponse {
 
 /// A piece of a full-duplex body.
 pub(super) fn streamed(side: Side, body: Bytes, end_of_stream: bool) -> ProcessingResponse {
-    body_reply(
-        side,
-        CommonResponse {
-            body_mutation: Some(BodyMutation {
-                mutation: Some(Mutation::StreamedResponse(StreamedBodyResponse {
-                    body,
-                    end_of_stream,
-                })),
-            }),
-            ..Default::default()
-        },
-    )
+    let piece = StreamedBodyResponse {
+        body,
+        end_of_stream,
+        ..Default::default()
+    };
+    streamed_reply(side, piece)
+}
+
+/// A gRPC message, whole as it came.
+pub(super) fn grpc(side: Side, message: HttpBody) -> ProcessingResponse {
+    let message = StreamedBodyResponse {
+        body: message.body,
+        end_of_stream: message.end_of_stream,
+        end_of_stream_without_message: message.end_of_stream_without_message,
+        grpc_message_compressed: message.grpc_message_compressed,
+    };
+    streamed_reply(side, message)
 }
 
 /// The reply to trailers, which stay as they are.
@@ -170,6 +175,18 @@ fn body_reply(side: Side, response: CommonResponse) -> ProcessingResponse {
         Side::Request => Response::RequestBody(reply),
         Side::Response => Response::ResponseBody(reply),
     })
+}
+
+fn streamed_reply(side: Side, piece: StreamedBodyResponse) -> ProcessingResponse {
+    body_reply(
+        side,
+        CommonResponse {
+            body_mutation: Some(BodyMutation {
+                mutation: Some(Mutation::StreamedResponse(piece)),
+            }),
+            ..Default::default()
+        },
+    )
 }
 
 fn whole(body: Bytes) -> BodyMutation {

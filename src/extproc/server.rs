@@ -54,7 +54,7 @@ pub enum ServeError {
     Tls(#[from] super::tls::TlsError),
 }
 
-/// Counts the streams that are open now.
+/// Counts the streams that are open now and that somebody waits for: observed ones do not count.
 #[derive(Clone, Debug, Default)]
 pub struct OpenStreams(Arc<AtomicUsize>);
 
@@ -87,6 +87,9 @@ pub async fn serve<P: Processor>(
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_frame_size(FRAME)
+        // A proxy whose clients leave in a burst resets as many streams: that is no attack, and no reason to close the
+        // connection that all the others are on.
+        .http2_max_pending_accept_reset_streams(Some(STREAMS_PER_CONNECTION as usize))
         .http2_keepalive_interval(Some(Duration::from_secs(30)))
         .add_service(service)
         .add_optional_service(health.map(health::service))
@@ -109,7 +112,8 @@ impl OpenStreams {
     }
 }
 
-struct OpenStream(OpenStreams);
+#[derive(Debug)]
+pub(super) struct OpenStream(OpenStreams);
 
 impl Drop for OpenStream {
     fn drop(&mut self) {
@@ -127,11 +131,11 @@ impl<P: Processor> ExternalProcessor for Service<P> {
         &self,
         request: Request<Streaming<ProcessingRequest>>,
     ) -> Result<Response<Self::ProcessStream>, Status> {
-        let session = Session::new(request.into_inner(), &self.processor, &self.bodies);
-        let state = Box::new((session, self.open.enter()));
-        let replies = futures_util::stream::unfold(state, |mut state| async move {
-            let reply = state.0.next().await?;
-            Some((reply, state))
+        let inbound = request.into_inner();
+        let session = Session::new(inbound, &self.processor, &self.bodies, self.open.enter());
+        let replies = futures_util::stream::unfold(Box::new(session), |mut session| async move {
+            let reply = session.next().await?;
+            Some((reply, session))
         });
         Ok(Response::new(Box::pin(replies)))
     }

@@ -3,29 +3,35 @@
 //! | Request body mode | Decided at | Replies |
 //! |---|---|---|
 //! | FULL_DUPLEX_STREAMED (also when the client does not say) | end of the body, or trailers | headers, then the body in pieces, then trailers |
-//! | BUFFERED, BUFFERED_PARTIAL | the body message | headers at once (nothing changes), the decision on the body |
+//! | BUFFERED, BUFFERED_PARTIAL | the body message | headers at once (control headers removed), the decision on the body |
 //! | STREAMED, GRPC, NONE | headers | headers, then one reply a body message |
 //!
-//! A request without a body is decided at its headers in every mode. Whatever comes after the end of a
-//! full-duplex body (some Envoy versions send a second end) is ignored. Observed streams get no reply at all.
+//! A request without a body, or whose body the decision does not need, is decided at its headers in every mode. Whatever
+//! comes after the end of a full-duplex body (some Envoy versions send a second end) is ignored. Observed streams get no
+//! reply at all.
 //!
 //! A session is pulled by its reader: while nobody takes replies, nothing is read, and when the client goes
 //! away all of it is dropped, wherever it was.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
-use tonic::{Status, Streaming};
+use tonic::{Code, Status, Streaming};
 
 use super::budget::{BodyBudget, Held};
 use super::reply::{self, Side};
+use super::server::OpenStream;
 use super::{Exchange, Headers, Metadata, Processor, Refusal, RequestBody, Verdict};
 use crate::proto::envoy::extensions::filters::http::ext_proc::v3::processing_mode::BodySendMode;
 use crate::proto::ext_proc::processing_request::Request;
 use crate::proto::ext_proc::{
     HttpBody, HttpHeaders, ProcessingRequest, ProcessingResponse, ProtocolConfiguration,
 };
+
+/// How long a client that was refused may go on sending.
+const DRAIN: Duration = Duration::from_secs(5);
 
 pub(super) struct Session<P: Processor> {
     inbound: Streaming<ProcessingRequest>,
@@ -37,9 +43,14 @@ pub(super) struct Session<P: Processor> {
     response_mode: BodySendMode,
     first: bool,
     observed: bool,
+    /// Request headers have come, so they can be replied to.
+    headers: bool,
     request: Phase,
     response: Phase,
-    closing: bool,
+    /// The client was given an answer of ours.
+    refused: bool,
+    /// Somebody waits for this stream, so a server that drains does too.
+    awaited: Option<OpenStream>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +72,7 @@ impl<P: Processor> Session<P> {
         inbound: Streaming<ProcessingRequest>,
         processor: &Arc<P>,
         budget: &Arc<BodyBudget>,
+        awaited: OpenStream,
     ) -> Self {
         Self {
             inbound,
@@ -72,9 +84,11 @@ impl<P: Processor> Session<P> {
             response_mode: BodySendMode::FullDuplexStreamed,
             first: true,
             observed: false,
+            headers: false,
             request: Phase::Waiting,
             response: Phase::Waiting,
-            closing: false,
+            refused: false,
+            awaited: Some(awaited),
         }
     }
 
@@ -84,19 +98,34 @@ impl<P: Processor> Session<P> {
             if let Some(reply) = self.outbox.pop_front() {
                 return Some(Ok(reply));
             }
-            if self.closing {
+            if self.refused {
+                self.drain().await;
                 return None;
+            }
+            if matches!(self.request, Phase::Passing | Phase::Ended) {
+                // What was held of the request has left.
+                self.held.clear();
             }
             match self.inbound.message().await {
                 Ok(Some(message)) => self.handle(message).await,
-                Ok(None) => {
-                    self.closing = true;
-                    return self.unfinished().map(Err);
+                Ok(None) => return self.unfinished().map(Err),
+                // A reset by the client reads as its end. What comes here is a message that could not be taken.
+                Err(status) => {
+                    return Some(Err(match status.code() {
+                        Code::OutOfRange => Status::resource_exhausted(status.message()),
+                        _ => status,
+                    }));
                 }
-                // The client reset the stream: there is nobody to tell.
-                Err(_) => return None,
             }
         }
+    }
+
+    /// After a refusal: lets the client finish. A stream that is closed while its client still sends is reset, and a
+    /// proxy may see the reset before it sees the refusal.
+    async fn drain(&mut self) {
+        let rest = async { while let Ok(Some(_)) = self.inbound.message().await {} };
+        // A client that goes on for longer has seen it.
+        let _ = tokio::time::timeout(DRAIN, rest).await;
     }
 
     /// The client stopped sending. OK would make a proxy go on with the bytes that it has back: if some are
@@ -143,6 +172,9 @@ impl<P: Processor> Session<P> {
 
     fn configure(&mut self, config: Option<&ProtocolConfiguration>, observed: bool) {
         self.observed = observed;
+        if observed {
+            self.awaited = None;
+        }
         if let Some(config) = config {
             self.request_mode = config.request_body_mode();
             self.response_mode = config.response_body_mode();
@@ -156,6 +188,7 @@ impl<P: Processor> Session<P> {
             return;
         }
         self.request = Phase::Open;
+        self.headers = true;
         self.exchange
             .request_headers(Headers::from(message.headers), self.observed);
         if self.observed {
@@ -168,11 +201,12 @@ impl<P: Processor> Session<P> {
             return;
         }
         match self.request_mode {
-            BodySendMode::FullDuplexStreamed => {}
+            BodySendMode::FullDuplexStreamed if self.exchange.reads_body() => {}
             BodySendMode::Buffered | BodySendMode::BufferedPartial => {
-                self.push(reply::headers(Side::Request, Default::default()));
+                let edits = self.exchange.undecided_edits();
+                self.push(reply::headers(Side::Request, edits));
             }
-            BodySendMode::Streamed | BodySendMode::Grpc | BodySendMode::None => {
+            _ => {
                 self.decide_at_headers(RequestBody::Unseen, Phase::Passing)
                     .await;
             }
@@ -189,6 +223,11 @@ impl<P: Processor> Session<P> {
         if self.observed {
             return;
         }
+        if self.request == Phase::Waiting {
+            // The client does not send headers: then there is nothing to say to them.
+            self.request = Phase::Open;
+            self.exchange.request_headers(Headers::default(), false);
+        }
         match (self.request, self.request_mode) {
             (Phase::Open, BodySendMode::FullDuplexStreamed) => {
                 if self.keep(message.body) && message.end_of_stream {
@@ -196,14 +235,29 @@ impl<P: Processor> Session<P> {
                 }
             }
             (Phase::Open, _) => {
-                let whole = message.end_of_stream || self.request_mode == BodySendMode::Buffered;
+                let whole =
+                    message.end_of_stream || self.request_mode != BodySendMode::BufferedPartial;
                 if self.keep(message.body) {
                     self.decide_buffered(whole).await;
                 }
             }
+            (Phase::Passing, BodySendMode::FullDuplexStreamed) => self.stream_request(message),
             (_, BodySendMode::FullDuplexStreamed) => {}
+            (_, BodySendMode::Grpc) => self.push(reply::grpc(Side::Request, message)),
             _ => self.pass_request(message),
         }
+    }
+
+    /// A piece of a full-duplex body that was decided without it.
+    fn stream_request(&mut self, message: HttpBody) {
+        let end = message.end_of_stream;
+        if end {
+            self.request = Phase::Ended;
+        }
+        let mut out = Vec::with_capacity(1);
+        self.exchange.request_chunk(message.body, end, &mut out);
+        let outbox = &mut self.outbox;
+        reply::stream_body(Side::Request, out, end, |reply| outbox.push_back(reply));
     }
 
     fn pass_request(&mut self, message: HttpBody) {
@@ -225,7 +279,7 @@ impl<P: Processor> Session<P> {
         match (self.request, self.request_mode) {
             (Phase::Open, BodySendMode::FullDuplexStreamed) => {
                 self.decide_full_duplex(false).await;
-                if !self.closing {
+                if !self.refused {
                     self.push(reply::trailers(Side::Request));
                 }
             }
@@ -235,7 +289,23 @@ impl<P: Processor> Session<P> {
                     self.push(reply::decided_trailers(verdict.metadata));
                 }
             }
-            _ => self.push(reply::trailers(Side::Request)),
+            (phase, _) => {
+                if phase == Phase::Passing && self.exchange.edits_request() {
+                    self.pass_rest();
+                }
+                self.request = Phase::Ended;
+                self.push(reply::trailers(Side::Request));
+            }
+        }
+    }
+
+    /// Trailers came instead of a last piece: a full-duplex client still takes what was held back.
+    fn pass_rest(&mut self) {
+        let mut out = Vec::new();
+        self.exchange.request_chunk(Bytes::new(), true, &mut out);
+        if self.request_mode == BodySendMode::FullDuplexStreamed {
+            let outbox = &mut self.outbox;
+            reply::stream_body(Side::Request, out, false, |reply| outbox.push_back(reply));
         }
     }
 
@@ -243,28 +313,48 @@ impl<P: Processor> Session<P> {
     async fn decide_full_duplex(&mut self, end: bool) {
         let chunks = std::mem::take(&mut self.chunks);
         let echo = chunks.clone();
-        if let Some(verdict) = self.decide(RequestBody::Whole(chunks), Phase::Ended).await {
+        let body = RequestBody::Whole(chunks, self.held.clone());
+        let Some(verdict) = self.decide(body, Phase::Ended).await else {
+            return;
+        };
+        let pieces = verdict.body.unwrap_or(echo);
+        if self.headers {
             self.push(reply::decided_headers(verdict.headers, verdict.metadata));
             let outbox = &mut self.outbox;
-            reply::stream_body(Side::Request, verdict.body.unwrap_or(echo), end, |reply| {
+            reply::stream_body(Side::Request, pieces, end, |reply| outbox.push_back(reply));
+        } else {
+            let mut metadata = verdict.metadata;
+            let outbox = &mut self.outbox;
+            reply::stream_body(Side::Request, pieces, end, |mut reply| {
+                reply.dynamic_metadata = metadata.take();
                 outbox.push_back(reply);
             });
         }
-        self.held.release();
     }
 
+    /// `whole`: all of the body is here; otherwise it is the beginning, and the rest goes on without us.
     async fn decide_buffered(&mut self, whole: bool) {
         let chunks = std::mem::take(&mut self.chunks);
+        let beginning = if whole { Vec::new() } else { chunks.clone() };
         let body = if whole {
-            RequestBody::Whole(chunks)
+            RequestBody::Whole(chunks, self.held.clone())
         } else {
             RequestBody::Unseen
         };
-        if let Some(verdict) = self.decide(body, Phase::Passing).await {
-            let body = verdict.body.map(joined);
-            self.push(reply::decided_body(verdict.headers, verdict.metadata, body));
+        let Some(verdict) = self.decide(body, Phase::Passing).await else {
+            return;
+        };
+        let mut body = verdict.body.map(joined);
+        if !whole && self.exchange.edits_request() {
+            let mut out = Vec::new();
+            for chunk in beginning {
+                self.exchange.request_chunk(chunk, false, &mut out);
+            }
+            // Nothing can be said to the rest, so nothing may be held back for it.
+            self.exchange.request_chunk(Bytes::new(), true, &mut out);
+            body = Some(joined(out));
         }
-        self.held.release();
+        self.push(reply::decided_body(verdict.headers, verdict.metadata, body));
     }
 
     async fn decide(&mut self, body: RequestBody, then: Phase) -> Option<Verdict> {
@@ -301,9 +391,9 @@ impl<P: Processor> Session<P> {
     fn refuse(&mut self, refusal: Refusal) {
         self.request = Phase::Ended;
         self.chunks = Vec::new();
-        self.held.release();
+        self.held.clear();
         self.push(reply::immediate(refusal));
-        self.closing = true;
+        self.refused = true;
     }
 
     // --- response ---
@@ -314,9 +404,10 @@ impl<P: Processor> Session<P> {
         }
         self.response = Phase::Open;
         let headers = Headers::from(message.headers);
-        let edits = self
-            .exchange
-            .response_headers(&headers, metadata, message.end_of_stream);
+        let body = !self.observed
+            && !message.end_of_stream
+            && !matches!(self.response_mode, BodySendMode::None | BodySendMode::Grpc);
+        let edits = self.exchange.response_headers(&headers, metadata, body);
         if message.end_of_stream {
             self.response_ended();
         }
@@ -331,6 +422,14 @@ impl<P: Processor> Session<P> {
             return;
         }
         let end = message.end_of_stream;
+        if self.response_mode == BodySendMode::Grpc && !self.observed {
+            let body = message.body.clone();
+            self.exchange.response_chunk(body, end, &mut Vec::new());
+            if end {
+                self.response_ended();
+            }
+            return self.push(reply::grpc(Side::Response, message));
+        }
         let edits = !self.observed && self.exchange.edits_response();
         let mut out = Vec::with_capacity(1);
         self.exchange.response_chunk(message.body, end, &mut out);

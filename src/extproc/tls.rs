@@ -16,10 +16,13 @@ use rustls::{
     SupportedProtocolVersion,
 };
 use tokio::sync::mpsc;
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
 /// A directory of certificates changes in several steps; wait until it is quiet.
 const DEBOUNCE: Duration = Duration::from_millis(250);
+/// In a directory that is never quiet.
+const LONGEST_DEBOUNCE: Duration = Duration::from_secs(2);
 /// For file systems that report nothing.
 const POLL: Duration = Duration::from_secs(60);
 
@@ -30,7 +33,8 @@ pub struct TlsOptions {
     pub cert_dir: Option<PathBuf>,
     /// The oldest version to speak.
     pub min_version: MinVersion,
-    /// Names of cipher suites to offer, as rustls or IANA write them; empty = all.
+    /// Names of the TLS 1.2 cipher suites to offer, as rustls or IANA write them; empty = all. Those of TLS 1.3 are always
+    /// offered, as Go does.
     pub cipher_suites: Vec<String>,
     /// A PEM file with the CAs that client certificates must come from; none = clients need no certificate.
     pub client_ca: Option<PathBuf>,
@@ -116,11 +120,16 @@ impl Tls {
             path: dir.clone(),
             reason: format!("cannot be watched: {error}"),
         };
-        let mut watcher = notify::recommended_watcher(move |_event| {
-            // A full channel already holds a wake-up.
-            let _ = sender.try_send(());
-        })
-        .map_err(failed)?;
+        let mut watcher =
+            notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+                // Our own reading is an event too.
+                if event.is_ok_and(|event| event.kind.is_access()) {
+                    return;
+                }
+                // A full channel already holds a wake-up.
+                let _ = sender.try_send(());
+            })
+            .map_err(failed)?;
         watcher
             .watch(&dir, RecursiveMode::NonRecursive)
             .map_err(failed)?;
@@ -131,7 +140,11 @@ impl Tls {
                 if let Ok(None) = tokio::time::timeout(POLL, changes.recv()).await {
                     return;
                 }
-                while let Ok(Some(())) = tokio::time::timeout(DEBOUNCE, changes.recv()).await {}
+                let latest = Instant::now() + LONGEST_DEBOUNCE;
+                while let Ok(Some(())) =
+                    timeout_at(latest.min(Instant::now() + DEBOUNCE), changes.recv()).await
+                {
+                }
                 match tls.reload() {
                     Ok(()) => tracing::debug!("Certificates were read."),
                     Err(error) => {
@@ -224,27 +237,29 @@ fn self_signed() -> Result<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>
     Ok((vec![cert.der().clone()], key))
 }
 
+/// Those of `known` that are for TLS 1.3, or named.
 fn cipher_suites(
     names: &[String],
     known: &[rustls::SupportedCipherSuite],
 ) -> Result<Vec<rustls::SupportedCipherSuite>, TlsError> {
     // rustls writes TLS13_AES_…, IANA (and Go) TLS_AES_….
-    let name_of = |suite: &rustls::SupportedCipherSuite| format!("{:?}", suite.suite());
-    names
+    let iana = |suite: &rustls::SupportedCipherSuite| {
+        format!("{:?}", suite.suite()).replace("TLS13_", "TLS_")
+    };
+    for wanted in names {
+        if !known
+            .iter()
+            .any(|suite| iana(suite) == wanted.replace("TLS13_", "TLS_"))
+        {
+            let list: Vec<String> = known.iter().map(iana).collect();
+            return Err(TlsError::CipherSuite(wanted.clone(), list.join(", ")));
+        }
+    }
+    Ok(known
         .iter()
-        .map(|wanted| {
-            known
-                .iter()
-                .find(|suite| {
-                    name_of(suite).replace("TLS13_", "TLS_") == wanted.replace("TLS13_", "TLS_")
-                })
-                .copied()
-                .ok_or_else(|| {
-                    let list: Vec<String> = known.iter().map(name_of).collect();
-                    TlsError::CipherSuite(wanted.clone(), list.join(", "))
-                })
-        })
-        .collect()
+        .filter(|suite| suite.tls13().is_some() || names.contains(&iana(suite)))
+        .copied()
+        .collect())
 }
 
 // === impl SanVerifier ===

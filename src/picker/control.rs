@@ -28,7 +28,7 @@ pub(super) const MODEL_REWRITE: [&str; 2] =
 
 /// Meant for pickers and proxies: a model server never sees them. [`DESTINATION`] is not among them because it is
 /// always overwritten.
-pub(super) const CONTROL: [&str; 17] = [
+pub(super) const CONTROL: [&str; 21] = [
     FAIRNESS[0],
     FAIRNESS[1],
     MODEL_REWRITE[0],
@@ -42,7 +42,12 @@ pub(super) const CONTROL: [&str; 17] = [
     SUBSET,
     SERVED,
     DROPPED_REASON,
+    "x-llm-d-video-fps",
+    "x-llm-d-video-duration-seconds",
+    "x-llm-d-video-resolution",
     "x-prefiller-host-port",
+    // What the header above was called first; sidecars of that time still obey it.
+    "x-prefiller-url",
     "x-encoder-hosts-ports",
     "x-data-parallel-host-port",
     "x-kv-cache-source-host-port",

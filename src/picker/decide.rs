@@ -1,6 +1,5 @@
 //! The decision: bytes and headers in, endpoints out. Plain code: no `await`, no lock that is held.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Instant;
@@ -16,7 +15,7 @@ use super::denial::Denial;
 use super::desk::Progress;
 use super::subset;
 use crate::dialect::{self, Api, DecodeError, RequestFacts};
-use crate::extproc::{HeaderEdits, Headers, Metadata, RequestBody, Verdict};
+use crate::extproc::{HeaderEdits, Headers, Held, Metadata, RequestBody, Verdict};
 use crate::pool::{LoadView, Reservation, Snapshot, clock_ms};
 use crate::scheduling::{self, Decision, RequestView, Scratch};
 use crate::telemetry::metrics::RequestSeries;
@@ -52,9 +51,13 @@ pub(super) struct Renamed {
     pub(super) to: String,
 }
 
-/// The body as read, and how it came.
-struct Read<'a> {
-    plain: Cow<'a, [u8]>,
+/// The body as read.
+#[derive(Default)]
+struct Read {
+    /// Its bytes, in the pieces in which they came or, decoded, in one. Empty if it was not read: there is none, or we do
+    /// not understand it.
+    plain: Vec<Bytes>,
+    /// It came compressed.
     encoded: bool,
     facts: RequestFacts,
 }
@@ -81,36 +84,30 @@ thread_local! {
 impl Picker {
     pub(super) fn decide(&self, question: Question, progress: &Progress) -> Result<Answer, Denial> {
         let headers = &*question.headers;
-        let joined;
-        let body: &[u8] = match &question.body {
-            RequestBody::Whole(chunks) if chunks.len() == 1 => &chunks[0],
-            RequestBody::Whole(chunks) => {
-                joined = chunks.concat();
-                &joined
-            }
-            RequestBody::None | RequestBody::Unseen => &[],
+        let read = match &question.body {
+            RequestBody::Whole(pieces, held) => self.read(question.api, headers, pieces, held)?,
+            RequestBody::None | RequestBody::Unseen => Read::default(),
         };
-        let whole = matches!(question.body, RequestBody::Whole(_));
-        let read = match whole {
-            true => self.read(question.api, headers, body)?,
-            false => Read::nothing(),
+        let body_bytes = match &question.body {
+            RequestBody::Whole(pieces, _) => pieces.iter().map(Bytes::len).sum(),
+            RequestBody::None | RequestBody::Unseen => 0,
         };
         progress.parsed();
 
         let rewrite = headers.first_of(&MODEL_REWRITE);
         let incoming = read.facts.model.as_deref();
         let target = rewrite.or(incoming).unwrap_or_default();
-        if target.is_empty() && whole && needs_model(question.api) {
+        if target.is_empty() && read.is_whole() && needs_model(question.api) {
             return Err(Denial::BadRequest(
                 "model not found in request body".to_owned(),
             ));
         }
-        let flow = headers.first_of(&FAIRNESS).unwrap_or(DEFAULT_FLOW);
+        let flow = flow(headers);
         let series = self
             .metrics
             .series(incoming.unwrap_or_default(), target, flow, 0);
         series.total.inc();
-        series.request_bytes.observe(body.len() as f64);
+        series.request_bytes.observe(body_bytes as f64);
 
         let picked = DESKTOP.with_borrow_mut(|desktop| {
             self.pick(
@@ -118,7 +115,7 @@ impl Picker {
                 &question.metadata,
                 target,
                 &read.facts,
-                body.len(),
+                body_bytes,
                 desktop,
             )
         });
@@ -132,20 +129,20 @@ impl Picker {
         self.metrics
             .scheduled(target, &id.namespace, &id.name, primary.endpoint.port);
 
+        // A body that was whole but not read goes on as it is, under the name that is in it.
+        let unseen = matches!(question.body, RequestBody::Unseen);
         let renamed = rewrite
-            .filter(|&to| Some(to) != incoming)
+            .filter(|&to| Some(to) != incoming && (unseen || read.is_whole()))
             .map(|to| Renamed {
                 from: incoming.map(str::to_owned),
                 to: to.to_owned(),
             });
         let streaming = read.facts.stream;
         let mut edits = edits(headers, &snapshot, &decision, question.request_id);
-        let new_body = match (&renamed, whole && question.api != Api::Passthrough) {
-            (Some(renamed), true) => {
-                Some(rename(&read, &question.body, renamed, headers, &mut edits))
-            }
-            _ => None,
-        };
+        let new_body = renamed
+            .as_ref()
+            .filter(|_| read.is_whole())
+            .map(|renamed| rename(&read, renamed, headers, &mut edits));
         Ok(Answer {
             verdict: Verdict {
                 metadata: Some(metadata_of(
@@ -165,26 +162,65 @@ impl Picker {
     }
 
     /// Finds what the request asks for. An encoding that we cannot read is no fault: route on load.
-    fn read<'a>(&self, api: Api, headers: &Headers, body: &'a [u8]) -> Result<Read<'a>, Denial> {
+    fn read(
+        &self,
+        api: Api,
+        headers: &Headers,
+        pieces: &[Bytes],
+        held: &Held,
+    ) -> Result<Read, Denial> {
         if api == Api::Passthrough {
-            return Ok(Read::nothing());
+            return Ok(Read::default());
         }
-        let encoding = headers.get("content-encoding").unwrap_or_default();
-        let decoded = match dialect::decode(encoding, body, self.options.max_body) {
-            Err(DecodeError::Unsupported(encoding)) => {
-                tracing::debug!(encoding, "A body's encoding is not supported.");
-                return Ok(Read::nothing());
+        let joined = match pieces {
+            [] => Bytes::new(),
+            [piece] => piece.clone(),
+            pieces => {
+                held.copy(pieces.iter().map(Bytes::len).sum())?;
+                pieces.concat().into()
             }
-            decoded => decoded?,
         };
-        let encoded = decoded.is_some();
-        let plain = decoded.map_or(Cow::Borrowed(body), Cow::Owned);
-        let facts = dialect::inspect(api, &plain)?;
+        let encoding = headers.get("content-encoding").unwrap_or_default();
+        let decoded = match self.decode(encoding, &joined, held)? {
+            Ok(decoded) => decoded,
+            Err(error @ DecodeError::Unsupported(_)) => {
+                tracing::debug!(%error, "A body cannot be read; the request is routed on load.");
+                return Ok(Read::default());
+            }
+            // The model server's to say.
+            Err(DecodeError::Corrupt { .. }) if api == Api::CountTokens => {
+                return Ok(Read::default());
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let facts = dialect::inspect(api, decoded.as_ref().unwrap_or(&joined))?;
         Ok(Read {
-            plain,
-            encoded,
+            encoded: decoded.is_some(),
+            plain: decoded.map_or_else(|| pieces.to_vec(), |plain| vec![plain]),
             facts,
         })
+    }
+
+    /// `None`: the body is not encoded.
+    fn decode(
+        &self,
+        encoding: &str,
+        body: &[u8],
+        held: &Held,
+    ) -> Result<Result<Option<Bytes>, DecodeError>, Denial> {
+        if encoding.is_empty() {
+            return Ok(Ok(None));
+        }
+        // How much it will be is only known afterwards.
+        let most = self.options.max_body;
+        held.copy(most)?;
+        let decoded = dialect::decode(encoding, body, most);
+        let used = match &decoded {
+            Ok(Some(plain)) => plain.len(),
+            _ => 0,
+        };
+        held.give_back(most - used);
+        Ok(decoded.map(|plain| plain.map(Bytes::from)))
     }
 
     fn pick(
@@ -232,11 +268,15 @@ impl Picker {
     }
 }
 
-/// These carry a model by their specification; the others may leave it out.
+/// These carry a model by their specification. The others may leave it out, or it is the model server's to miss it.
 fn needs_model(api: Api) -> bool {
     !matches!(
         api,
-        Api::Passthrough | Api::Conversations | Api::VllmGenerate | Api::SglangGenerate
+        Api::Passthrough
+            | Api::Conversations
+            | Api::CountTokens
+            | Api::VllmGenerate
+            | Api::SglangGenerate
     )
 }
 
@@ -248,13 +288,10 @@ impl scheduling::RequestHeaders for Headers {
 
 // === impl Read ===
 
-impl Read<'_> {
-    fn nothing() -> Self {
-        Self {
-            plain: Cow::Borrowed(&[]),
-            encoded: false,
-            facts: RequestFacts::default(),
-        }
+impl Read {
+    /// All of the body was read.
+    fn is_whole(&self) -> bool {
+        !self.plain.is_empty()
     }
 }
 
@@ -278,11 +315,21 @@ fn edits(
     }
     HeaderEdits {
         set,
-        remove: CONTROL
-            .into_iter()
-            .filter(|name| headers.contains(name))
-            .collect(),
+        remove: control_headers(headers),
     }
+}
+
+/// The flow that a request says it belongs to.
+pub(super) fn flow(headers: &Headers) -> &str {
+    headers.first_of(&FAIRNESS).unwrap_or(DEFAULT_FLOW)
+}
+
+/// The control headers that are there.
+pub(super) fn control_headers(headers: &Headers) -> Vec<&'static str> {
+    CONTROL
+        .into_iter()
+        .filter(|name| headers.contains(name))
+        .collect()
 }
 
 /// The same destination once more, where no client can write it.
@@ -317,23 +364,14 @@ fn nested(fields: Struct) -> Value {
 
 /// The body under the new name: every other byte as it came, except that a compressed body goes on decoded.
 fn rename(
-    read: &Read<'_>,
-    body: &RequestBody,
+    read: &Read,
     renamed: &Renamed,
     headers: &Headers,
     edits: &mut HeaderEdits,
 ) -> Vec<Bytes> {
-    let decoded;
-    let chunks: &[Bytes] = match body {
-        RequestBody::Whole(chunks) if !read.encoded => chunks,
-        _ => {
-            decoded = [Bytes::copy_from_slice(&read.plain)];
-            &decoded
-        }
-    };
     let parts = match &read.facts.model_span {
-        Some(span) => dialect::spliced_parts(chunks, span, &renamed.to),
-        None => dialect::inserted_parts(chunks, &renamed.to),
+        Some(span) => dialect::spliced_parts(&read.plain, span, &renamed.to),
+        None => dialect::inserted_parts(&read.plain, &renamed.to),
     };
     if read.encoded {
         edits.remove.push("content-encoding");

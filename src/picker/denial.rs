@@ -31,6 +31,12 @@ pub(super) enum Denial {
     /// A part of the picker did not end in time.
     #[error("no decision in time: {0}")]
     Late(Late),
+    /// Too many decisions do not end.
+    #[error("too many decisions are under way; try again")]
+    Stuck,
+    /// No parser is configured for the path.
+    #[error("no parser is configured for this path")]
+    NoParser,
     /// A part of the picker panicked.
     #[error("internal error")]
     Broken,
@@ -41,10 +47,10 @@ pub(super) enum Denial {
 impl Denial {
     fn status(&self) -> u16 {
         match self {
-            Self::BadRequest(_) => 400,
+            Self::BadRequest(_) | Self::NoParser => 400,
             Self::TooLarge(_) => 413,
             Self::Saturated => 429,
-            Self::NoEndpoints | Self::NoBufferLeft | Self::Late(_) => 503,
+            Self::NoEndpoints | Self::NoBufferLeft | Self::Late(_) | Self::Stuck => 503,
             Self::Broken => 500,
         }
     }
@@ -68,6 +74,8 @@ impl Denial {
             Self::NoBufferLeft => "no_buffer_left",
             Self::Late(Late::Parsing) => "parse_timeout",
             Self::Late(Late::Picking) => "pick_timeout",
+            Self::Stuck => "stuck",
+            Self::NoParser => "no_parser",
             Self::Broken => "internal",
         }
     }
@@ -75,11 +83,18 @@ impl Denial {
     /// The reference's name of the error, as its `error_code` label has it.
     pub(super) fn error_code(&self) -> &'static str {
         match self {
-            Self::BadRequest(_) | Self::TooLarge(_) => "BadRequest",
+            Self::BadRequest(_) | Self::TooLarge(_) | Self::NoParser => "BadRequest",
             Self::Saturated => "ResourceExhausted",
-            Self::NoEndpoints | Self::NoBufferLeft | Self::Late(_) => "ServiceUnavailable",
+            Self::NoEndpoints | Self::NoBufferLeft | Self::Late(_) | Self::Stuck => {
+                "ServiceUnavailable"
+            }
             Self::Broken => "Internal",
         }
+    }
+
+    /// Whether it was counted when it happened, for the model that the request asked for.
+    pub(super) fn is_counted(&self) -> bool {
+        matches!(self, Self::NoEndpoints | Self::Saturated)
     }
 
     /// The answer, in the envelope of the request's own dialect.
@@ -111,7 +126,9 @@ impl From<DecodeError> for Denial {
     fn from(error: DecodeError) -> Self {
         match error {
             DecodeError::TooLarge(limit) => Self::TooLarge(limit),
-            other => Self::BadRequest(other.to_string()),
+            DecodeError::Unsupported(_) | DecodeError::Corrupt { .. } => {
+                Self::BadRequest(error.to_string())
+            }
         }
     }
 }

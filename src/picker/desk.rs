@@ -1,31 +1,43 @@
 //! Where decisions are made: on a worker when one is free, and never waited for longer than the budget.
 //!
-//! A decision is a few microseconds of plain code, so it belongs on the worker that read the request. But a parser
-//! or a plugin that blocks would take that worker with it. So at most [`Desk::new`]'s `inline` decisions run on
+//! A decision is a few microseconds of plain code, so it belongs on the workers that read the requests. But a parser
+//! or a plugin that blocks would take those workers with it. So at most [`Desk::new`]'s `inline` decisions run on
 //! workers at a time, the others on threads that are made for blocking; the runtime has at least one worker more than
-//! that, which is left to run the timers and tell the clients.
+//! that, which is left to run the timers and tell the clients. The threads are [`BLOCKING`] at most: when all of
+//! them are stuck, requests are refused at once instead of piling up.
 
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until};
 
 use super::denial::Denial;
+
+/// Decisions on threads of their own at a time.
+const BLOCKING: usize = 256;
 
 /// Runs decisions within a budget of time.
 #[derive(Debug)]
 pub struct Desk {
-    inline: Arc<Semaphore>,
+    places: Arc<Places>,
     parse: Duration,
     pick: Duration,
 }
 
-/// How far a decision is; shared with whoever waits for it.
+#[derive(Debug)]
+struct Places {
+    inline: Semaphore,
+    blocking: Semaphore,
+}
+
+/// How far a decision is, that is, when its body had been read; shared with whoever waits for it.
+///
+/// Whoever waits is woken by timers alone. A wake-up from the decision itself would be queued behind it, on the worker
+/// that it may be about to block.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Progress(Arc<AtomicBool>);
+pub(super) struct Progress(Arc<OnceLock<Instant>>);
 
 /// What did not end in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +54,10 @@ impl Desk {
     /// At most `inline` decisions on workers at once; `parse` and `pick` are how long a request waits for either.
     pub fn new(inline: usize, parse: Duration, pick: Duration) -> Self {
         Self {
-            inline: Arc::new(Semaphore::new(inline)),
+            places: Arc::new(Places {
+                inline: Semaphore::new(inline),
+                blocking: Semaphore::new(BLOCKING),
+            }),
             parse,
             pick,
         }
@@ -55,22 +70,52 @@ impl Desk {
         F: FnOnce(&Progress) -> Result<T, Denial> + Send + 'static,
     {
         let progress = Progress::default();
-        let seen = progress.clone();
-        let mut task = match Arc::clone(&self.inline).try_acquire_owned() {
-            Ok(permit) => tokio::spawn(async move {
-                let _permit = permit;
-                work(&progress)
+        let places = Arc::clone(&self.places);
+        let mut task = tokio::spawn(places.run(progress.clone(), work));
+        tokio::select! {
+            biased;
+            joined = &mut task => joined.unwrap_or_else(|error| {
+                tracing::error!(%error, "A decision panicked.");
+                Err(Denial::Broken)
             }),
-            Err(_) => tokio::task::spawn_blocking(move || work(&progress)),
+            late = self.late(&progress) => Err(Denial::Late(late)),
+        }
+    }
+
+    /// Returns when a budget is used up.
+    async fn late(&self, progress: &Progress) -> Late {
+        let begun = Instant::now();
+        loop {
+            let (deadline, late) = match progress.parsed_at() {
+                None => (begun + self.parse, Late::Parsing),
+                Some(at) => (at + self.pick, Late::Picking),
+            };
+            let now = Instant::now();
+            if now >= deadline {
+                return late;
+            }
+            // Picking may have begun at once.
+            sleep_until(deadline.min(now + self.pick)).await;
+        }
+    }
+}
+
+// === impl Places ===
+
+impl Places {
+    async fn run<T, F>(self: Arc<Self>, progress: Progress, work: F) -> Result<T, Denial>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Progress) -> Result<T, Denial> + Send + 'static,
+    {
+        if let Ok(_permit) = self.inline.try_acquire() {
+            return work(&progress);
+        }
+        let Ok(_permit) = self.blocking.try_acquire() else {
+            return Err(Denial::Stuck);
         };
-        let joined = match timeout(self.parse, &mut task).await {
-            Ok(joined) => joined,
-            Err(_) if !seen.is_parsed() => return Err(Denial::Late(Late::Parsing)),
-            Err(_) => timeout(self.pick, &mut task)
-                .await
-                .map_err(|_| Denial::Late(Late::Picking))?,
-        };
-        joined.unwrap_or_else(|error| {
+        let ended = tokio::task::spawn_blocking(move || work(&progress)).await;
+        ended.unwrap_or_else(|error| {
             tracing::error!(%error, "A decision panicked.");
             Err(Denial::Broken)
         })
@@ -82,11 +127,11 @@ impl Desk {
 impl Progress {
     /// The body has been read.
     pub(super) fn parsed(&self) {
-        self.0.store(true, Ordering::Release);
+        self.0.get_or_init(Instant::now);
     }
 
-    fn is_parsed(&self) -> bool {
-        self.0.load(Ordering::Acquire)
+    fn parsed_at(&self) -> Option<Instant> {
+        self.0.get().copied()
     }
 }
 
@@ -133,6 +178,49 @@ mod tests {
             );
         }
         assert_eq!(desk.run(|_| Ok(7)).await.unwrap(), 7);
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_pick_that_blocks_is_not_given_the_time_for_parsing() {
+        let desk = Desk::new(1, Duration::from_secs(3600), Duration::from_millis(50));
+        let (_gate, wait) = mpsc::channel::<()>();
+        let late = desk
+            .run(move |progress| {
+                progress.parsed();
+                let _ = wait.recv();
+                Ok(())
+            })
+            .await;
+        assert!(matches!(late, Err(Denial::Late(Late::Picking))), "{late:?}");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn when_all_places_are_stuck_requests_are_refused_at_once() {
+        let desk = Arc::new(desk(Duration::from_secs(3600)));
+        let gates: Vec<_> = (0..BLOCKING + 1).map(|_| mpsc::channel::<()>()).collect();
+        let (senders, receivers): (Vec<_>, Vec<_>) = gates.into_iter().unzip();
+        let stuck: Vec<_> = receivers
+            .into_iter()
+            .map(|wait| {
+                let desk = Arc::clone(&desk);
+                tokio::spawn(async move {
+                    desk.run(move |_| {
+                        let _ = wait.recv();
+                        Ok(())
+                    })
+                    .await
+                })
+            })
+            .collect();
+        while desk.places.inline.available_permits() + desk.places.blocking.available_permits() > 0
+        {
+            tokio::task::yield_now().await;
+        }
+        assert!(matches!(desk.run(|_| Ok(())).await, Err(Denial::Stuck)));
+        drop(senders);
+        for task in stuck {
+            assert!(task.await.unwrap().is_ok());
+        }
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -6,12 +6,12 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::Picker;
-use super::control::{LB, REQUEST_ID, SERVED};
-use super::decide::{Answer, Question, Renamed};
+use super::control::{DESTINATION, LB, REQUEST_ID, SERVED};
+use super::decide::{Answer, Question, Renamed, control_headers, flow};
 use super::denial::Denial;
 use super::flights::Announced;
 use super::served::{Booking, Response};
-use crate::dialect::{self, Api, ModelRewriter};
+use crate::dialect::{self, Api, Dialect, ModelRewriter};
 use crate::extproc::{
     Exchange, HeaderEdits, Headers, Metadata, Overrun, Refusal, RequestBody, Verdict,
 };
@@ -27,6 +27,8 @@ pub struct PickExchange {
     headers: Arc<Headers>,
     metadata: Arc<Metadata>,
     api: Api,
+    /// No parser is configured for the path.
+    no_parser: bool,
     started: Instant,
     request_id: Option<String>,
     /// Held here from the decision until the response or another stream takes it.
@@ -48,6 +50,7 @@ impl PickExchange {
             headers: Arc::default(),
             metadata: Arc::default(),
             api: Api::Passthrough,
+            no_parser: false,
             started: Instant::now(),
             request_id: None,
             booking: None,
@@ -62,16 +65,21 @@ impl PickExchange {
 
     fn deny(&self, denial: &Denial) -> Refusal {
         let reason = denial.reason();
-        self.picker
-            .metrics
+        let metrics = &self.picker.metrics;
+        metrics
             .refused
             .get_or_create(&ReasonLabels { reason })
             .inc();
+        if !denial.is_counted() {
+            let flow = flow(&self.headers);
+            let series = metrics.series("", "", flow, 0);
+            series.failed(denial.error_code());
+        }
         tracing::debug!(reason, %denial, "A request was refused.");
         denial.refusal(self.api.dialect())
     }
 
-    fn accept(&mut self, answer: Answer, seen_whole: bool) -> Verdict {
+    fn accept(&mut self, mut answer: Answer, unseen: bool) -> Verdict {
         let booking = Booking::new(answer.reservation, answer.series, self.started);
         self.booking = match &self.request_id {
             Some(id) => self.picker.flights.hand_over(id, booking),
@@ -82,27 +90,50 @@ impl PickExchange {
         self.request_rewriter = answer
             .renamed
             .as_ref()
-            .filter(|_| !seen_whole && self.api != Api::Passthrough)
+            .filter(|_| unseen && self.edits_passing_body())
             .map(|renamed| ModelRewriter::request(&renamed.to));
         self.renamed = answer.renamed;
+        if self.request_rewriter.is_some() {
+            answer.verdict.headers.remove.push("content-length");
+        }
         self.picker
             .metrics
             .processing
             .observe(self.started.elapsed().as_secs_f64());
         answer.verdict
     }
+
+    /// Whether a body that passes by is JSON that we may change. An encoded one is not.
+    fn edits_passing_body(&self) -> bool {
+        self.api != Api::Passthrough && !self.headers.contains("content-encoding")
+    }
+
+    /// Which API the request is for, as far as a parser is configured for it.
+    fn resolve(&self, headers: &Headers) -> Option<Api> {
+        if headers.contains("upgrade") || headers.get(":method") == Some("CONNECT") {
+            return Some(Api::Passthrough);
+        }
+        let path = headers
+            .first_of(&[":path", "x-original-path", "x-forwarded-path"])
+            .unwrap_or(DEFAULT_PATH);
+        let parsers = &self.picker.options.parsers;
+        match dialect::resolve(path) {
+            api if parsers.contains(&api.dialect()) => Some(api),
+            _ => parsers
+                .contains(&Dialect::Passthrough)
+                .then_some(Api::Passthrough),
+        }
+    }
 }
 
 impl Exchange for PickExchange {
     fn request_headers(&mut self, headers: Headers, observed: bool) {
         self.started = Instant::now();
-        let path = headers
-            .first_of(&[":path", "x-original-path", "x-forwarded-path"])
-            .unwrap_or(DEFAULT_PATH);
-        if !self.picker.options.passthrough {
-            self.api = dialect::resolve(path);
+        match self.resolve(&headers) {
+            Some(api) => self.api = api,
+            None => self.no_parser = true,
         }
-        self.request_id = headers.get(REQUEST_ID).map(str::to_owned);
+        self.request_id = headers.first_of(&[REQUEST_ID]).map(str::to_owned);
         if observed && let Some(id) = &self.request_id {
             self.announced = self.picker.flights.announce(id);
         }
@@ -116,12 +147,28 @@ impl Exchange for PickExchange {
         }
     }
 
+    fn reads_body(&self) -> bool {
+        self.api != Api::Passthrough
+    }
+
+    fn undecided_edits(&self) -> HeaderEdits {
+        let mut remove = control_headers(&self.headers);
+        remove.push(DESTINATION);
+        HeaderEdits {
+            set: Vec::new(),
+            remove,
+        }
+    }
+
     async fn decide(&mut self, body: RequestBody) -> Result<Verdict, Refusal> {
+        if self.no_parser && !matches!(body, RequestBody::None) {
+            return Err(self.deny(&Denial::NoParser));
+        }
         let new_id = match self.request_id {
             Some(_) => None,
             None => Some(uuid::Uuid::new_v4().to_string()),
         };
-        let seen_whole = !matches!(body, RequestBody::Unseen);
+        let unseen = matches!(body, RequestBody::Unseen);
         let question = Question {
             headers: Arc::clone(&self.headers),
             metadata: Arc::clone(&self.metadata),
@@ -136,7 +183,7 @@ impl Exchange for PickExchange {
             .run(move |progress| picker.decide(question, progress))
             .await;
         match decided {
-            Ok(answer) => Ok(self.accept(answer, seen_whole)),
+            Ok(answer) => Ok(self.accept(answer, unseen)),
             Err(denial) => Err(self.deny(&denial)),
         }
     }
@@ -157,15 +204,15 @@ impl Exchange for PickExchange {
         &mut self,
         headers: &Headers,
         metadata: &Metadata,
-        end: bool,
+        body: bool,
     ) -> HeaderEdits {
         let status = headers
             .first_of(&[":status", "status"])
             .and_then(|status| status.parse().ok())
             .unwrap_or(200);
-        let sse = headers
-            .get("content-type")
-            .is_some_and(|kind| kind.contains("text/event-stream"));
+        let kind = headers.get("content-type").unwrap_or_default();
+        // Some servers stream under another name, but an answer in JSON is one document.
+        let sse = kind.contains("text/event-stream") || self.streaming && !kind.contains("json");
         if let Some(announced) = &self.announced {
             self.booking = announced.booking();
         }
@@ -177,7 +224,7 @@ impl Exchange for PickExchange {
             .map(|position| snapshot.member(position));
         self.response = Some(Response::new(self.booking.take(), served, status, sse));
 
-        let Some(renamed) = self.renamed.as_ref().filter(|_| !end) else {
+        let Some(renamed) = self.renamed.as_ref().filter(|_| body) else {
             return HeaderEdits::default();
         };
         let (Some(from), false) = (&renamed.from, headers.contains("content-encoding")) else {
@@ -202,7 +249,10 @@ impl Exchange for PickExchange {
     }
 
     fn response_ended(&mut self) {
-        if let Some(response) = self.response.take() {
+        if let Some(mut response) = self.response.take() {
+            if let Some(announced) = &self.announced {
+                response.book(announced.booking());
+            }
             response.ended();
         }
     }
@@ -226,7 +276,7 @@ impl Drop for PickExchange {
         if let (Some(booking), Some(id), None) =
             (self.booking.take(), &self.request_id, &self.response)
         {
-            drop(self.picker.flights.hand_over(id, booking));
+            self.picker.flights.leave(id, booking);
         }
     }
 }

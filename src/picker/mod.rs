@@ -7,6 +7,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::dialect::Dialect;
 use crate::extproc::Processor;
 use crate::pool::Pool;
 use crate::scheduling::Scheduler;
@@ -33,8 +34,8 @@ pub struct PickerOptions {
     pub subset_filter: bool,
     /// Put every candidate's score into the metadata.
     pub emit_scores: bool,
-    /// Never read bodies: every request is routed on load.
-    pub passthrough: bool,
+    /// Whose requests are read. Others are routed on load if [`Dialect::Passthrough`] is among them, else refused.
+    pub parsers: Vec<Dialect>,
     /// The largest decoded body, in bytes.
     pub max_body: usize,
 }

@@ -88,6 +88,13 @@ impl Response {
         }
     }
 
+    /// The booking, if it came only now.
+    pub(super) fn book(&mut self, booking: Option<Booking>) {
+        if self.booking.is_none() {
+            self.booking = booking;
+        }
+    }
+
     pub(super) fn chunk(&mut self, chunk: &[u8]) {
         self.bytes += chunk.len() as u64;
         self.scanner.feed(chunk);

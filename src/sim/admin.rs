@@ -9,6 +9,7 @@ use axum::http::{HeaderMap, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use serde_json::json;
 
@@ -65,8 +66,16 @@ pub(super) async fn faulty(
     let is_anthropic = request.uri().path().starts_with("/v1/messages");
     tokio::time::sleep(Duration::from_millis(fault.delay_ms)).await;
     match fault.status.map(StatusCode::from_u16) {
-        Some(Ok(status)) if is_anthropic => reply::anthropic_error(status, FAULT),
-        Some(Ok(status)) => reply::error(status, "InternalServerError", FAULT),
+        Some(Ok(status)) => {
+            // An answer before the body's end would cost the connection, and the client might see that first.
+            let mut body = request.into_body();
+            while let Some(Ok(_)) = body.frame().await {}
+            if is_anthropic {
+                reply::anthropic_error(status, FAULT)
+            } else {
+                reply::error(status, "InternalServerError", FAULT)
+            }
+        }
         _ => next.run(request).await,
     }
 }

@@ -155,6 +155,7 @@ fn router(server: Arc<Server>) -> Router {
         .route("/health", get(|| async { StatusCode::OK }))
         .route("/metrics", get(metrics))
         .route("/admin/echo", any(admin::echo))
+        .route("/admin/echo/{*rest}", any(admin::echo))
         .route("/admin/fault", post(admin::fault))
         .fallback(|| async { reply::error(StatusCode::NOT_FOUND, "NotFoundError", "Not Found") })
         .layer(DefaultBodyLimit::max(LARGEST_BODY))

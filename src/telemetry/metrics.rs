@@ -1,8 +1,8 @@
 //! The picker's own metrics, by the llm-d picker's names, labels and buckets.
 //!
 //! A request resolves its labels once, to a [`RequestSeries`] that is cached; after that each event is an atomic
-//! add. Label values that clients choose are bounded: past [`DISTINCT`] model names or fairness ids, the rest
-//! is counted as `other`.
+//! add. What clients choose is bounded: values longer than [`LONGEST`] bytes, values past the first [`DISTINCT`] of their
+//! kind, and sets of labels past the first [`SETS`] are counted as `other`.
 
 use std::collections::HashSet;
 use std::hash::Hasher;
@@ -20,7 +20,13 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 /// Distinct values of a label that clients can choose.
 pub const DISTINCT: usize = 1000;
-/// What is counted past [`DISTINCT`].
+/// Bytes of a label value that clients can choose.
+pub const LONGEST: usize = 256;
+/// Sets of labels that a family of series may have.
+pub const SETS: usize = 4 * DISTINCT;
+/// The same for scheduling attempts, whose sets are models by endpoints; endpoints come and go.
+const ATTEMPT_SETS: usize = 16 * DISTINCT;
+/// What is counted past these bounds.
 pub const OTHER: &str = "other";
 
 /// Seconds, for whole requests.
@@ -269,17 +275,22 @@ impl Metrics {
         if let Some(series) = self.series.get(&key) {
             return Arc::clone(&series);
         }
-        let labels = RequestLabels {
+        if self.series.len() >= SETS {
+            let other = || OTHER.to_owned();
+            return Arc::new(self.requests.resolve(RequestLabels {
+                model_name: other(),
+                target_model_name: other(),
+                fairness_id: other(),
+                priority: priority.to_string(),
+            }));
+        }
+        let series = Arc::new(self.requests.resolve(RequestLabels {
             model_name: self.models.bounded(model),
             target_model_name: self.models.bounded(target),
             fairness_id: self.flows.bounded(flow),
             priority: priority.to_string(),
-        };
-        let series = Arc::new(self.requests.resolve(labels));
-        // Past the bound, names keep coming that all mean `other`: those are not worth remembering.
-        if self.series.len() < DISTINCT * 4 {
-            self.series.insert(key, Arc::clone(&series));
-        }
+        }));
+        self.series.insert(key, Arc::clone(&series));
         series
     }
 
@@ -296,18 +307,20 @@ impl Metrics {
             counter.inc();
             return;
         }
+        let full = self.attempt_series.len() >= ATTEMPT_SETS;
+        let bounded = |value: &str| if full { OTHER } else { value }.to_owned();
         let counter = self
             .attempts
             .get_or_create(&AttemptLabels {
                 status: "success",
-                target_model_name: self.models.bounded(target),
-                endpoint_name: endpoint.to_owned(),
-                namespace: namespace.to_owned(),
-                port: port.to_string(),
+                target_model_name: bounded(&self.models.bounded(target)),
+                endpoint_name: bounded(endpoint),
+                namespace: bounded(namespace),
+                port: bounded(&port.to_string()),
             })
             .clone();
         counter.inc();
-        if self.attempt_series.len() < DISTINCT * 64 {
+        if !full {
             self.attempt_series.insert(key, counter);
         }
     }
@@ -479,6 +492,9 @@ impl Drop for Running {
 
 impl Distinct {
     fn bounded(&self, value: &str) -> String {
+        if value.len() > LONGEST {
+            return OTHER.to_owned();
+        }
         let mut known = self.0.lock();
         if known.contains(value) {
             return value.to_owned();
@@ -539,5 +555,30 @@ mod tests {
             .count();
         assert!(lines <= DISTINCT + 1, "{lines}");
         assert!(page.contains(r#"llm_d_epp_request_total{model_name="other""#));
+    }
+
+    #[test]
+    fn neither_long_names_nor_many_pairs_of_names_grow_the_page() {
+        let metrics = Metrics::new();
+        let long = "x".repeat(LONGEST + 1);
+        metrics.series(&long, &long, &long, 0).total.inc();
+        assert!(!metrics.encode().unwrap().contains(&long));
+        for i in 0..2 * SETS {
+            let (model, flow) = (format!("m{}", i % 100), format!("f{}", i / 100));
+            metrics.series(&model, &model, &flow, 0).total.inc();
+        }
+        let count = |page: &str, name: &str| page.lines().filter(|l| l.starts_with(name)).count();
+        let page = metrics.encode().unwrap();
+        let sets = count(&page, "llm_d_epp_request_total{");
+        assert!(sets <= SETS + 1, "{sets}");
+        for i in 0..ATTEMPT_SETS + 100 {
+            metrics.scheduled("m", "default", &format!("pod-{i}"), 8000);
+        }
+        let page = metrics.encode().unwrap();
+        assert_eq!(
+            count(&page, "llm_d_epp_scheduler_attempts_total{"),
+            ATTEMPT_SETS + 1
+        );
+        assert!(page.contains(r#"endpoint_name="other",namespace="other",port="other"} 100"#));
     }
 }

@@ -1,7 +1,7 @@
 //! A real Envoy with one of our bootstraps.
 
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode};
@@ -13,9 +13,12 @@ use pointsman::cli::demo::envoy;
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::Command;
+use tokio::sync::OnceCell;
 
 use super::{Program, free_address, get, until};
 
+/// Found, or installed, once for all tests.
+static BINARY: OnceCell<PathBuf> = OnceCell::const_new();
 /// The server that answered, as the simulator tells.
 const SERVER: &str = "x-inference-pod";
 
@@ -23,7 +26,7 @@ const SERVER: &str = "x-inference-pod";
 pub(crate) struct Envoy {
     pub(crate) listen: SocketAddr,
     pub(crate) admin: SocketAddr,
-    pub(crate) process: Program,
+    _process: Program,
     client: Client<HttpConnector, Full<Bytes>>,
     _folder: TempDir,
 }
@@ -45,8 +48,9 @@ impl Envoy {
         endpoints: &[SocketAddr],
         edit: impl FnOnce(&mut Value),
     ) -> Self {
-        let binary = envoy::find(Path::new(env!("CARGO_TARGET_TMPDIR"))).await;
-        let binary = binary.unwrap();
+        let cache = Path::new(env!("CARGO_TARGET_TMPDIR"));
+        let binary = BINARY.get_or_init(async || envoy::find(cache).await.unwrap());
+        let binary = binary.await;
         let addresses = Addresses {
             listen: free_address().unwrap(),
             admin: free_address().unwrap(),
@@ -76,7 +80,7 @@ impl Envoy {
         Self {
             listen: addresses.listen,
             admin: addresses.admin,
-            process: shared.into_inner(),
+            _process: shared.into_inner(),
             client,
             _folder: folder,
         }
@@ -108,12 +112,7 @@ impl Envoy {
     }
 
     /// Sends a chat completion of `tokens` tokens, with more `headers`.
-    pub(crate) async fn chat(
-        &self,
-        tokens: u32,
-        stream: bool,
-        headers: &[(&str, &str)],
-    ) -> Answer {
+    pub(crate) async fn chat(&self, tokens: u32, stream: bool, headers: &[(&str, &str)]) -> Answer {
         let mut headers = headers.to_vec();
         headers.push(("content-type", "application/json"));
         let body = chat_body(tokens, stream);

@@ -1,5 +1,7 @@
 //! What the rooms of this binary share: processes, and ways to talk to them.
 
+pub(crate) mod envoy;
+pub(crate) mod machine;
 pub(crate) mod picker;
 pub(crate) mod sims;
 

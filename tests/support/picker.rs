@@ -31,16 +31,18 @@ impl Picker {
         let (health, metrics) = (free_address().unwrap(), free_address().unwrap());
         let mut command = pointsman();
         command
-            .args([
-                "serve",
-                "--bind-address=127.0.0.1",
-                "--secure-serving=false",
-            ])
+            .args(["serve", "--bind-address=127.0.0.1"])
             .arg(format!("--config-file={}", file.display()))
             .arg(format!("--grpc-port={}", grpc.port()))
             .arg(format!("--grpc-health-port={}", health.port()))
             .arg(format!("--metrics-port={}", metrics.port()))
             .args(flags);
+        if !flags
+            .iter()
+            .any(|flag| flag.starts_with("--secure-serving"))
+        {
+            command.arg("--secure-serving=false");
+        }
         let process = Program::start("picker", folder.path(), &mut command).unwrap();
         let mut picker = Self {
             grpc,

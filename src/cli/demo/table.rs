@@ -45,7 +45,7 @@ impl Screen {
 
     pub(super) fn draw(&mut self, rows: &[Row], results: &Results, seconds: f64) {
         self.calls += 1;
-        if !self.terminal && self.calls % SPARSE != 0 {
+        if !self.terminal && !self.calls.is_multiple_of(SPARSE) {
             return;
         }
         let text = live(rows, results, seconds);

@@ -1,297 +1,240 @@
 //! One request through the picker, message by message as Envoy sends them.
+//!
+//! In full duplex all of a half is sent while its replies are read: pickers may hold every reply, even gRPC's own
+//! headers, until the body has ended, or send each piece back at once. Otherwise the reply to the headers comes before
+//! the body, and then one reply a piece.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::pin::Pin;
+use std::sync::{Arc, OnceLock};
+use std::task::{Poll, ready};
+use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use futures_util::stream;
 use tokio::sync::mpsc;
-use tokio::time::Instant;
-use tonic::Streaming;
 use tonic::transport::Channel;
+use tonic::{Status, Streaming};
 
-use super::BodyMode;
-use crate::proto::envoy::config::core::v3::{HeaderMap, HeaderValue};
-use crate::proto::envoy::extensions::filters::http::ext_proc::v3::processing_mode::BodySendMode;
+use super::failure::Failure;
+use super::script::{Half, Script, Side};
 use crate::proto::ext_proc::body_mutation::Mutation;
 use crate::proto::ext_proc::external_processor_client::ExternalProcessorClient;
-use crate::proto::ext_proc::processing_request::Request;
 use crate::proto::ext_proc::processing_response::Response;
-use crate::proto::ext_proc::{
-    CommonResponse, HttpBody, HttpHeaders, ProcessingRequest, ProcessingResponse,
-    ProtocolConfiguration,
-};
+use crate::proto::ext_proc::{CommonResponse, ProcessingRequest, ProcessingResponse};
 
-/// Envoy's pieces of a streamed body.
-const PIECE: usize = 64 << 10;
 const DESTINATION: &str = "x-gateway-destination-endpoint";
-/// A picker that has not answered by then has failed.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// Messages that wait for the transport: past it, the sender does.
+const OUTBOX: usize = 8;
 
-/// What every request is made of.
+/// How an exchange went.
 #[derive(Debug)]
-pub(super) struct Script {
-    mode: BodyMode,
-    response_chunks: u32,
-    headers: Vec<HeaderValue>,
-    pieces: Vec<Bytes>,
-    length: usize,
-    response_headers: HeaderMap,
-    response_chunk: Bytes,
+pub(super) struct Outcome {
+    pub(super) due: Instant,
+    pub(super) ended: Instant,
+    /// From `due` until the transport took the first message: what the client itself is to blame for.
+    pub(super) lag: Option<Duration>,
+    /// From `due` until the destination was known.
+    pub(super) decided: Result<Duration, Failure>,
 }
 
-/// How an exchange ended: when it was due, and how long the decision took.
-pub(super) type Ended = (Instant, Result<Duration, &'static str>);
+/// A stream, which gets its replies' half when the server sends its first bytes.
+struct Stream {
+    outbox: mpsc::Sender<ProcessingRequest>,
+    inbound: Inbound,
+}
 
-/// What came back of the request, so far.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it spends its life in the large one"
+)]
+enum Inbound {
+    Opening(Pin<Box<dyn Future<Output = Result<Streaming<ProcessingResponse>, Status>> + Send>>),
+    Open(Streaming<ProcessingResponse>),
+}
+
+/// What came back of one half.
 #[derive(Default)]
-struct Seen {
-    destination: bool,
+struct Heard {
+    destination: Option<Instant>,
     bytes: usize,
     ended: bool,
 }
 
-// === impl Script ===
-
-impl Script {
-    pub(super) fn new(model: &str, prompt: usize, mode: BodyMode, response_chunks: u32) -> Self {
-        let text: String = "The quick brown fox jumps over the lazy dog. "
-            .chars()
-            .cycle()
-            .take(prompt)
-            .collect();
-        let body = serde_json::json!({
-            "model": model,
-            "messages": [{"role": "user", "content": text}],
-            "max_tokens": 100,
-            "stream": response_chunks > 0,
-        });
-        let body = Bytes::from(body.to_string());
-        let length = body.len();
-        let piece = if mode == BodyMode::Buffered {
-            usize::MAX
-        } else {
-            PIECE
-        };
-        let mut rest = body;
-        let mut pieces = Vec::new();
-        while !rest.is_empty() {
-            pieces.push(rest.split_to(rest.len().min(piece)));
-        }
-        let headers = [
-            (":method", "POST"),
-            (":path", "/v1/chat/completions"),
-            (":scheme", "http"),
-            (":authority", "inference.example.com"),
-            ("content-type", "application/json"),
-            ("accept", "*/*"),
-            ("user-agent", "pointsman-load"),
-            ("x-forwarded-proto", "http"),
-        ];
-        let chunk = r#"data: {"id":"chatcmpl-0123456789abcdef","object":"chat.completion.chunk","created":1700000000,"model":"meta-llama/Llama-3.1-8B-Instruct","choices":[{"index":0,"delta":{"content":" word"},"logprobs":null,"finish_reason":null}]}"#;
-        let mut headers: Vec<_> = headers.into_iter().map(|(k, v)| header(k, v)).collect();
-        headers.push(header("content-length", &length.to_string()));
-        Self {
-            mode,
-            response_chunks,
-            headers,
-            pieces,
-            length,
-            response_headers: HeaderMap {
-                headers: vec![
-                    header(":status", "200"),
-                    header("content-type", "text/event-stream"),
-                ],
-            },
-            response_chunk: Bytes::from(format!("{chunk}\n\n")),
-        }
-    }
-
-    fn first(&self) -> ProcessingRequest {
-        let mut headers = self.headers.clone();
-        let id = uuid::Uuid::new_v4().to_string();
-        headers.push(header("x-request-id", &id));
-        let mode = match self.mode {
-            BodyMode::FullDuplex => BodySendMode::FullDuplexStreamed,
-            BodyMode::Buffered => BodySendMode::Buffered,
-            BodyMode::Streamed => BodySendMode::Streamed,
-        };
-        let response_mode = match self.response_chunks {
-            0 => BodySendMode::None,
-            _ if self.mode == BodyMode::FullDuplex => BodySendMode::FullDuplexStreamed,
-            _ => BodySendMode::Streamed,
-        };
-        ProcessingRequest {
-            request: Some(Request::RequestHeaders(HttpHeaders {
-                headers: Some(HeaderMap { headers }),
-                end_of_stream: false,
-            })),
-            protocol_config: Some(ProtocolConfiguration {
-                request_body_mode: mode.into(),
-                response_body_mode: response_mode.into(),
-                send_body_without_waiting_for_header_response: self.mode == BodyMode::FullDuplex,
-            }),
-            ..Default::default()
-        }
-    }
-}
-
-fn header(key: &str, value: &str) -> HeaderValue {
-    HeaderValue {
-        key: key.to_owned(),
-        value: String::new(),
-        raw_value: Bytes::copy_from_slice(value.as_bytes()),
-    }
-}
-
-fn message(request: Request) -> ProcessingRequest {
-    ProcessingRequest {
-        request: Some(request),
-        ..Default::default()
-    }
-}
-
-fn body(body: Bytes, end_of_stream: bool) -> HttpBody {
-    HttpBody {
-        body,
-        end_of_stream,
-    }
-}
-
 /// Runs one exchange; the latency of the decision runs from `due`.
-pub(super) async fn run(channel: Channel, script: Arc<Script>, due: Instant) -> Ended {
-    let result = tokio::time::timeout(DEADLINE, exchange(channel, &script, due)).await;
-    (due, result.unwrap_or(Err("no answer in 30 s")))
+pub(super) async fn run(channel: Channel, script: Arc<Script>, due: Instant) -> Outcome {
+    let taken = Arc::new(OnceLock::new());
+    let stream = Stream::new(channel, Arc::clone(&taken));
+    let exchange = tokio::time::timeout(script.deadline, exchange(stream, &script));
+    let decided = exchange.await.unwrap_or(Err(Failure::Deadline));
+    let since = |at: Instant| at.saturating_duration_since(due);
+    Outcome {
+        due,
+        ended: Instant::now(),
+        lag: taken.get().copied().map(since),
+        decided: decided.map(since),
+    }
 }
 
-async fn exchange(
-    channel: Channel,
-    script: &Script,
-    due: Instant,
-) -> Result<Duration, &'static str> {
-    let mut client = ExternalProcessorClient::new(channel)
-        .max_decoding_message_size(usize::MAX)
-        .max_encoding_message_size(usize::MAX);
-    let (sender, mut receiver) = mpsc::channel(8);
-    let send = async |request| {
-        sender
-            .send(request)
-            .await
-            .map_err(|_| "the stream was closed")
-    };
-    send(script.first()).await?;
-    let outbound = stream::poll_fn(move |cx| receiver.poll_recv(cx));
-    let mut inbound = client
-        .process(outbound)
-        .await
-        .map_err(|_| "the stream could not be opened")?
-        .into_inner();
-    let mut seen = Seen::default();
-    let mut decided = None;
-    if script.mode != BodyMode::FullDuplex {
-        seen.take(next(&mut inbound).await?)?;
-        decided = seen.destination.then(|| due.elapsed());
+/// Returns when the destination was known.
+async fn exchange(mut stream: Stream, script: &Script) -> Result<Instant, Failure> {
+    let heard = stream.half(script, &script.request).await?;
+    let destination = heard.destination.ok_or(Failure::NoDestination)?;
+    if let Some(response) = &script.response {
+        stream.half(script, response).await?;
     }
-    let last = script.pieces.len() - 1;
-    for (at, piece) in script.pieces.iter().enumerate() {
-        send(message(Request::RequestBody(body(
-            piece.clone(),
-            at == last,
-        ))))
-        .await?;
-        if script.mode != BodyMode::FullDuplex {
-            seen.take(next(&mut inbound).await?)?;
+    stream.close().await?;
+    Ok(destination)
+}
+
+// === impl Stream ===
+
+impl Stream {
+    /// Opens a stream, as soon as it is read from. `taken`: when the transport took the first message.
+    fn new(channel: Channel, taken: Arc<OnceLock<Instant>>) -> Self {
+        let mut client = ExternalProcessorClient::new(channel)
+            .max_decoding_message_size(usize::MAX)
+            .max_encoding_message_size(usize::MAX);
+        let (outbox, mut receiver) = mpsc::channel(OUTBOX);
+        let outbound = stream::poll_fn(move |cx| {
+            let message = ready!(receiver.poll_recv(cx));
+            taken.get_or_init(Instant::now);
+            Poll::Ready(message)
+        });
+        let opening = async move { Ok(client.process(outbound).await?.into_inner()) };
+        Self {
+            outbox,
+            inbound: Inbound::Opening(Box::pin(opening)),
         }
     }
-    if script.mode == BodyMode::FullDuplex {
-        while !seen.ended {
-            seen.take(next(&mut inbound).await?)?;
-            if seen.destination && decided.is_none() {
-                decided = Some(due.elapsed());
+
+    async fn half(&mut self, script: &Script, half: &Half) -> Result<Heard, Failure> {
+        let Self { outbox, inbound } = self;
+        let mut heard = Heard::default();
+        send(outbox, script.headers(half)).await;
+        if script.duplex {
+            let read = heard.until_end(half, inbound);
+            both(half.side, send_body(outbox, half), read).await?;
+        } else {
+            heard.replies(half.side, 1, inbound).await?;
+            let read = heard.replies(half.side, half.pieces.len(), inbound);
+            both(half.side, send_body(outbox, half), read).await?;
+        }
+        Ok(heard)
+    }
+
+    /// Stops sending; the server has to end the stream then, and well.
+    async fn close(self) -> Result<(), Failure> {
+        let Self {
+            outbox,
+            mut inbound,
+        } = self;
+        drop(outbox);
+        match inbound.message().await {
+            Ok(None) => Ok(()),
+            Ok(Some(reply)) => Err(Failure::unexpected(reply.response.as_ref())),
+            Err(status) => Err(Failure::Status(status.code())),
+        }
+    }
+}
+
+/// Whether the stream still takes messages; if not, the end of its replies tells why.
+async fn send(outbox: &mpsc::Sender<ProcessingRequest>, message: ProcessingRequest) -> bool {
+    outbox.send(message).await.is_ok()
+}
+
+async fn send_body(outbox: &mpsc::Sender<ProcessingRequest>, half: &Half) {
+    let mut ticks = (!half.interval.is_zero()).then(|| tokio::time::interval(half.interval));
+    for message in half.body() {
+        if let Some(ticks) = &mut ticks {
+            ticks.tick().await;
+        }
+        if !send(outbox, message).await {
+            return;
+        }
+    }
+}
+
+/// Sends and reads at once; what was read counts. All replies before all was sent is a failure.
+async fn both(
+    side: Side,
+    send: impl Future<Output = ()>,
+    read: impl Future<Output = Result<(), Failure>>,
+) -> Result<(), Failure> {
+    tokio::pin!(send, read);
+    tokio::select! {
+        biased;
+        () = &mut send => read.await,
+        read = &mut read => read.and(Err(Failure::Early(side))),
+    }
+}
+
+// === impl Inbound ===
+
+impl Inbound {
+    async fn message(&mut self) -> Result<Option<ProcessingResponse>, Status> {
+        loop {
+            match self {
+                Self::Opening(opening) => *self = Self::Open(opening.await?),
+                Self::Open(replies) => return replies.message().await,
             }
         }
-        if seen.bytes != script.length {
-            return Err("the body came back with another length");
+    }
+
+    async fn next(&mut self) -> Result<ProcessingResponse, Failure> {
+        match self.message().await {
+            Ok(reply) => reply.ok_or(Failure::Unfinished),
+            Err(status) => Err(Failure::Status(status.code())),
         }
     }
-    if !seen.destination {
-        return Err("no destination came");
-    }
-    let latency = decided.unwrap_or_else(|| due.elapsed());
-    if script.response_chunks > 0 {
-        respond(script, &sender, &mut inbound).await?;
-    }
-    drop(sender);
-    match inbound.message().await {
-        Ok(None) => Ok(latency),
-        Ok(Some(_)) => Err("a message too many came"),
-        Err(_) => Err("the stream did not end well"),
-    }
 }
 
-async fn respond(
-    script: &Script,
-    sender: &mpsc::Sender<ProcessingRequest>,
-    inbound: &mut Streaming<ProcessingResponse>,
-) -> Result<(), &'static str> {
-    let closed = |_| "the stream was closed";
-    let headers = HttpHeaders {
-        headers: Some(script.response_headers.clone()),
-        end_of_stream: false,
-    };
-    sender
-        .send(message(Request::ResponseHeaders(headers)))
-        .await
-        .map_err(closed)?;
-    next(inbound).await?;
-    for number in 1..=script.response_chunks {
-        let end = number == script.response_chunks;
-        let chunk = body(script.response_chunk.clone(), end);
-        sender
-            .send(message(Request::ResponseBody(chunk)))
-            .await
-            .map_err(closed)?;
-        // One reply each: these chunks are far smaller than what a reply holds.
-        next(inbound).await?;
+// === impl Heard ===
+
+impl Heard {
+    /// Full duplex: every reply until the end of the body.
+    async fn until_end(&mut self, half: &Half, inbound: &mut Inbound) -> Result<(), Failure> {
+        while !self.ended {
+            self.take(half.side, inbound.next().await?)?;
+        }
+        if self.bytes == half.length {
+            Ok(())
+        } else {
+            Err(Failure::Length(half.side))
+        }
     }
-    Ok(())
-}
 
-async fn next(
-    inbound: &mut Streaming<ProcessingResponse>,
-) -> Result<ProcessingResponse, &'static str> {
-    match inbound.message().await {
-        Ok(Some(message)) => Ok(message),
-        Ok(None) => Err("the stream was closed early"),
-        Err(_) => Err("the stream failed"),
+    async fn replies(
+        &mut self,
+        side: Side,
+        count: usize,
+        inbound: &mut Inbound,
+    ) -> Result<(), Failure> {
+        for _ in 0..count {
+            self.take(side, inbound.next().await?)?;
+        }
+        Ok(())
     }
-}
 
-// === impl Seen ===
-
-impl Seen {
-    fn take(&mut self, reply: ProcessingResponse) -> Result<(), &'static str> {
-        let common = match reply.response {
-            Some(Response::RequestHeaders(headers)) => headers.response,
-            Some(Response::RequestBody(body)) => body.response,
-            Some(Response::ImmediateResponse(_)) => return Err("immediate response"),
-            _ => return Err("a reply of an unexpected kind came"),
+    fn take(&mut self, side: Side, reply: ProcessingResponse) -> Result<(), Failure> {
+        let common = match (side, reply.response) {
+            (Side::Request, Some(Response::RequestHeaders(reply)))
+            | (Side::Response, Some(Response::ResponseHeaders(reply))) => reply.response,
+            (Side::Request, Some(Response::RequestBody(reply)))
+            | (Side::Response, Some(Response::ResponseBody(reply))) => reply.response,
+            (_, Some(Response::ImmediateResponse(reply))) => {
+                return Err(Failure::Immediate(reply.status.unwrap_or_default().code));
+            }
+            (_, reply) => return Err(Failure::unexpected(reply.as_ref())),
         };
         let CommonResponse {
             header_mutation,
             body_mutation,
             ..
         } = common.unwrap_or_default();
-        let set = header_mutation
-            .map(|mutation| mutation.set_headers)
-            .unwrap_or_default();
-        let is_destination = |key: &str| key == DESTINATION;
-        self.destination |= set.iter().any(|option| {
-            option
-                .header
-                .as_ref()
-                .is_some_and(|h| is_destination(&h.key))
-        });
+        let set = header_mutation.into_iter().flat_map(|m| m.set_headers);
+        let mut names = set.filter_map(|option| Some(option.header?.key));
+        if self.destination.is_none() && names.any(|name| name == DESTINATION) {
+            self.destination = Some(Instant::now());
+        }
         if let Some(Mutation::StreamedResponse(piece)) = body_mutation.and_then(|b| b.mutation) {
             self.bytes += piece.body.len();
             self.ended |= piece.end_of_stream;
@@ -299,3 +242,6 @@ impl Seen {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests;

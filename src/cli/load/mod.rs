@@ -2,118 +2,84 @@
 //!
 //! With `--rate` requests are sent when they are due, whether or not earlier ones have been answered, and a latency runs
 //! from when the request was due: a picker that stalls cannot hide it. Without, `--concurrency` requests are
-//! always under way, which finds the highest rate.
+//! always under way, which finds the highest rate. The client's own part of a latency is reported beside it.
 
+use std::io::Write as _;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::Instant;
 
 use anyhow::Context as _;
-use tokio::task::JoinSet;
-use tokio::time::Instant;
 use tonic::transport::{Channel, Endpoint};
 
-use super::units::duration;
-
+mod args;
+mod drive;
 mod exchange;
+mod failure;
 mod process;
 mod report;
+mod script;
+mod tally;
 mod tls;
 
-use exchange::Script;
+pub use args::{BodyMode, LoadArgs};
+
+use drive::Target;
 use process::Usage;
-use report::{Report, Tally};
-
-/// Arguments of `load`.
-#[derive(Clone, Debug, clap::Args)]
-pub struct LoadArgs {
-    /// The picker: host:port.
-    #[arg(long, default_value = "127.0.0.1:9002")]
-    address: String,
-    /// Connect with TLS; the certificate is not verified.
-    #[arg(long)]
-    tls: bool,
-    /// Requests a second; 0 = as many as --concurrency gives.
-    #[arg(long, default_value_t = 0.0)]
-    rate: f64,
-    /// Requests under way at a time, if there is no rate.
-    #[arg(long, default_value_t = 32)]
-    concurrency: usize,
-    /// For how long to measure.
-    #[arg(long, value_parser = duration, default_value = "10s")]
-    duration: Duration,
-    /// For how long to send before that.
-    #[arg(long, value_parser = duration, default_value = "2s")]
-    warmup: Duration,
-    /// HTTP/2 connections.
-    #[arg(long, default_value_t = 2)]
-    connections: usize,
-    /// Bytes of prompt in a request.
-    #[arg(long, default_value_t = 200)]
-    prompt_bytes: usize,
-    /// How bodies are sent.
-    #[arg(long, value_enum, default_value_t = BodyMode::FullDuplex)]
-    body_mode: BodyMode,
-    /// Chunks of a streamed response; 0 = the stream ends with the request, as in the decision-only profile.
-    #[arg(long, default_value_t = 0)]
-    response_chunks: u32,
-    /// The model asked for.
-    #[arg(long, default_value = "meta-llama/Llama-3.1-8B-Instruct")]
-    model: String,
-    /// The picker's process: its CPU time and memory are reported too.
-    #[arg(long)]
-    pid: Option<u32>,
-    /// Print one JSON object instead of a table.
-    #[arg(long)]
-    json: bool,
-}
-
-/// How request bodies are sent.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum BodyMode {
-    /// FULL_DUPLEX_STREAMED
-    FullDuplex,
-    /// BUFFERED
-    Buffered,
-    /// STREAMED
-    Streamed,
-}
-
-/// Requests that may be under way at a time at a set rate: past it, the rate is not reached, and the report says so.
-const MOST_UNDER_WAY: usize = 20_000;
+use report::Report;
+use script::Script;
+use tally::Window;
 
 /// Sends, measures, prints.
 pub async fn run(args: LoadArgs) -> anyhow::Result<()> {
-    let channels = connect(&args).await?;
-    let script = Arc::new(Script::new(
-        &args.model,
-        args.prompt_bytes,
-        args.body_mode,
-        args.response_chunks,
-    ));
-    let begun = Instant::now();
-    let measured = begun + args.warmup;
-    let end = measured + args.duration;
-    let usage = tokio::spawn(measure(args.pid, measured, end));
-    let tally = if args.rate > 0.0 {
-        open_loop(&args, &channels, &script, measured, end).await
-    } else {
-        closed_loop(&args, &channels, &script, measured, end).await
-    };
-    let usage = usage.await??;
-    let report = Report::new(tally, args.duration, args.rate, usage);
-    if args.json {
-        println!("{}", report.to_json());
-    } else {
-        println!("{report}");
+    if let Some(pid) = args.pid {
+        // Before the load, not after it.
+        Usage::of(pid)?;
     }
-    Ok(())
+    let target = Target {
+        channels: connect(&args).await?,
+        script: Arc::new(Script::new(
+            &args.model,
+            args.prompt_bytes,
+            args.body_mode,
+            args.response_chunks,
+            args.chunk_interval,
+        )),
+    };
+    let from = Instant::now() + args.warmup;
+    let window = Window {
+        from,
+        to: from + args.duration,
+    };
+    let watch = args
+        .pid
+        .map(|pid| tokio::task::spawn_blocking(move || process::watch(pid, window)));
+    let offered = (args.rate > 0.0).then_some(args.rate);
+    let tally = match offered {
+        Some(rate) => drive::open_loop(target, rate, window).await?,
+        None => drive::closed_loop(target, args.concurrency, window).await?,
+    };
+    let (spent, lost) = match watch {
+        Some(watch) => match watch.await? {
+            Ok(spent) => (Some(spent), None),
+            Err(error) => (None, Some(error)),
+        },
+        None => (None, None),
+    };
+    let report = Report::new(tally, args.duration, offered, spent);
+    let mut out = std::io::stdout().lock();
+    if args.json {
+        writeln!(out, "{}", report.to_json())?;
+    } else {
+        write!(out, "{report}")?;
+    }
+    // The picker died: what was measured until then is worth its report.
+    lost.map_or(Ok(()), Err)
 }
 
 async fn connect(args: &LoadArgs) -> anyhow::Result<Vec<Channel>> {
     let mut channels = Vec::new();
-    for _ in 0..args.connections.max(1) {
-        let endpoint = Endpoint::from_shared(format!("http://{}", args.address))
-            .with_context(|| format!("--address: `{}` is not host:port", args.address))?
+    for _ in 0..args.connections {
+        let endpoint = Endpoint::from_shared(format!("http://{}", args.address))?
             .initial_stream_window_size(1 << 20)
             .initial_connection_window_size(16 << 20)
             .tcp_nodelay(true);
@@ -125,82 +91,4 @@ async fn connect(args: &LoadArgs) -> anyhow::Result<Vec<Channel>> {
         channels.push(channel.with_context(|| format!("connecting to {}", args.address))?);
     }
     Ok(channels)
-}
-
-/// CPU time and memory of the picker over the measured time.
-async fn measure(
-    pid: Option<u32>,
-    from: Instant,
-    to: Instant,
-) -> anyhow::Result<Option<(Usage, Usage)>> {
-    let Some(pid) = pid else {
-        return Ok(None);
-    };
-    tokio::time::sleep_until(from).await;
-    let before = Usage::of(pid)?;
-    tokio::time::sleep_until(to).await;
-    Ok(Some((before, Usage::of(pid)?)))
-}
-
-async fn open_loop(
-    args: &LoadArgs,
-    channels: &[Channel],
-    script: &Arc<Script>,
-    measured: Instant,
-    end: Instant,
-) -> Tally {
-    let interval = Duration::from_secs_f64(1.0 / args.rate);
-    let mut requests = JoinSet::new();
-    let mut tally = Tally::default();
-    let mut due = Instant::now();
-    let mut number = 0;
-    while due < end {
-        tokio::time::sleep_until(due).await;
-        while let Some(ended) = requests.try_join_next() {
-            tally.add(ended, measured, end);
-        }
-        if requests.len() < MOST_UNDER_WAY {
-            let channel = channels[number % channels.len()].clone();
-            requests.spawn(exchange::run(channel, Arc::clone(script), due));
-        } else {
-            tally.not_sent += 1;
-        }
-        number += 1;
-        due += interval;
-    }
-    while let Some(ended) = requests.join_next().await {
-        tally.add(ended, measured, end);
-    }
-    tally
-}
-
-async fn closed_loop(
-    args: &LoadArgs,
-    channels: &[Channel],
-    script: &Arc<Script>,
-    measured: Instant,
-    end: Instant,
-) -> Tally {
-    let mut workers = JoinSet::new();
-    for number in 0..args.concurrency.max(1) {
-        let channel = channels[number % channels.len()].clone();
-        let script = Arc::clone(script);
-        workers.spawn(async move {
-            let mut tally = Tally::default();
-            while Instant::now() < end {
-                let due = Instant::now();
-                let ended = exchange::run(channel.clone(), Arc::clone(&script), due).await;
-                tally.add(Ok(ended), measured, end);
-            }
-            tally
-        });
-    }
-    let mut total = Tally::default();
-    while let Some(ended) = workers.join_next().await {
-        match ended {
-            Ok(tally) => total.merge(tally),
-            Err(error) => total.error(error.to_string()),
-        }
-    }
-    total
 }

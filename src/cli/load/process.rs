@@ -1,6 +1,10 @@
 //! CPU time and memory of another process, from `/proc`.
 
+use std::time::Instant;
+
 use anyhow::Context as _;
+
+use super::tally::Window;
 
 /// Ticks a second in `/proc/PID/stat`: a constant of Linux's interface, whatever the kernel's own clock.
 const TICKS: f64 = 100.0;
@@ -12,6 +16,29 @@ pub(super) struct Usage {
     pub(super) cpu_seconds: f64,
     /// Resident bytes.
     pub(super) rss: u64,
+}
+
+/// What a process took over the measured time.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Spent {
+    pub(super) cpu_seconds: f64,
+    /// Resident bytes at its end.
+    pub(super) rss: u64,
+}
+
+/// Watches a process from one end of `window` to the other. It blocks: a thread of its own is on time also when the
+/// runtime is busy.
+pub(super) fn watch(pid: u32, window: Window) -> anyhow::Result<Spent> {
+    let usage_at = |at: Instant| {
+        std::thread::sleep(at.saturating_duration_since(Instant::now()));
+        Usage::of(pid)
+    };
+    let before = usage_at(window.from)?;
+    let after = usage_at(window.to)?;
+    Ok(Spent {
+        cpu_seconds: after.cpu_seconds - before.cpu_seconds,
+        rss: after.rss,
+    })
 }
 
 // === impl Usage ===

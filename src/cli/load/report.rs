@@ -1,155 +1,225 @@
-//! What was measured.
+//! What was measured, for people and for programs.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use hdrhistogram::Histogram;
-use serde_json::{Value, json};
-use tokio::task::JoinError;
-use tokio::time::Instant;
+use serde_json::{Map, Value, json};
 
-use super::exchange::Ended;
-use super::process::Usage;
+use super::process::Spent;
+use super::tally::{Tally, Times};
 
-const QUANTILES: [(&str, f64); 4] = [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999)];
-
-/// Counts while it runs.
-#[derive(Debug, Default)]
-pub(super) struct Tally {
-    /// Latencies in microseconds.
-    latencies: Vec<u32>,
-    errors: BTreeMap<String, u64>,
-    /// Due, but too many were under way.
-    pub(super) not_sent: u64,
-}
+const QUANTILES: [(&str, f64); 5] = [
+    ("p50", 0.5),
+    ("p90", 0.9),
+    ("p99", 0.99),
+    ("p99.9", 0.999),
+    ("max", 1.0),
+];
+/// Width of the first column, and of those of numbers.
+const NAME: usize = 16;
+const NUMBER: usize = 10;
 
 /// Counts when it is over.
 #[derive(Debug)]
 pub(super) struct Report {
-    completed: u64,
-    errors: BTreeMap<String, u64>,
-    not_sent: u64,
-    rate: f64,
-    offered: f64,
-    histogram: Histogram<u64>,
-    usage: Option<(f64, u64)>,
-}
-
-// === impl Tally ===
-
-impl Tally {
-    /// Takes an exchange that was due within the measured time.
-    pub(super) fn add(&mut self, ended: Result<Ended, JoinError>, from: Instant, to: Instant) {
-        match ended {
-            Ok((due, _)) if due < from || due >= to => {}
-            Ok((_, Ok(latency))) => {
-                let micros = u32::try_from(latency.as_micros()).unwrap_or(u32::MAX);
-                self.latencies.push(micros);
-            }
-            Ok((_, Err(error))) => self.error(error.to_owned()),
-            Err(error) => self.error(error.to_string()),
-        }
-    }
-
-    pub(super) fn error(&mut self, error: String) {
-        *self.errors.entry(error).or_default() += 1;
-    }
-
-    pub(super) fn merge(&mut self, other: Self) {
-        self.latencies.extend(other.latencies);
-        for (error, count) in other.errors {
-            *self.errors.entry(error).or_default() += count;
-        }
-        self.not_sent += other.not_sent;
-    }
+    tally: Tally,
+    duration: Duration,
+    offered: Option<f64>,
+    spent: Option<Spent>,
 }
 
 // === impl Report ===
 
 impl Report {
+    /// `offered`: the rate asked for, if one was.
     pub(super) fn new(
         tally: Tally,
         duration: Duration,
-        offered: f64,
-        usage: Option<(Usage, Usage)>,
+        offered: Option<f64>,
+        spent: Option<Spent>,
     ) -> Self {
-        let completed = tally.latencies.len() as u64;
-        let bounds = (1, 600_000_000, 3);
-        // The bounds are constants that the library takes.
-        let mut histogram = Histogram::new_with_bounds(bounds.0, bounds.1, bounds.2)
-            .unwrap_or_else(|_| unreachable!("constant bounds"));
-        for micros in tally.latencies {
-            histogram.saturating_record(u64::from(micros.max(1)));
-        }
         Self {
-            completed,
-            errors: tally.errors,
-            not_sent: tally.not_sent,
-            rate: completed as f64 / duration.as_secs_f64(),
+            tally,
+            duration,
             offered,
-            histogram,
-            usage: usage.map(|(before, after)| (after.cpu_seconds - before.cpu_seconds, after.rss)),
+            spent,
         }
     }
 
-    /// Milliseconds.
-    fn quantile(&self, quantile: f64) -> f64 {
-        self.histogram.value_at_quantile(quantile) as f64 / 1e3
+    fn rate(&self) -> f64 {
+        self.tally.completed as f64 / self.duration.as_secs_f64()
     }
 
+    /// `None` also if none completed: then the CPU went elsewhere.
     fn cpu_ms_a_request(&self) -> Option<f64> {
-        let (seconds, _) = self.usage?;
-        Some(seconds * 1e3 / self.completed.max(1) as f64)
+        let spent = self.spent?;
+        let completed = self.tally.completed;
+        (completed > 0).then(|| spent.cpu_seconds * 1e3 / completed as f64)
     }
 
+    /// The keys are those of `load --help`.
     pub(super) fn to_json(&self) -> Value {
-        let latency: serde_json::Map<String, Value> = QUANTILES
-            .iter()
-            .map(|(name, quantile)| ((*name).to_owned(), self.quantile(*quantile).into()))
-            .chain([("max".to_owned(), (self.histogram.max() as f64 / 1e3).into())])
-            .collect();
+        let tally = &self.tally;
         json!({
-            "completed": self.completed,
-            "errors": self.errors,
-            "not_sent": self.not_sent,
+            "duration_seconds": self.duration.as_secs_f64(),
             "offered_rate": self.offered,
-            "rate": self.rate,
-            "latency_ms": latency,
-            "cpu_seconds": self.usage.map(|(cpu, _)| cpu),
+            "rate": self.rate(),
+            "completed": tally.completed,
+            "due": tally.due,
+            "errors": tally.errors,
+            "not_sent": tally.not_sent,
+            "latency_ms": quantiles(&tally.latency),
+            "client_lag_ms": quantiles(&tally.lag),
+            "cpu_seconds": self.spent.map(|spent| spent.cpu_seconds),
             "cpu_ms_per_request": self.cpu_ms_a_request(),
-            "rss_bytes": self.usage.map(|(_, rss)| rss),
+            "rss_bytes": self.spent.map(|spent| spent.rss),
         })
     }
 }
 
+fn quantiles(times: &Times) -> Value {
+    let object: Map<_, _> = QUANTILES
+        .iter()
+        .map(|(name, quantile)| ((*name).to_owned(), times.quantile(*quantile).into()))
+        .collect();
+    object.into()
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "completed {}, {:.0} a second", self.completed, self.rate)?;
-        if self.offered > 0.0 {
-            write!(f, " of {:.0} offered", self.offered)?;
+        let tally = &self.tally;
+        write!(
+            f,
+            "{:<NAME$}{:>NUMBER$}  {:.1} a second",
+            "completed",
+            tally.completed,
+            self.rate()
+        )?;
+        if let Some(offered) = self.offered {
+            write!(f, " of {offered} offered")?;
         }
-        writeln!(f)?;
-        let errors: u64 = self.errors.values().sum();
-        writeln!(f, "errors {errors}")?;
-        for (error, count) in &self.errors {
-            writeln!(f, "  {count} {error}")?;
+        let errors: u64 = tally.errors.values().sum();
+        writeln!(f, "\n{:<NAME$}{errors:>NUMBER$}", "errors")?;
+        for (error, count) in &tally.errors {
+            writeln!(f, "{:<NAME$}{count:>NUMBER$}  {error}", "")?;
         }
-        if self.not_sent > 0 {
-            writeln!(f, "not sent {}: too many were under way", self.not_sent)?;
-        }
-        write!(f, "decision latency, ms:")?;
-        for (name, quantile) in QUANTILES {
-            write!(f, " {name} {:.3}", self.quantile(quantile))?;
-        }
-        write!(f, " max {:.3}", self.histogram.max() as f64 / 1e3)?;
-        if let (Some((cpu, rss)), Some(a_request)) = (self.usage, self.cpu_ms_a_request()) {
-            write!(
+        if tally.not_sent > 0 {
+            writeln!(
                 f,
-                "\npicker: {cpu:.2} CPU seconds, {a_request:.4} ms a request, {:.1} MiB resident",
-                rss as f64 / f64::from(1 << 20)
+                "{:<NAME$}{:>NUMBER$}  too many were under way; the latencies leave them out",
+                "not sent", tally.not_sent
             )?;
         }
+        write!(f, "{:<NAME$}", "milliseconds")?;
+        for (name, _) in QUANTILES {
+            write!(f, "{name:>NUMBER$}")?;
+        }
+        for (name, times) in [
+            ("decision latency", &tally.latency),
+            ("client lag", &tally.lag),
+        ] {
+            write!(f, "\n{name:<NAME$}")?;
+            for (_, quantile) in QUANTILES {
+                match times.quantile(quantile) {
+                    Some(time) => write!(f, "{time:>NUMBER$.3}")?,
+                    None => write!(f, "{:>NUMBER$}", "-")?,
+                }
+            }
+        }
+        writeln!(f)?;
+        if let Some(spent) = self.spent {
+            write!(
+                f,
+                "{:<NAME$}{:>NUMBER$.2}  CPU seconds",
+                "picker", spent.cpu_seconds
+            )?;
+            if let Some(cpu) = self.cpu_ms_a_request() {
+                write!(f, ", {cpu:.4} ms a request")?;
+            }
+            let mib = spent.rss as f64 / f64::from(1 << 20);
+            writeln!(f, ", {mib:.1} MiB resident")?;
+        }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::super::exchange::Outcome;
+    use super::super::failure::Failure;
+    use super::super::tally::Window;
+    use super::*;
+
+    fn report(outcomes: &[Result<Duration, Failure>]) -> Report {
+        let from = Instant::now();
+        let duration = Duration::from_secs(2);
+        let to = from + duration;
+        let mut tally = Tally::new(Window { from, to });
+        for decided in outcomes {
+            tally.add(&Outcome {
+                due: from,
+                ended: from,
+                lag: Some(Duration::from_micros(20)),
+                decided: *decided,
+            });
+        }
+        let spent = Spent {
+            cpu_seconds: 0.5,
+            rss: 3 << 20,
+        };
+        Report::new(tally, duration, Some(2.5), Some(spent))
+    }
+
+    #[test]
+    fn people_get_a_table() {
+        let ms = Duration::from_millis(1);
+        let mut report = report(&[Ok(ms), Ok(ms), Err(Failure::Immediate(503))]);
+        report.tally.skip(Instant::now());
+        let expected = "\
+completed                2  1.0 a second of 2.5 offered
+errors                   1
+                         1  immediate response 503
+not sent                 1  too many were under way; the latencies leave them out
+milliseconds           p50       p90       p99     p99.9       max
+decision latency     1.000     1.000     1.000     1.000     1.000
+client lag           0.020     0.020     0.020     0.020     0.020
+picker                0.50  CPU seconds, 250.0000 ms a request, 3.0 MiB resident
+";
+        assert_eq!(report.to_string(), expected);
+    }
+
+    #[test]
+    fn programs_get_json() {
+        let times = json!({"p50": 1.0, "p90": 1.0, "p99": 1.0, "p99.9": 1.0, "max": 1.0});
+        let report = report(&[Ok(Duration::from_millis(1)), Err(Failure::Deadline)]);
+        let lag = quantiles(&report.tally.lag);
+        assert_eq!(
+            report.to_json(),
+            json!({
+                "duration_seconds": 2.0,
+                "offered_rate": 2.5,
+                "rate": 0.5,
+                "completed": 1,
+                "due": 2,
+                "errors": {"timed out": 1},
+                "not_sent": 0,
+                "latency_ms": times,
+                "client_lag_ms": lag,
+                "cpu_seconds": 0.5,
+                "cpu_ms_per_request": 500.0,
+                "rss_bytes": 3 << 20,
+            })
+        );
+    }
+
+    #[test]
+    fn what_is_not_known_is_not_a_number() {
+        let report = report(&[]);
+        let json = report.to_json();
+        assert_eq!(json["cpu_ms_per_request"], Value::Null);
+        assert_eq!(json["latency_ms"]["p50"], Value::Null);
+        assert!(report.to_string().contains("decision latency         -"));
     }
 }

@@ -1,0 +1,188 @@
+//! TLS of the ext_proc port, seen by clients that verify.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+
+use crate::support::picker::{self, Picker};
+use crate::support::sims::Sims;
+use crate::support::{machine, until};
+
+static OLD: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
+static NEW: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
+
+type Ca = CertifiedIssuer<'static, KeyPair>;
+
+fn ca() -> Ca {
+    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
+}
+
+/// A certificate for `name`, and its key, both as PEM.
+fn certificate(ca: &Ca, name: &str) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+    (
+        params.signed_by(&key, ca).unwrap().pem(),
+        key.serialize_pem(),
+    )
+}
+
+/// Puts a server certificate where the picker looks for it.
+fn install(ca: &Ca, folder: &Path) {
+    let (cert, key) = certificate(ca, "picker.example.com");
+    std::fs::write(folder.join("tls.key"), key).unwrap();
+    std::fs::write(folder.join("tls.crt"), cert).unwrap();
+}
+
+/// How a client is set up.
+#[derive(Default)]
+struct Client<'a> {
+    trusts: Option<&'a Ca>,
+    identity: Option<(String, String)>,
+    versions: Option<&'static [&'static SupportedProtocolVersion]>,
+}
+
+impl Client<'_> {
+    /// Whether the server talks HTTP/2 to this client: with TLS 1.3 a refusal comes after the handshake.
+    async fn is_served(&self, address: SocketAddr) -> bool {
+        use rustls::pki_types::pem::PemObject as _;
+        let mut roots = RootCertStore::empty();
+        if let Some(ca) = self.trusts {
+            roots.add(ca.der().clone()).unwrap();
+        }
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider)
+            .with_protocol_versions(self.versions.unwrap_or(rustls::ALL_VERSIONS))
+            .unwrap()
+            .with_root_certificates(roots);
+        let mut config = match &self.identity {
+            None => builder.with_no_client_auth(),
+            Some((cert, key)) => {
+                let cert = CertificateDer::from_pem_slice(cert.as_bytes()).unwrap();
+                let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+                builder.with_client_auth_cert(vec![cert], key).unwrap()
+            }
+        };
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let stream = TcpStream::connect(address).await.unwrap();
+        let name = ServerName::try_from("picker.example.com").unwrap();
+        let Ok(mut stream) = TlsConnector::from(Arc::new(config))
+            .connect(name, stream)
+            .await
+        else {
+            return false;
+        };
+        let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
+        let mut answer = [0; 9];
+        stream.write_all(preface).await.is_ok()
+            && stream.flush().await.is_ok()
+            && stream.read_exact(&mut answer).await.is_ok()
+    }
+}
+
+/// A picker whose certificate `ca` signed, with more `flags`.
+async fn picker(sims: &Sims, ca: &Ca, folder: &Path, flags: &[&str]) -> Picker {
+    install(ca, folder);
+    let config = picker::config(&sims.endpoints_file, &[("queue-scorer", 1)]);
+    let cert_path = format!("--cert-path={}", folder.display());
+    let mut all = vec!["--secure-serving=true", cert_path.as_str()];
+    all.extend(flags);
+    Picker::start(&config, &all).await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn certificates_are_reloaded_and_bad_ones_are_not() {
+    let _machine = machine::shared().await;
+    let sims = Sims::start(1, &[]).await;
+    let (old, new) = (ca(), ca());
+    let folder = tempfile::tempdir().unwrap();
+    let picker = picker(&sims, &old, folder.path(), &["--enable-cert-reload"]).await;
+    let trusting = |ca| Client {
+        trusts: Some(ca),
+        ..Client::default()
+    };
+    assert!(trusting(&old).is_served(picker.grpc).await);
+    assert!(!trusting(&new).is_served(picker.grpc).await);
+
+    std::fs::write(folder.path().join("tls.crt"), "no certificate").unwrap();
+    until("the bad certificate to be seen", async || {
+        let log = picker.process.printed();
+        log.contains("the old ones stay").then_some(())
+    })
+    .await;
+    assert!(trusting(&old).is_served(picker.grpc).await);
+
+    install(&new, folder.path());
+    until("the new certificate", async || {
+        trusting(&new).is_served(picker.grpc).await.then_some(())
+    })
+    .await;
+    assert!(!trusting(&old).is_served(picker.grpc).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_client_ca_only_its_clients_with_an_allowed_name_are_served() {
+    let _machine = machine::shared().await;
+    let sims = Sims::start(1, &[]).await;
+    let (servers, clients, strangers) = (ca(), ca(), ca());
+    let folder = tempfile::tempdir().unwrap();
+    let client_ca = folder.path().join("clients.pem");
+    std::fs::write(&client_ca, clients.pem()).unwrap();
+    let client_ca = format!("--client-ca-file={}", client_ca.display());
+    let names = "--client-allowed-sans=gateway.example.com,other.example.com";
+    let picker = picker(&sims, &servers, folder.path(), &[&client_ca, names]).await;
+    for (identity, served) in [
+        (Some(certificate(&clients, "gateway.example.com")), true),
+        (Some(certificate(&clients, "other.example.com")), true),
+        (Some(certificate(&clients, "mallory.example.com")), false),
+        (Some(certificate(&strangers, "gateway.example.com")), false),
+        (None, false),
+    ] {
+        for versions in [OLD, NEW] {
+            let client = Client {
+                trusts: Some(&servers),
+                identity: identity.clone(),
+                versions: Some(versions),
+            };
+            let got = client.is_served(picker.grpc).await;
+            assert_eq!(
+                got,
+                served,
+                "{versions:?}, {:?}",
+                identity.as_ref().map(|i| &i.0)
+            );
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_oldest_version_is_obeyed() {
+    let _machine = machine::shared().await;
+    let sims = Sims::start(1, &[]).await;
+    let servers = ca();
+    let folder = tempfile::tempdir().unwrap();
+    for (flags, served) in [
+        (&[][..], true),
+        (&["--tls-min-version=VersionTLS13"][..], false),
+    ] {
+        let picker = picker(&sims, &servers, folder.path(), flags).await;
+        let client = |versions| Client {
+            trusts: Some(&servers),
+            versions: Some(versions),
+            ..Client::default()
+        };
+        let old = client(OLD);
+        let new = client(NEW);
+        assert_eq!(old.is_served(picker.grpc).await, served, "{flags:?}");
+        assert!(new.is_served(picker.grpc).await, "{flags:?}");
+    }
+}
