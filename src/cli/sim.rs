@@ -55,8 +55,8 @@ pub struct SimArgs {
     /// Requests that one server runs at once; more of them wait.
     #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20), default_value_t = 32)]
     max_num_seqs: usize,
-    /// KV cache blocks of one server; the default is what a Llama 3.1 8B has on an H100. A request that can never fit is
-    /// refused.
+    /// KV cache blocks of one server; the default is what a Llama 3.1 8B has on an H100. A request that can never fit
+    /// is refused.
     #[arg(long, value_parser = value_parser!(u64).range(1..=1 << 32), default_value_t = 27_808)]
     kv_blocks: u64,
     /// Tokens in a block.

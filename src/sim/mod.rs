@@ -1,7 +1,7 @@
 //! Model servers without GPUs: the HTTP side of vLLM over an engine that only keeps time.
 //!
-//! [`engine`] decides who runs, when a token comes and what the gauges read. [`openai`], [`responses`], [`embeddings`]
-//! and [`anthropic`] put tokens into the APIs' shapes, [`page`] prints the metrics as vLLM does, [`server`] listens.
+//! `engine` decides who runs, when a token comes and what the gauges read. `openai`, `responses`, `embeddings` and
+//! `anthropic` put tokens into the APIs' shapes, `page` prints the metrics as vLLM does, `server` listens.
 
 mod admin;
 mod anthropic;

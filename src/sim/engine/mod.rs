@@ -1,8 +1,8 @@
 //! When tokens come, and what the engine's gauges read meanwhile.
 //!
-//! [`scheduler`] says who runs. The first token of a request that runs comes after `ttft` plus the time of its prompt at
-//! `prefill_rate`; the others follow at intervals of `itl`. So there are no steps in which a batch moves on together,
-//! and large batches do not slow anything down. There is no prefix cache either.
+//! [`scheduler`] says who runs. The first token of a request that runs comes after `ttft` plus the time of its prompt
+//! at `prefill_rate`; the others follow at intervals of `itl`. So there are no steps in which a batch moves on
+//! together, and large batches do not slow anything down. There is no prefix cache either.
 
 mod lora;
 mod scheduler;

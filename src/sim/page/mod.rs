@@ -1,14 +1,18 @@
 //! `/metrics`, as a vLLM of 2026 prints it.
 //!
-//! What was modelled after what: names, types, help texts, labels, bounds and order of the `vllm:` families are those that vLLM's
-//! `v1/metrics/loggers.py` and `perf.py` register in versions 0.27 to 0.29 for one engine, with LoRA where it is enabled
-//! and `VLLM_COMPUTE_NANS_IN_LOGITS` set (which brings `corrupted_requests`); the labels of `cache_config_info` are those
-//! of a scrape of that time. The `http_` families are those of prometheus-fastapi-instrumentator 8 with vLLM's excluded
-//! paths, the others those of prometheus_client 0.26, whose text format this is: a golden test compares the page with one
-//! that these two libraries printed.
+//! What was modelled after what:
 //!
-//! What moves as the simulated engine moves is in [`families`]. Everything else stands at zero: the caches and the
-//! steps that there are not, and the numbers of a Python process.
+//! - The `vllm:` families: names, types, help texts, labels, bounds and order are those that vLLM's `v1/metrics/loggers.py`
+//!   and `perf.py` register in mid-2026 for one engine, with LoRA where it is enabled and with
+//!   `VLLM_COMPUTE_NANS_IN_LOGITS` (which brings `corrupted_requests`). The names were held against published lists of
+//!   scrapes of 0.27.1 and 0.29.0; of the latter `model_weights_memory_bytes` is left out.
+//! - The labels of `cache_config_info`: a published scrape of August 2026.
+//! - The `http_` families: prometheus-fastapi-instrumentator 8, with vLLM's excluded paths. They count real requests.
+//! - The rest and the text format: prometheus_client 0.26. A golden test compares the outline of the page with one that
+//!   these two libraries printed from vLLM's definitions.
+//!
+//! What moves as the simulated engine moves is in [`families`]. Everything else stands at zero or is made up once: the
+//! caches and the steps that there are not, and the numbers of a Python process.
 
 mod families;
 mod go_float;
