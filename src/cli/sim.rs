@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
+use clap::builder::{NonEmptyStringValueParser, RangedU64ValueParser};
+use clap::value_parser;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -17,7 +19,7 @@ use crate::sim::{EngineConfig, Server, ServerConfig};
 #[derive(Clone, Debug, clap::Args)]
 pub struct SimArgs {
     /// How many servers.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, value_parser = value_parser!(u16).range(1..), default_value_t = 3)]
     servers: u16,
     /// The first server's port, the others follow; 0 = any that are free.
     #[arg(long, default_value_t = 8000)]
@@ -26,37 +28,45 @@ pub struct SimArgs {
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
     address: IpAddr,
     /// The base model.
-    #[arg(long, default_value = "meta-llama/Llama-3.1-8B-Instruct")]
+    #[arg(long, value_parser = NonEmptyStringValueParser::new(), default_value = "meta-llama/Llama-3.1-8B-Instruct")]
     model: String,
-    /// LoRA adapters that are loaded from the start, comma separated.
-    #[arg(long, value_delimiter = ',')]
+    /// LoRA adapters that are loaded from the start, comma separated. LoRA is enabled if there are any, or by
+    /// --max-loras.
+    #[arg(long, value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
     lora: Vec<String>,
-    /// How many adapters fit into one server.
-    #[arg(long, default_value_t = 4)]
-    max_loras: usize,
+    /// Adapters among the requests that one server runs at once; requests for more of them wait [default: 4].
+    #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
+    max_loras: Option<usize>,
+    /// Adapters that one server can load [default: --max-loras, or as many as --lora has].
+    #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
+    max_cpu_loras: Option<usize>,
     /// Time to first token of an empty prompt.
     #[arg(long, value_parser = duration, default_value = "50ms")]
     ttft: Duration,
     /// Prompt tokens read a second.
-    #[arg(long, default_value_t = 20_000.0)]
+    #[arg(long, value_parser = rate, default_value_t = 20_000.0)]
     prefill_rate: f64,
     /// Time between two tokens.
     #[arg(long, value_parser = duration, default_value = "10ms")]
     itl: Duration,
     /// The first server is this many times slower.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, value_parser = value_parser!(u32).range(1..), default_value_t = 1)]
     slow_first: u32,
     /// Requests that one server runs at once; more of them wait.
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20), default_value_t = 32)]
     max_num_seqs: usize,
-    /// KV cache blocks of one server.
-    #[arg(long, default_value_t = 2048)]
+    /// KV cache blocks of one server; the default is what a Llama 3.1 8B has on an H100. A request that can never fit
+    /// is refused.
+    #[arg(long, value_parser = value_parser!(u64).range(1..=1 << 32), default_value_t = 27_808)]
     kv_blocks: u64,
     /// Tokens in a block.
-    #[arg(long, default_value_t = 16)]
+    #[arg(long, value_parser = value_parser!(u64).range(1..=1 << 20), default_value_t = 16)]
     block_size: u64,
+    /// Tokens of the longest prompt with its answer [default: as many as the KV cache holds].
+    #[arg(long, value_parser = value_parser!(u64).range(1..))]
+    max_model_len: Option<u64>,
     /// Tokens of an answer whose request sets no limit.
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, value_parser = value_parser!(u64).range(1..=1 << 20), default_value_t = 64)]
     tokens: u64,
     /// Write the servers here, as file-discovery reads them.
     #[arg(long)]
@@ -65,15 +75,23 @@ pub struct SimArgs {
 
 /// Serves until it is told to stop. Prints `ready` once all servers listen.
 pub async fn run(args: SimArgs) -> anyhow::Result<()> {
+    ensure!(
+        args.lora.len() <= args.max_cpu_loras(),
+        "--lora has {} adapters, --max-cpu-loras allows {}",
+        args.lora.len(),
+        args.max_cpu_loras()
+    );
+    ensure!(
+        args.port.checked_add(args.servers - 1).is_some(),
+        "--port: the last server's port is past 65535"
+    );
     let stop = CancellationToken::new();
     let mut endpoints = String::from("endpoints:\n");
     let mut servers = tokio::task::JoinSet::new();
     for index in 0..args.servers {
         let port = match args.port {
             0 => 0,
-            first => first
-                .checked_add(index)
-                .context("--port: the last server's port is past 65535")?,
+            first => first + index,
         };
         let listener = TcpListener::bind((args.address, port))
             .await
@@ -97,6 +115,13 @@ pub async fn run(args: SimArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// A number of tokens a second.
+fn rate(text: &str) -> Result<f64, String> {
+    let rate: Option<f64> = text.parse().ok();
+    rate.filter(|rate| rate.is_finite() && *rate > 0.0)
+        .ok_or_else(|| "not a number of tokens a second; it must be more than 0".to_owned())
+}
+
 fn endpoint(out: &mut String, index: u16, address: SocketAddr) {
     // Writing to a String cannot fail.
     let _ = writeln!(
@@ -117,30 +142,128 @@ fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
 // === impl SimArgs ===
 
 impl SimArgs {
+    /// 0 = no LoRA.
+    fn max_loras(&self) -> usize {
+        match self.max_loras {
+            None if self.lora.is_empty() => 0,
+            max => max.unwrap_or(4),
+        }
+    }
+
+    fn max_cpu_loras(&self) -> usize {
+        let fits = self.max_loras().max(self.lora.len());
+        self.max_cpu_loras.unwrap_or(fits)
+    }
+
     fn server(&self, index: u16) -> ServerConfig {
-        let factor = if index == 0 {
-            self.slow_first.max(1)
-        } else {
-            1
-        };
+        let factor = if index == 0 { self.slow_first } else { 1 };
         ServerConfig {
             name: format!("sim-{index}"),
             model: self.model.clone(),
             adapters: self.lora.clone(),
-            max_loras: if self.lora.is_empty() {
+            max_cpu_loras: if self.max_loras() == 0 {
                 0
             } else {
-                self.max_loras
+                self.max_cpu_loras()
             },
-            tokens: self.tokens,
             engine: EngineConfig {
-                ttft: self.ttft * factor,
+                ttft: self.ttft.saturating_mul(factor),
                 prefill_rate: self.prefill_rate / f64::from(factor),
-                itl: self.itl * factor,
+                itl: self.itl.saturating_mul(factor),
                 max_num_seqs: self.max_num_seqs,
                 kv_blocks: self.kv_blocks,
                 block_size: self.block_size,
+                max_model_len: self.max_model_len.unwrap_or(u64::MAX),
+                max_loras: self.max_loras(),
+                tokens: self.tokens,
             },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(Debug, clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: SimArgs,
+    }
+
+    fn parse(flags: &[&str]) -> Result<SimArgs, String> {
+        let cli = Cli::try_parse_from([&["sim"], flags].concat());
+        cli.map(|cli| cli.args).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_no_server_could_have_is_refused() {
+        for (flag, words) in [
+            ("--servers=0", "0 is not in 1..=65535"),
+            ("--prefill-rate=0", "it must be more than 0"),
+            ("--prefill-rate=-1", "it must be more than 0"),
+            ("--prefill-rate=inf", "it must be more than 0"),
+            ("--prefill-rate=NaN", "it must be more than 0"),
+            ("--prefill-rate=fast", "not a number of tokens a second"),
+            ("--block-size=0", "0 is not in 1..="),
+            ("--kv-blocks=0", "0 is not in 1..="),
+            ("--max-num-seqs=0", "0 is not in 1..="),
+            ("--max-model-len=0", "0 is not in 1.."),
+            ("--max-loras=0", "0 is not in 1..="),
+            ("--max-cpu-loras=0", "0 is not in 1..="),
+            ("--slow-first=0", "0 is not in 1..="),
+            ("--tokens=0", "0 is not in 1..="),
+            ("--ttft=-1s", "is not a duration"),
+            ("--itl=5", "is not a duration"),
+            ("--lora=a,,b", "a value is required"),
+            ("--model=", "a value is required"),
+        ] {
+            let error = parse(&[flag]).expect_err(flag);
+            let (name, _) = flag.split_once('=').unwrap();
+            assert!(
+                error.contains(words) && error.contains(name),
+                "{flag}: {error}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn what_does_not_go_together_is_refused() {
+        for (flags, words) in [
+            (
+                &["--lora=a,b", "--max-cpu-loras=1"][..],
+                "--max-cpu-loras allows 1",
+            ),
+            (&["--port=65535", "--servers=2"], "past 65535"),
+        ] {
+            let error = run(parse(flags).unwrap()).await.unwrap_err().to_string();
+            assert!(error.contains(words), "{flags:?}: {error}");
+        }
+    }
+
+    #[test]
+    fn how_many_adapters() {
+        for (flags, in_batch, loaded) in [
+            (&[][..], 0, 0),
+            (&["--max-cpu-loras=3"], 0, 0),
+            (&["--lora=a"], 4, 4),
+            (&["--lora=a,b,c", "--max-loras=2"], 2, 3),
+            (&["--max-loras=2"], 2, 2),
+            (&["--max-loras=1", "--max-cpu-loras=8"], 1, 8),
+        ] {
+            let server = parse(flags).unwrap().server(0);
+            let found = (server.engine.max_loras, server.max_cpu_loras);
+            assert_eq!(found, (in_batch, loaded), "{flags:?}");
+        }
+    }
+
+    #[test]
+    fn the_first_server_is_slower() {
+        let args = parse(&["--slow-first=4294967295", "--ttft=1000000h", "--itl=1ms"]).unwrap();
+        let slow = args.server(0).engine;
+        assert!(slow.ttft > args.server(1).engine.ttft);
+        assert_eq!(slow.itl.as_secs(), 4_294_967);
     }
 }

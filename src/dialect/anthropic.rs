@@ -10,7 +10,7 @@ pub(super) const MESSAGES: Shape = Shape {
         ("tools", Read::Raw),
     ],
     required: Some((
-        "messages",
+        &["messages"],
         "invalid messages request: must have valid messages field",
     )),
     max_tokens: &["max_tokens"],

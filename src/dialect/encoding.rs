@@ -12,6 +12,10 @@ const MAX_CODINGS: usize = 4;
 /// Largest zstd window, as a power of two: 8 MiB, what RFC 9659 lets a sender of this coding use.
 const ZSTD_WINDOW_LOG: u32 = 23;
 
+/// The first byte of a brotli body, but for its highest bit, that announces a "large window" of up to 1 GiB. It is an
+/// extension that RFC 7932, section 9.1, gives no meaning; the decoder would follow it and allocate as much.
+const BROTLI_LARGE_WINDOW: u8 = 0x11;
+
 /// Buffer between the compressed bytes and the brotli decoder, in bytes.
 const BROTLI_BUFFER: usize = 8192;
 
@@ -24,7 +28,9 @@ enum Coding {
 
 /// Decodes a body by its `Content-Encoding`; `None` = it is not encoded. A list is undone from its end.
 ///
-/// No coding may yield more than `cap` bytes; a body that would is refused as soon as it does.
+/// No coding may yield more than `cap` bytes; a body that would is refused as soon as it does. Beside that, a decoder
+/// holds at most its window: 32 KiB for gzip and deflate, 16 MiB for brotli, 8 MiB for zstd. A zstd frame that needs
+/// a larger one is [`DecodeError::Unsupported`].
 pub fn decode(
     content_encoding: &str,
     body: &[u8],
@@ -71,6 +77,16 @@ impl Coding {
                 }
                 zlib => zlib,
             },
+            Self::Brotli
+                if body
+                    .first()
+                    .is_some_and(|b| b & 0x7f == BROTLI_LARGE_WINDOW) =>
+            {
+                Err(DecodeError::Corrupt {
+                    encoding: "br",
+                    reason: "large windows are not allowed".to_owned(),
+                })
+            }
             Self::Brotli => read("br", brotli::Decompressor::new(body, BROTLI_BUFFER), cap),
             Self::Zstd => {
                 let mut decoder =
@@ -78,7 +94,14 @@ impl Coding {
                 decoder
                     .window_log_max(ZSTD_WINDOW_LOG)
                     .map_err(|error| corrupt("zstd", &error))?;
-                read("zstd", decoder, cap)
+                match read("zstd", decoder, cap) {
+                    Err(DecodeError::Corrupt { reason, .. }) if reason == zstd_window_error() => {
+                        Err(DecodeError::Unsupported(format!(
+                            "zstd with a window of more than 2^{ZSTD_WINDOW_LOG} bytes"
+                        )))
+                    }
+                    plain => plain,
+                }
             }
         }
     }
@@ -97,6 +120,14 @@ fn read(encoding: &'static str, reader: impl Read, cap: usize) -> Result<Vec<u8>
     Ok(plain)
 }
 
+/// What the decoder says of a frame whose window is larger than allowed: the crate passes on names alone.
+fn zstd_window_error() -> &'static str {
+    use zstd::zstd_safe::{get_error_name, zstd_sys::ZSTD_ErrorCode};
+    let code = ZSTD_ErrorCode::ZSTD_error_frameParameter_windowTooLarge as usize;
+    // The library's error codes are the negative numbers of this list.
+    get_error_name(code.wrapping_neg())
+}
+
 fn corrupt(encoding: &'static str, error: &std::io::Error) -> DecodeError {
     DecodeError::Corrupt {
         encoding,
@@ -105,7 +136,7 @@ fn corrupt(encoding: &'static str, error: &std::io::Error) -> DecodeError {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use std::io::Write;
 
     use flate2::Compression;
@@ -114,7 +145,7 @@ mod tests {
 
     use super::*;
 
-    fn encode(coding: &str, plain: &[u8]) -> Vec<u8> {
+    pub(in crate::dialect) fn encode(coding: &str, plain: &[u8]) -> Vec<u8> {
         match coding {
             "gzip" => {
                 let mut to = GzEncoder::new(Vec::new(), Compression::fast());
@@ -142,14 +173,14 @@ mod tests {
     }
 
     /// What the coding is called in `Content-Encoding`.
-    fn header(coding: &str) -> &str {
+    pub(in crate::dialect) fn header(coding: &str) -> &str {
         match coding {
             "zlib" | "bare" => "Deflate",
             other => other,
         }
     }
 
-    const CODINGS: [&str; 5] = ["gzip", "zlib", "bare", "br", "zstd"];
+    pub(in crate::dialect) const CODINGS: [&str; 5] = ["gzip", "zlib", "bare", "br", "zstd"];
 
     #[test]
     fn identity_is_none() {
@@ -205,6 +236,59 @@ mod tests {
         assert_eq!(
             decode("gzip, gzip", &bomb, 1000),
             Err(DecodeError::TooLarge(1000))
+        );
+    }
+
+    /// Encodes with a window of `2^log` bytes.
+    fn brotli_window(plain: &[u8], log: i32, large: bool) -> Vec<u8> {
+        let params = brotli::enc::BrotliEncoderParams {
+            lgwin: log,
+            large_window: large,
+            ..Default::default()
+        };
+        let mut to = brotli::CompressorWriter::with_params(Vec::new(), 4096, &params);
+        to.write_all(plain).unwrap();
+        to.into_inner()
+    }
+
+    #[test]
+    fn large_brotli_windows_are_refused() {
+        let hello = b"hello, hello, hello, hello".repeat(40);
+        let large = brotli_window(&hello, 30, true);
+        // A text, an empty stream, and what the decoder itself would refuse.
+        for body in [&large[..], &[0x11, 0xde], &[0x91, 0xde], &[0x11]] {
+            let result = decode("br", body, 10_000);
+            let refused = DecodeError::Corrupt {
+                encoding: "br",
+                reason: "large windows are not allowed".to_owned(),
+            };
+            assert_eq!(result, Err(refused), "{body:?}");
+        }
+        // The largest window of the RFC is none of them.
+        for log in 10..=24 {
+            let body = brotli_window(&hello, log, false);
+            assert_eq!(
+                decode("br", &body, 10_000),
+                Ok(Some(hello.clone())),
+                "{log}"
+            );
+        }
+    }
+
+    #[test]
+    fn large_zstd_windows_are_not_supported() {
+        let encode = |log| {
+            let mut to = zstd::Encoder::new(Vec::new(), 1).unwrap();
+            to.window_log(log).unwrap();
+            to.write_all(b"hello").unwrap();
+            to.finish().unwrap()
+        };
+        let hello = Ok(Some(b"hello".to_vec()));
+        assert_eq!(decode("zstd", &encode(ZSTD_WINDOW_LOG), 100), hello);
+        let result = decode("zstd", &encode(ZSTD_WINDOW_LOG + 1), 100);
+        assert!(
+            matches!(&result, Err(DecodeError::Unsupported(what)) if what.contains("zstd")),
+            "{result:?}"
         );
     }
 

@@ -9,8 +9,8 @@ use super::{DialectError, RequestFacts};
 pub(super) struct Shape {
     /// The fields that make up the prompt.
     pub(super) prompt: &'static [(&'static str, Read)],
-    /// The field without which the request makes no sense, and the error then.
-    pub(super) required: Option<(&'static str, &'static str)>,
+    /// The fields of which one must be there for the request to make sense, and the error when none is.
+    pub(super) required: Option<(&'static [&'static str], &'static str)>,
     /// The fields that limit output tokens; the first that is given wins.
     pub(super) max_tokens: &'static [&'static str],
     /// The field that limits output tokens inside `sampling_params`.
@@ -36,6 +36,8 @@ pub(super) enum Read {
     Prompt,
     /// Token ids.
     Tokens,
+    /// Any value that is not null or empty: it stands for a prompt that cannot be read here.
+    Elsewhere,
 }
 
 /// A message of any dialect; a Responses API item is one too.
@@ -56,18 +58,31 @@ const PART: &[(&str, Read)] = &[
 ];
 
 /// No table of prompt fields is longer.
-const MAX_FIELDS: usize = MESSAGE.len();
+const MAX_FIELDS: usize = 6;
+
+/// Most prompt ranges that are kept, at 16 bytes each: a list of one-letter prompts has one for every four bytes.
+const MAX_RANGES: usize = 64 << 10;
 
 /// Prompt ranges in document order. A range that a duplicate key made void is left empty until the end,
 /// so that duplicates cost linear time.
 #[derive(Default)]
-struct Ranges(Vec<Range<usize>>);
+struct Ranges {
+    kept: Vec<Range<usize>>,
+    /// Bytes of the ranges past `MAX_RANGES`.
+    more: usize,
+}
+
+/// What one field added to the ranges.
+struct Added {
+    ranges: Range<usize>,
+    more: usize,
+}
 
 /// The prompt fields of one object, and where the ranges of each stand.
 struct Fields {
     table: &'static [(&'static str, Read)],
     /// Which ranges each field gave, and whether its value was usable.
-    seen: [Option<(Range<usize>, bool)>; MAX_FIELDS],
+    seen: [Option<(Added, bool)>; MAX_FIELDS],
 }
 
 /// Reads a request body of the given shape.
@@ -81,7 +96,7 @@ pub(super) fn read(shape: &Shape, body: &[u8]) -> Result<RequestFacts, DialectEr
     let mut fields = Fields::new(shape.prompt);
     let mut limits = [None; 2];
     let mut sampled_limit = None;
-    let mut cursor = Cursor::new(text);
+    let mut cursor = Cursor::behind_mark(text);
     cursor.object(|cursor, key| match key {
         "model" => {
             cursor.peek()?;
@@ -124,15 +139,16 @@ pub(super) fn read(shape: &Shape, body: &[u8]) -> Result<RequestFacts, DialectEr
         },
     })?;
     cursor.finish()?;
-    if let Some((field, error)) = shape.required
-        && !fields.usable(field)
+    if let Some((any, error)) = shape.required
+        && !any.iter().any(|field| fields.usable(field))
     {
         return Err(DialectError(error.to_owned()));
     }
     facts.max_tokens = limits.into_iter().flatten().next().or(sampled_limit);
-    facts.prompt = ranges.0;
+    facts.prompt = ranges.kept;
     facts.prompt.retain(|range| !range.is_empty());
-    facts.prompt_bytes = facts.prompt.iter().map(ExactSizeIterator::len).sum();
+    let kept: usize = facts.prompt.iter().map(ExactSizeIterator::len).sum();
+    facts.prompt_bytes = kept + ranges.more;
     Ok(facts)
 }
 
@@ -169,11 +185,15 @@ impl Fields {
         };
         // Of duplicate keys the last one counts, as in the parsers of the model servers.
         if let Some((void, _)) = self.seen[index].take() {
-            ranges.0[void].fill(0..0);
+            ranges.forget(void);
         }
-        let first = ranges.0.len();
+        let (first, more) = (ranges.kept.len(), ranges.more);
         let usable = self.table[index].1.value(cursor, ranges)?;
-        self.seen[index] = Some((first..ranges.0.len(), usable));
+        let added = Added {
+            ranges: first..ranges.kept.len(),
+            more: ranges.more - more,
+        };
+        self.seen[index] = Some((added, usable));
         Ok(())
     }
 
@@ -193,7 +213,7 @@ impl Read {
         match (self, cursor.peek()?) {
             (Read::Raw, b'[' | b'{' | b'"') => {
                 let span = cursor.skip()?;
-                ranges.0.push(span);
+                ranges.push(span);
                 Ok(true)
             }
             (Read::Text | Read::Content | Read::Items | Read::Prompt, b'"') => {
@@ -207,6 +227,12 @@ impl Read {
             (Read::Items, b'[') => ranges.each(cursor, MESSAGE).map(|_| true),
             (Read::Prompt, b'[') => ranges.prompts(cursor),
             (Read::Tokens, b'[') => ranges.tokens(cursor),
+            (Read::Elsewhere, b'[') => {
+                let some = cursor.peek_into_array()? != b']';
+                cursor.skip().map(|_| some)
+            }
+            (Read::Elsewhere, b'"') => Ok(cursor.string()?.is_some_and(|text| !text.is_empty())),
+            (Read::Elsewhere, b'{') => cursor.skip().map(|_| true),
             (_, first) => {
                 cursor.skip()?;
                 // A Responses API server may take shapes that we do not know: only null is nothing.
@@ -229,12 +255,32 @@ struct List {
 // === impl Ranges ===
 
 impl Ranges {
+    fn push(&mut self, range: Range<usize>) {
+        if self.kept.len() < MAX_RANGES {
+            self.kept.push(range);
+        } else {
+            self.more += range.len();
+        }
+    }
+
+    /// What a field added does not count after all.
+    fn forget(&mut self, Added { ranges, more }: Added) {
+        self.more -= more;
+        if ranges.end == self.kept.len() {
+            self.kept.truncate(ranges.start);
+        } else {
+            self.kept[ranges].fill(0..0);
+        }
+    }
+
     /// A string, or nothing. `true`: it was a string, and not an empty one.
     fn text(&mut self, cursor: &mut Cursor<'_>) -> Result<bool, Invalid> {
         let content = cursor.string()?.map(|text| text.content);
         let content = content.filter(|content| !content.is_empty());
         let found = content.is_some();
-        self.0.extend(content);
+        if let Some(content) = content {
+            self.push(content);
+        }
         Ok(found)
     }
 
@@ -284,7 +330,7 @@ impl Ranges {
         let some = cursor.peek_into_array()? != b']';
         let span = cursor.skip()?;
         if some {
-            self.0.push(span);
+            self.push(span);
         }
         Ok(some)
     }

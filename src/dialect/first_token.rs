@@ -19,8 +19,9 @@ const TEXT: [&str; 9] = [
     "refusal",
 ];
 
-/// Fields that hold generated items.
-const LISTS: [&str; 2] = ["tool_calls", "token_ids"];
+/// Fields that hold generated items: `token_ids` is vLLM's, `output_ids` SGLang's, which has no text beside it when it
+/// runs without a tokenizer (`--skip-tokenizer-init`).
+const LISTS: [&str; 3] = ["tool_calls", "token_ids", "output_ids"];
 
 /// Fields that repeat the request or sum up the response.
 const ASIDE: [&str; 5] = ["response", "message", "error", "usage", "metadata"];
@@ -123,6 +124,8 @@ mod tests {
             ),
             (r#"{"error":{"text":"overloaded"}}"#, false),
             (r#"{"text":"Hi","meta_info":{}}"#, true),
+            (r#"{"output_ids":[],"meta_info":{}}"#, false),
+            (r#"{"output_ids":[31],"meta_info":{}}"#, true),
             (r#"{"text":"Hi""#, true),
             (r#"{"id":"Hi"#, false),
             (" [DONE] ", false),

@@ -13,6 +13,9 @@ use super::escape::unescape;
 /// Deepest nesting that is read; a request that nests deeper is refused.
 pub(super) const MAX_DEPTH: u32 = 128;
 
+/// U+FEFF, as some editors put it before a text.
+pub(super) const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
+
 /// Why a text is not JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Invalid {
@@ -55,6 +58,15 @@ impl<'a> Cursor<'a> {
             at: 0,
             depth: 0,
         }
+    }
+
+    /// Past a byte order mark, which RFC 8259 lets a reader ignore.
+    pub(super) fn behind_mark(text: &'a str) -> Self {
+        let mut cursor = Self::new(text);
+        if text.as_bytes().starts_with(BYTE_ORDER_MARK) {
+            cursor.at = BYTE_ORDER_MARK.len();
+        }
+        cursor
     }
 
     /// Offset of the next byte to be read. After [`Self::peek`] it is where the next value starts.

@@ -1,7 +1,7 @@
 //! API dialects: what a request asks for and what its response used, read from the bytes as they are.
 //!
 //! [`resolve`] says which API a path belongs to, [`inspect`] what its request asks for, [`ResponseScanner`]
-//! what the response used. Where a model's name has to change, [`splice_model`] and [`ModelRewriter`] replace
+//! what the response used. Where a model's name has to change, [`spliced_parts`] and [`ModelRewriter`] replace
 //! its bytes and no other. Nothing here builds a tree or prints a document anew.
 
 mod anthropic;
@@ -26,7 +26,7 @@ use std::ops::Range;
 pub use encoding::decode;
 pub use envelope::error_body;
 pub use rewrite::ModelRewriter;
-pub use splice::{insert_model, inserted_parts, splice_model, spliced_parts};
+pub use splice::{inserted_parts, spliced_parts};
 pub use usage::ResponseScanner;
 
 /// Which API a path belongs to.
@@ -80,7 +80,7 @@ pub enum Dialect {
 pub struct RequestFacts {
     /// The model asked for, escapes resolved. An empty name is none.
     pub model: Option<String>,
-    /// The value of the model field, quotes included: what [`splice_model`] replaces. It is there although
+    /// The value of the model field, quotes included: what [`spliced_parts`] replaces. It is there although
     /// `model` is `None` when the value is an empty string or no string: a model inserted beside it would not count.
     pub model_span: Option<Range<usize>>,
     /// `stream: true`.
@@ -90,9 +90,9 @@ pub struct RequestFacts {
     /// An adapter named beside the model (SGLang `lora_path`); elsewhere the model's name is the adapter's.
     pub lora: Option<String>,
     /// The prompt, in order, as ranges of raw JSON: string contents without their quotes (escapes as they
-    /// stand), or arrays of token ids.
+    /// stand), or arrays of token ids. At most 65,536 of them, 1 MiB: the first ones.
     pub prompt: Vec<Range<usize>>,
-    /// Sum of the lengths of `prompt`, in bytes.
+    /// Length of the whole prompt, in bytes of raw JSON: of all ranges, those that `prompt` has no room for included.
     pub prompt_bytes: usize,
 }
 
@@ -108,8 +108,6 @@ pub struct Usage {
     pub input: Option<u64>,
     /// Tokens generated.
     pub output: Option<u64>,
-    /// Input and output; their sum where the server gave both but no total.
-    pub total: Option<u64>,
     /// Prompt tokens that were in the prefix cache.
     pub cached: Option<u64>,
 }
@@ -165,7 +163,8 @@ pub fn resolve(path: &str) -> Api {
 ///
 /// A body that is not JSON, or lacks what the API needs, is an error; a missing model is none, because a
 /// rewrite may supply it. Of duplicate keys the last one counts, as in the model servers. A passthrough body
-/// is not read, and a `count_tokens` body that cannot be read is left to the model server: default facts.
+/// is not read, and a `count_tokens` body that cannot be read is left to the model server: default facts. A byte order
+/// mark before the JSON is passed over.
 pub fn inspect(api: Api, body: &[u8]) -> Result<RequestFacts, DialectError> {
     match api {
         Api::Passthrough => Ok(RequestFacts::default()),

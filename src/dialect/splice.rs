@@ -5,33 +5,22 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::escape;
+use super::json::BYTE_ORDER_MARK;
 
-/// `body` with the value at `span` ([`super::RequestFacts::model_span`]) replaced by `model`.
-pub fn splice_model(body: &[u8], span: &Range<usize>, model: &str) -> Bytes {
-    let before = body.get(..span.start).unwrap_or(body);
-    let after = body.get(span.end..).unwrap_or_default();
-    Bytes::from([before, escape::quote(model).as_bytes(), after].concat())
-}
-
-/// [`splice_model`] of a body that came in pieces. Around the edit the result is made of slices of those
-/// pieces: nothing is copied.
+/// A body that came in pieces, with the value at `span` ([`super::RequestFacts::model_span`]) replaced by `model`.
+/// Around the edit the result is made of slices of those pieces: nothing is copied.
 pub fn spliced_parts(chunks: &[Bytes], span: &Range<usize>, model: &str) -> Vec<Bytes> {
     replaced(chunks, span, escape::quote(model))
 }
 
-/// `body` with a model put in front of its first field. A body that is no JSON object is returned as it is.
-pub fn insert_model(body: &[u8], model: &str) -> Bytes {
-    inserted_parts(&[Bytes::copy_from_slice(body)], model)
-        .concat()
-        .into()
-}
-
-/// [`insert_model`] of a body that came in pieces; they are not copied.
+/// A body that came in pieces, with a model put in front of its first field; the pieces are not copied. A body that
+/// is no JSON object is returned as it is.
 pub fn inserted_parts(chunks: &[Bytes], model: &str) -> Vec<Bytes> {
-    let mut tokens = chunks
-        .iter()
-        .flatten()
+    let bytes = || chunks.iter().flatten();
+    let mark = bytes().take(BYTE_ORDER_MARK.len()).eq(BYTE_ORDER_MARK);
+    let mut tokens = bytes()
         .enumerate()
+        .skip(if mark { BYTE_ORDER_MARK.len() } else { 0 })
         .filter(|(_, byte)| !byte.is_ascii_whitespace());
     let Some((brace, b'{')) = tokens.next() else {
         return chunks.to_vec();
@@ -72,12 +61,20 @@ mod tests {
     use crate::dialect::tests::{document, split};
     use crate::dialect::{Api, inspect};
 
+    fn splice(body: &[u8], span: &Range<usize>, model: &str) -> Vec<u8> {
+        spliced_parts(&[Bytes::copy_from_slice(body)], span, model).concat()
+    }
+
+    fn insert(body: &[u8], model: &str) -> Vec<u8> {
+        inserted_parts(&[Bytes::copy_from_slice(body)], model).concat()
+    }
+
     #[test]
     fn only_the_model_changes() {
         let body = b"{ \"model\" :\t\"a\\u0062\" , \"n\":1e400,\"prompt\":\"<&>\" ,\"seed\":12345678901234567890}\n";
         let span = inspect(Api::Completions, body).unwrap().model_span.unwrap();
         assert_eq!(
-            splice_model(body, &span, "x\"y\\z\n"),
+            splice(body, &span, "x\"y\\z\n"),
             &b"{ \"model\" :\t\"x\\\"y\\\\z\\n\" , \"n\":1e400,\"prompt\":\"<&>\" ,\"seed\":12345678901234567890}\n"[..]
         );
     }
@@ -88,11 +85,39 @@ mod tests {
             ("{}", r#"{"model":"m"}"#),
             (" {\n } ", " {\"model\":\"m\"\n } "),
             (r#" { "prompt":"p"}"#, r#" {"model":"m", "prompt":"p"}"#),
+            (
+                "\u{feff}{\"prompt\":1}",
+                "\u{feff}{\"model\":\"m\",\"prompt\":1}",
+            ),
             ("[1]", "[1]"),
+            ("\u{feff}", "\u{feff}"),
             ("", ""),
         ] {
-            assert_eq!(insert_model(body.as_bytes(), "m"), with, "{body}");
+            assert_eq!(insert(body.as_bytes(), "m"), with.as_bytes(), "{body}");
+            let bytes = split(body.as_bytes(), &vec![1; body.len()]);
+            assert_eq!(inserted_parts(&bytes, "m").concat(), with.as_bytes());
         }
+    }
+
+    #[test]
+    fn a_byte_order_mark_stays() {
+        let body = "\u{feff} {\"model\":\"a\",\"prompt\":\"p\"}".as_bytes();
+        let facts = inspect(Api::Completions, body).unwrap();
+        assert_eq!(facts.model.as_deref(), Some("a"));
+        assert_eq!(&body[facts.prompt[0].clone()], b"p");
+        let renamed = splice(body, &facts.model_span.unwrap(), "b");
+        assert_eq!(
+            renamed,
+            "\u{feff} {\"model\":\"b\",\"prompt\":\"p\"}".as_bytes()
+        );
+        // Two marks are one too many.
+        assert!(
+            inspect(
+                Api::Completions,
+                "\u{feff}\u{feff}{\"prompt\":\"p\"}".as_bytes()
+            )
+            .is_err()
+        );
     }
 
     #[test]
@@ -100,7 +125,7 @@ mod tests {
         let body = br#"{"model":null,"prompt":"p"}"#;
         let facts = inspect(Api::Completions, body).unwrap();
         assert_eq!(facts.model, None);
-        let fixed = splice_model(body, &facts.model_span.unwrap(), "m");
+        let fixed = splice(body, &facts.model_span.unwrap(), "m");
         assert_eq!(fixed, &br#"{"model":"m","prompt":"p"}"#[..]);
     }
 
@@ -112,7 +137,7 @@ mod tests {
         ) {
             let body = format!("{before}{value}{after}").into_bytes();
             let span = before.len()..before.len() + value.len();
-            let whole = splice_model(&body, &span, &model);
+            let whole = splice(&body, &span, &model);
             prop_assert!(whole.starts_with(before.as_bytes()) && whole.ends_with(after.as_bytes()));
             let middle = &whole[before.len()..whole.len() - after.len()];
             prop_assert_eq!(&serde_json::from_slice::<String>(middle).unwrap(), &model);
@@ -125,7 +150,7 @@ mod tests {
             doc.as_object_mut().unwrap().remove("model");
             let body = doc.to_string().into_bytes();
             let with = inserted_parts(&split(&body, &cuts), &model).concat();
-            prop_assert_eq!(insert_model(&body, &model), &with[..]);
+            prop_assert_eq!(insert(&body, &model), &with[..]);
             let mut expected: serde_json::Value = serde_json::from_slice(&body).unwrap();
             expected["model"] = model.into();
             prop_assert_eq!(serde_json::from_slice::<serde_json::Value>(&with).unwrap(), expected);

@@ -1,30 +1,35 @@
-//! Push scanners for responses: they take the bytes in whatever pieces these come, keep a few bytes of state,
+//! Push scanners for bodies: they take the bytes in whatever pieces these come, keep a few bytes of state,
 //! and never fail.
 
 use std::ops::Range;
 
 use memchr::memchr2;
 
-/// Longest key that is looked at, in bytes.
-const MAX_KEY: usize = 16;
+use super::escape;
+
+/// Longest key that is looked at, in bytes: `meta_info` with every letter escaped.
+const MAX_KEY: usize = 9 * 6;
 
 /// The objects of a response event that may hold what we look for, beside the event itself: the Responses
 /// API's `response` and Anthropic's `message`.
-const PARENTS: [&[u8]; 2] = [b"response", b"message"];
+pub(super) const PARENTS: [&[u8]; 2] = [b"response", b"message"];
 
 /// Finds the values of certain fields of a JSON document: fields of the document itself, and of an object
-/// that is its `response` or `message`. Text inside strings is never mistaken for a field.
-///
-/// Keys written with escapes are not recognised: no model server writes such keys.
+/// that is one of its fields named in `parents`. Text inside strings is never mistaken for a field.
 #[derive(Debug)]
 pub(super) struct Tracker {
     /// Names of the fields.
     wanted: &'static [&'static [u8]],
+    parents: &'static [&'static [u8]],
+    /// Whether the end of the document is told: not yet.
+    close: bool,
+    /// The outermost container has a string.
+    members: bool,
     /// Containers that are open.
     depth: usize,
     /// Whether the two outermost containers are objects.
     object: [bool; 2],
-    /// The outermost object's last key is one of `PARENTS`.
+    /// The outermost object's last key is one of `parents`.
     under_parent: bool,
     /// A string here would be a key.
     key_next: bool,
@@ -54,7 +59,7 @@ struct Value {
 }
 
 /// The bytes of a key; one longer than `MAX_KEY` only keeps its length.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Key {
     bytes: [u8; MAX_KEY],
     len: usize,
@@ -69,6 +74,8 @@ pub(super) enum Step {
     Begin(usize),
     /// The wanted value ended before this offset; go on from there.
     End(usize),
+    /// The brace at this offset ends the document, an object; go on from there. Told of requests alone, once.
+    Close(usize),
 }
 
 /// Finds the data lines of a server-sent event stream, whatever its line ends. Each data line is taken for a
@@ -100,23 +107,42 @@ pub(super) struct Piece {
 // === impl Tracker ===
 
 impl Tracker {
-    pub(super) fn new(wanted: &'static [&'static [u8]]) -> Self {
+    pub(super) fn new(wanted: &'static [&'static [u8]], parents: &'static [&'static [u8]]) -> Self {
         Self {
             wanted,
+            parents,
+            close: false,
+            members: false,
             depth: 0,
             object: [false; 2],
             under_parent: false,
             key_next: false,
             armed: false,
             string: None,
-            key: Key::default(),
+            key: Key {
+                bytes: [0; MAX_KEY],
+                len: 0,
+            },
             value: None,
+        }
+    }
+
+    /// Finds fields of the document alone, and tells its end.
+    pub(super) fn of_request(wanted: &'static [&'static [u8]]) -> Self {
+        Self {
+            close: true,
+            ..Self::new(wanted, &[])
         }
     }
 
     /// Starts a new document.
     pub(super) fn reset(&mut self) {
-        *self = Self::new(self.wanted);
+        *self = Self::new(self.wanted, self.parents);
+    }
+
+    /// Whether the document, an object, has members so far.
+    pub(super) fn has_members(&self) -> bool {
+        self.members
     }
 
     /// Reads up to the next beginning or end of a wanted value.
@@ -149,9 +175,14 @@ impl Tracker {
                     return Step::Begin(at);
                 }
             }
+            if self.close && byte == b'}' && self.depth == 1 && self.object[0] {
+                self.close = false;
+                return Step::Close(at);
+            }
             at += 1;
             match byte {
                 b'"' => {
+                    self.members |= self.depth == 1;
                     let key = self.key_next && self.keys_count();
                     self.key.len = 0;
                     self.string = Some(InString {
@@ -193,6 +224,9 @@ impl Tracker {
     fn in_string(&mut self, mut string: InString, bytes: &[u8], mut at: usize) -> usize {
         if string.escaped {
             string.escaped = false;
+            if string.key {
+                self.key.extend(&bytes[at..=at]);
+            }
             at += 1;
         }
         let rest = &bytes[at..];
@@ -205,7 +239,9 @@ impl Tracker {
         match rest.get(run) {
             None => at,
             Some(b'\\') => {
-                self.key.extend(b"\\");
+                if string.key {
+                    self.key.extend(b"\\");
+                }
                 self.string = Some(InString {
                     escaped: true,
                     ..string
@@ -225,8 +261,15 @@ impl Tracker {
     fn end_key(&mut self) {
         self.key_next = false;
         let key = self.key.get();
+        let plain;
+        let key = if key.contains(&b'\\') {
+            plain = escape::unescape(&String::from_utf8_lossy(key));
+            plain.as_bytes()
+        } else {
+            key
+        };
         if self.depth == 1 {
-            self.under_parent = PARENTS.contains(&key);
+            self.under_parent = self.parents.contains(&key);
         }
         self.armed = self.wanted.contains(&key);
     }

@@ -3,14 +3,14 @@
 use std::sync::LazyLock;
 
 use memchr::memmem::Finder;
-use memchr::memrchr2;
+use memchr::{memchr2, memchr3, memrchr2};
 
 use super::Usage;
 use super::first_token::{self, MAX_HEAD};
 use super::json::{Cursor, Invalid};
-use super::stream::{Lines, Piece, Step, Tracker};
+use super::stream::{Lines, PARENTS, Piece, Step, Tracker};
 
-/// Longest usage object that is read, in bytes; a longer one is passed over.
+/// Longest usage object that is read, in bytes without the contents of its arrays; a longer one is passed over.
 const MAX_USAGE: usize = 16 << 10;
 
 /// Fields with usage in them; `meta_info` is SGLang's.
@@ -28,11 +28,23 @@ pub struct ResponseScanner {
     lines: Option<Lines>,
     tracker: Tracker,
     /// The part that came of the usage object in progress.
-    object: Option<Vec<u8>>,
+    object: Option<Object>,
     counts: Counts,
     first_token: bool,
     /// The head of a data line that came in part, while there is no token.
     head: Vec<u8>,
+}
+
+/// The text of an object, without the contents of its arrays: SGLang puts the log probabilities of all tokens beside
+/// its counts.
+#[derive(Debug, Default)]
+struct Object {
+    text: Vec<u8>,
+    /// Arrays that are open.
+    arrays: usize,
+    in_string: bool,
+    /// The last byte was a backslash.
+    escaped: bool,
 }
 
 /// Counts as the dialects name them. Each was the last that the server gave.
@@ -41,7 +53,6 @@ struct Counts {
     prompt_tokens: Option<u64>,
     input_tokens: Option<u64>,
     output: Option<u64>,
-    total: Option<u64>,
     cached: Option<u64>,
     cache_read: Option<u64>,
     cache_creation: Option<u64>,
@@ -54,7 +65,7 @@ impl ResponseScanner {
     pub fn new(is_sse: bool) -> Self {
         Self {
             lines: is_sse.then(Lines::default),
-            tracker: Tracker::new(FIELDS),
+            tracker: Tracker::new(FIELDS, &PARENTS),
             object: None,
             counts: Counts::default(),
             first_token: false,
@@ -125,25 +136,71 @@ impl ResponseScanner {
             let step = self.tracker.advance(rest);
             let read = match step {
                 Step::More => rest.len(),
-                Step::Begin(at) | Step::End(at) => at,
+                Step::Begin(at) | Step::End(at) | Step::Close(at) => at,
             };
-            match &mut self.object {
-                Some(object) if object.len() + read <= MAX_USAGE => {
-                    object.extend_from_slice(&rest[..read]);
-                }
-                _ => self.object = None,
+            if let Some(object) = &mut self.object
+                && !object.take(&rest[..read])
+            {
+                self.object = None;
             }
             match step {
                 Step::More => return,
-                Step::Begin(_) => self.object = Some(Vec::new()),
+                Step::Close(_) => {}
+                Step::Begin(_) => self.object = Some(Object::default()),
                 Step::End(_) => {
                     if let Some(object) = self.object.take() {
-                        self.counts.read(&object);
+                        self.counts.read(&object.text);
                     }
                 }
             }
             rest = &rest[read..];
         }
+    }
+}
+
+// === impl Object ===
+
+impl Object {
+    /// Takes the next bytes. `false`: it is too long.
+    fn take(&mut self, bytes: &[u8]) -> bool {
+        let mut at = 0;
+        while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
+            let was_outside = self.arrays == 0;
+            let run = self.step(rest);
+            at += run;
+            let kept = match (was_outside, self.arrays) {
+                (true, _) => &rest[..run],
+                (false, 0) => b"]",
+                (false, _) => b"",
+            };
+            if self.text.len() + kept.len() > MAX_USAGE {
+                return false;
+            }
+            self.text.extend_from_slice(kept);
+        }
+        true
+    }
+
+    /// Crosses bytes up to the next that matters, and returns how many.
+    fn step(&mut self, bytes: &[u8]) -> usize {
+        if std::mem::take(&mut self.escaped) {
+            return 1;
+        }
+        let next = if self.in_string {
+            memchr2(b'"', b'\\', bytes)
+        } else {
+            memchr3(b'"', b'[', b']', bytes)
+        };
+        let Some(next) = next else {
+            return bytes.len();
+        };
+        match bytes[next] {
+            b'"' => self.in_string = !self.in_string,
+            b'\\' => self.escaped = true,
+            b'[' => self.arrays += 1,
+            _ => self.arrays = self.arrays.saturating_sub(1),
+        }
+        next + 1
     }
 }
 
@@ -166,7 +223,6 @@ impl Counts {
                 "prompt_tokens" => &mut self.prompt_tokens,
                 "input_tokens" => &mut self.input_tokens,
                 "completion_tokens" | "output_tokens" => &mut self.output,
-                "total_tokens" => &mut self.total,
                 "cached_tokens" => &mut self.cached,
                 "cache_read_input_tokens" => &mut self.cache_read,
                 "cache_creation_input_tokens" => &mut self.cache_creation,
@@ -191,11 +247,9 @@ impl Counts {
         let apart = [self.input_tokens, self.cache_read, self.cache_creation];
         let input = apart.into_iter().flatten().reduce(u64::saturating_add);
         let input = self.prompt_tokens.or(input);
-        let sum = || Some(input?.saturating_add(self.output?));
         let usage = Usage {
             input,
             output: self.output,
-            total: self.total.or_else(sum),
             cached: self.cached.or(self.cache_read),
         };
         (usage != Usage::default()).then_some(usage)
@@ -205,4 +259,83 @@ impl Counts {
 /// A count; some servers quote it.
 fn number(raw: &str) -> Option<u64> {
     raw.trim_matches('"').parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn kept(scanner: &ResponseScanner) -> usize {
+        let object = scanner
+            .object
+            .as_ref()
+            .map_or(0, |object| object.text.len());
+        assert!(scanner.head.len() <= MAX_HEAD && object <= MAX_USAGE);
+        scanner.head.len() + object
+    }
+
+    #[test]
+    fn arrays_are_left_out_of_an_object() {
+        let text = br#"{"a":[1,"]",[{"b":"\"]["}]],"c":{"d":[]},"e\"[":"[\\"}"#;
+        let expected = br#"{"a":[],"c":{"d":[]},"e\"[":"[\\"}"#;
+        for size in 1..=text.len() {
+            let mut object = Object::default();
+            assert!(text.chunks(size).all(|chunk| object.take(chunk)));
+            assert_eq!(object.text, expected, "{size}");
+        }
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let chunk = [b'a'; 1000];
+        // A line that does not end, and has no token in its head.
+        let mut scanner = ResponseScanner::new(true);
+        scanner.feed(b"data: {\"usage\":{\"x\":\"");
+        let mut most = 0;
+        for _ in 0..100 {
+            scanner.feed(&chunk);
+            most = most.max(kept(&scanner));
+        }
+        assert!((20_000..=MAX_HEAD + MAX_USAGE).contains(&most), "{most}");
+        assert!(scanner.object.is_none(), "the object is given up");
+        scanner.feed(b"\",\"prompt_tokens\":1}}\n");
+        assert_eq!((scanner.usage(), kept(&scanner)), (None, 0));
+        // Behind text of any length usage is still found; with the first token, heads are not kept any more.
+        scanner.feed(b"data: {\"text\":\"x\"}\ndata: {\"response\":{\"output\":\"");
+        for _ in 0..100 {
+            scanner.feed(&chunk);
+            assert_eq!(kept(&scanner), 0);
+        }
+        scanner.feed(b"\",\"usage\":{\"input_tokens\":1,\"output_tokens\":2}}}\n");
+        let usage = Usage {
+            input: Some(1),
+            output: Some(2),
+            cached: None,
+        };
+        assert_eq!((scanner.usage(), kept(&scanner)), (Some(usage), 0));
+    }
+
+    #[test]
+    fn log_probabilities_do_not_hide_usage() {
+        let list = r#"[[-0.1,2,"\"]{"],[-0.2,3,null]],"#.repeat(600);
+        let body = format!(
+            r#"{{"text":"a","meta_info":{{"id":"r","output_token_logprobs":[{list}1],"finish_reason":{{"type":"length"}},"prompt_tokens":3,"completion_tokens":2,"cached_tokens":1}}}}"#
+        );
+        let event = format!("data: {body}\n\n");
+        let usage = Usage {
+            input: Some(3),
+            output: Some(2),
+            cached: Some(1),
+        };
+        for (sse, text) in [(false, &body), (true, &event)] {
+            for size in [1, 7, 4096, text.len()] {
+                let mut scanner = ResponseScanner::new(sse);
+                for chunk in text.as_bytes().chunks(size) {
+                    scanner.feed(chunk);
+                    kept(&scanner);
+                }
+                assert_eq!(scanner.usage(), Some(usage), "{sse} {size}");
+            }
+        }
+    }
 }

@@ -6,7 +6,7 @@ use super::facts::{Read, Shape};
 pub(super) const GENERATE: Shape = Shape {
     prompt: &[("token_ids", Read::Tokens)],
     required: Some((
-        "token_ids",
+        &["token_ids"],
         "invalid generate request: must have non-empty token_ids field",
     )),
     max_tokens: &[],

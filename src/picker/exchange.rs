@@ -91,7 +91,7 @@ impl PickExchange {
             .renamed
             .as_ref()
             .filter(|_| unseen && self.edits_passing_body())
-            .map(|renamed| ModelRewriter::new(false, None, &renamed.to));
+            .map(|renamed| ModelRewriter::request(&renamed.to));
         self.renamed = answer.renamed;
         if self.request_rewriter.is_some() {
             answer.verdict.headers.remove.push("content-length");
@@ -231,7 +231,7 @@ impl Exchange for PickExchange {
         let (Some(from), false) = (&renamed.from, headers.contains("content-encoding")) else {
             return HeaderEdits::default();
         };
-        self.response_rewriter = Some(ModelRewriter::new(sse, Some(&renamed.to), from));
+        self.response_rewriter = Some(ModelRewriter::new(sse, &renamed.to, from));
         HeaderEdits {
             set: Vec::new(),
             remove: vec!["content-length"],

@@ -16,6 +16,9 @@ use serde_json::json;
 use super::reply;
 use super::server::Server;
 
+/// Why a fault's answer is none.
+const FAULT: &str = "a fault was set";
+
 /// How inference requests are answered instead of properly.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -60,13 +63,18 @@ pub(super) async fn faulty(
     let Some(fault) = server.fault() else {
         return next.run(request).await;
     };
+    let is_anthropic = request.uri().path().starts_with("/v1/messages");
     tokio::time::sleep(Duration::from_millis(fault.delay_ms)).await;
     match fault.status.map(StatusCode::from_u16) {
         Some(Ok(status)) => {
             // An answer before the body's end would cost the connection, and the client might see that first.
             let mut body = request.into_body();
             while let Some(Ok(_)) = body.frame().await {}
-            reply::error(status, "InternalServerError", "a fault was set")
+            if is_anthropic {
+                reply::anthropic_error(status, FAULT)
+            } else {
+                reply::error(status, "InternalServerError", FAULT)
+            }
         }
         _ => next.run(request).await,
     }

@@ -2,56 +2,69 @@
 
 use std::sync::Arc;
 
+use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use axum::response::Response;
+use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use serde::Deserialize;
+use serde_json::json;
 use serde_json::value::RawValue;
-use serde_json::{Value, json};
 
-use super::reply::{self, WORD};
+use super::fields::Fields;
+use super::reply::{self, Refused, WORD, event};
 use super::server::Server;
 
-#[derive(Debug, Deserialize)]
-struct Request<'a> {
-    model: String,
-    max_tokens: u64,
-    #[serde(default)]
-    stream: bool,
-    #[serde(borrow)]
-    messages: &'a RawValue,
+pub(super) async fn messages(State(server): State<Arc<Server>>, body: Bytes) -> Response {
+    let answer = answer(&server, &body).await;
+    answer.unwrap_or_else(|refused| refused.anthropic())
 }
 
-pub(super) async fn messages(State(server): State<Arc<Server>>, body: Bytes) -> Response {
-    let request: Request<'_> = match serde_json::from_slice(&body) {
-        Ok(request) => request,
-        Err(error) => {
-            return reply::error(
-                StatusCode::BAD_REQUEST,
-                "invalid_request_error",
-                &error.to_string(),
-            );
-        }
-    };
-    let adapter = match server.find(&request.model) {
-        Ok(adapter) => adapter,
-        Err(message) => return reply::error(StatusCode::NOT_FOUND, "not_found_error", &message),
-    };
-    let prompt_tokens = reply::tokens(request.messages.get().len());
-    let limit = request.max_tokens.max(1);
+/// How long the prompt is; nothing is generated.
+pub(super) async fn count_tokens(State(server): State<Arc<Server>>, body: Bytes) -> Response {
+    match Prompt::read(&server, &body) {
+        Ok(prompt) => Json(json!({"input_tokens": prompt.tokens})).into_response(),
+        Err(refused) => refused.anthropic(),
+    }
+}
+
+/// What both have in common.
+struct Prompt<'a> {
+    fields: Fields<'a>,
+    model: String,
+    adapter: Option<String>,
+    tokens: u64,
+}
+
+impl<'a> Prompt<'a> {
+    fn read(server: &Server, body: &'a [u8]) -> Result<Self, Refused> {
+        let fields = Fields::read(body)?;
+        let model: String = fields.required("model")?;
+        let messages: &RawValue = fields.required("messages")?;
+        Ok(Self {
+            tokens: reply::tokens(messages.get().len()),
+            adapter: server.find(&model)?,
+            fields,
+            model,
+        })
+    }
+}
+
+async fn answer(server: &Server, body: &[u8]) -> Result<Response, Refused> {
+    let prompt = Prompt::read(server, body)?;
+    let streams = prompt.fields.flag("stream")?;
+    let limit = prompt.fields.required("max_tokens")?;
+    let prompt_tokens = prompt.tokens;
     let generation = server
         .engine()
-        .start(prompt_tokens, limit, adapter.as_deref())
-        .await;
+        .start(prompt_tokens, Some(limit), prompt.adapter.as_deref())
+        .await?;
     let id = format!("msg_{}", uuid::Uuid::new_v4().simple());
-    let model = request.model;
-    if !request.stream {
-        return reply::whole(generation, |generation| {
+    let model = prompt.model;
+    if !streams {
+        return Ok(reply::whole(generation, |generation| {
             let (input, output) = generation.tokens();
             json!({"id": id, "type": "message", "role": "assistant", "model": model, "content": [{"type": "text", "text": WORD.repeat(output as usize)}], "stop_reason": "max_tokens", "stop_sequence": null, "usage": {"input_tokens": input, "output_tokens": output}})
         })
-        .await;
+        .await);
     }
     let message = json!({"id": id, "type": "message", "role": "assistant", "model": model, "content": [], "stop_reason": null, "stop_sequence": null, "usage": {"input_tokens": prompt_tokens, "output_tokens": 0}});
     let first = event("message_start", json!({"message": message}))
@@ -59,7 +72,7 @@ pub(super) async fn messages(State(server): State<Arc<Server>>, body: Bytes) -> 
             "content_block_start",
             json!({"index": 0, "content_block": {"type": "text", "text": ""}}),
         );
-    reply::stream(
+    Ok(reply::stream(
         first,
         generation,
         |_| {
@@ -77,10 +90,5 @@ pub(super) async fn messages(State(server): State<Arc<Server>>, body: Bytes) -> 
                 )
                 + &event("message_stop", json!({}))
         },
-    )
-}
-
-fn event(kind: &str, mut data: Value) -> String {
-    data["type"] = kind.into();
-    format!("event: {kind}\ndata: {data}\n\n")
+    ))
 }

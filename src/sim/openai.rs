@@ -4,35 +4,21 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
 use super::engine::Generation;
-use super::reply::{self, WORD};
+use super::fields::Fields;
+use super::reply::{self, Refused, WORD};
 use super::server::Server;
 
-#[derive(Debug, Deserialize)]
-struct Request<'a> {
-    model: Option<String>,
-    #[serde(default)]
-    stream: bool,
-    max_tokens: Option<u64>,
-    max_completion_tokens: Option<u64>,
-    stream_options: Option<StreamOptions>,
-    #[serde(borrow)]
-    messages: Option<&'a RawValue>,
-    #[serde(borrow)]
-    prompt: Option<&'a RawValue>,
-}
-
-#[derive(Debug, Default, Deserialize)]
-struct StreamOptions {
-    #[serde(default)]
-    include_usage: bool,
+/// What all requests have.
+pub(super) struct Prompt<'a> {
+    pub(super) fields: Fields<'a>,
+    pub(super) model: String,
+    adapter: Option<String>,
+    tokens: u64,
 }
 
 /// What tells one API from the other.
@@ -62,15 +48,18 @@ const TEXT: Shape = Shape {
 };
 
 pub(super) async fn chat_completions(State(server): State<Arc<Server>>, body: Bytes) -> Response {
-    answer(&server, &body, CHAT).await
+    let answer = answer(&server, &body, CHAT).await;
+    answer.unwrap_or_else(|refused| refused.openai())
 }
 
 pub(super) async fn completions(State(server): State<Arc<Server>>, body: Bytes) -> Response {
-    answer(&server, &body, TEXT).await
+    let answer = answer(&server, &body, TEXT).await;
+    answer.unwrap_or_else(|refused| refused.openai())
 }
 
 pub(super) async fn models(State(server): State<Arc<Server>>) -> Response {
-    let entry = |id: &str, parent: Option<&str>| json!({"id": id, "object": "model", "created": reply::now(), "owned_by": "vllm", "root": id, "parent": parent, "max_model_len": 131_072});
+    let longest = server.engine().config().longest();
+    let entry = |id: &str, parent: Option<&str>| json!({"id": id, "object": "model", "created": reply::now(), "owned_by": "vllm", "root": id, "parent": parent, "max_model_len": longest});
     let base = server.model();
     let mut data = vec![entry(base, None)];
     data.extend(
@@ -82,40 +71,27 @@ pub(super) async fn models(State(server): State<Arc<Server>>) -> Response {
     Json(json!({"object": "list", "data": data})).into_response()
 }
 
-async fn answer(server: &Server, body: &[u8], shape: Shape) -> Response {
-    let bad = |message: &str| reply::error(StatusCode::BAD_REQUEST, "BadRequestError", message);
-    let request: Request<'_> = match serde_json::from_slice(body) {
-        Ok(request) => request,
-        Err(error) => return bad(&error.to_string()),
+async fn answer(server: &Server, body: &[u8], shape: Shape) -> Result<Response, Refused> {
+    let prompt = Prompt::read(server, body, &["messages", "prompt"])?;
+    let streams = prompt.fields.flag("stream")?;
+    let limit = prompt.fields.get("max_completion_tokens")?;
+    let limit = limit.or(prompt.fields.get("max_tokens")?);
+    let options = prompt.fields.raw("stream_options");
+    let include_usage = match options {
+        Some(options) => Fields::read(options.get().as_bytes())?.flag("include_usage")?,
+        None => false,
     };
-    let Some(prompt) = request.messages.or(request.prompt) else {
-        return bad("messages or prompt is missing");
-    };
-    let model = request.model.unwrap_or_else(|| server.model().to_owned());
-    let adapter = match server.find(&model) {
-        Ok(adapter) => adapter,
-        Err(message) => return reply::error(StatusCode::NOT_FOUND, "NotFoundError", &message),
-    };
-    let limit = request
-        .max_completion_tokens
-        .or(request.max_tokens)
-        .unwrap_or(server.default_tokens())
-        .max(1);
-    let prompt_tokens = reply::tokens(prompt.get().len());
-    let generation = server
-        .engine()
-        .start(prompt_tokens, limit, adapter.as_deref())
-        .await;
+    let generation = prompt.start(server, limit).await?;
+    let model = prompt.model;
     let id = format!("{}{}", shape.id, uuid::Uuid::new_v4().simple());
     let created = reply::now();
-    if !request.stream {
-        return reply::whole(generation, |generation| {
+    if !streams {
+        return Ok(reply::whole(generation, |generation| {
             let text = WORD.repeat(generation.tokens().1 as usize);
             json!({"id": id, "object": shape.object, "created": created, "model": model, "choices": [(shape.choice)(&text, Some("length"))], "usage": usage(generation)})
         })
-        .await;
+        .await);
     }
-    let include_usage = request.stream_options.unwrap_or_default().include_usage;
     let head = json!({"id": id, "object": shape.chunk, "created": created, "model": model});
     let event = move |choices: Value, usage: Option<Value>| {
         let mut chunk = head.clone();
@@ -133,7 +109,7 @@ async fn answer(server: &Server, body: &[u8], shape: Shape) -> Response {
         _ => String::new(),
     };
     let of_token = event.clone();
-    reply::stream(
+    Ok(reply::stream(
         first,
         generation,
         move |generation| {
@@ -144,10 +120,40 @@ async fn answer(server: &Server, body: &[u8], shape: Shape) -> Response {
             let usage = include_usage.then(|| event(json!([]), Some(usage(generation))));
             format!("{}data: [DONE]\n\n", usage.unwrap_or_default())
         },
-    )
+    ))
 }
 
 fn usage(generation: &Generation) -> Value {
     let (prompt, generated) = generation.tokens();
     json!({"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated, "prompt_tokens_details": {"cached_tokens": 0}})
+}
+
+// === impl Prompt ===
+
+impl<'a> Prompt<'a> {
+    /// Reads a body whose prompt is in one of the fields `any`; the first that is there counts.
+    pub(super) fn read(server: &Server, body: &'a [u8], any: &[&str]) -> Result<Self, Refused> {
+        let fields = Fields::read(body)?;
+        let Some(prompt) = any.iter().find_map(|name| fields.raw(name)) else {
+            return Err(Refused::Bad(format!("{} is missing", any.join(" or "))));
+        };
+        let model: Option<String> = fields.get("model")?;
+        let model = model.unwrap_or_else(|| server.model().to_owned());
+        Ok(Self {
+            tokens: reply::tokens(prompt.get().len()),
+            adapter: server.find(&model)?,
+            fields,
+            model,
+        })
+    }
+
+    /// Waits until the engine runs it.
+    pub(super) async fn start(
+        &self,
+        server: &Server,
+        limit: Option<u64>,
+    ) -> Result<Generation, Refused> {
+        let adapter = self.adapter.as_deref();
+        Ok(server.engine().start(self.tokens, limit, adapter).await?)
+    }
 }

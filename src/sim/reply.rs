@@ -1,4 +1,4 @@
-//! What both APIs have in common: bodies that come token by token, and errors.
+//! What the APIs have in common: bodies that come token by token, and errors.
 
 use std::convert::Infallible;
 
@@ -9,10 +9,22 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::engine::Generation;
+use super::engine::{Generation, TooLong};
+use crate::dialect::{self, Dialect};
 
 /// The word that every token is.
 pub(super) const WORD: &str = " word";
+
+/// Why a request is not served. All are the client's fault.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum Refused {
+    #[error("{0}")]
+    Bad(String),
+    #[error("The model `{0}` does not exist.")]
+    NoModel(String),
+    #[error(transparent)]
+    TooLong(#[from] TooLong),
+}
 
 /// A body of server-sent events: `first`, then what `token` makes of each token, then `last`.
 pub(super) fn stream<T, L>(first: String, generation: Generation, token: T, last: L) -> Response
@@ -62,12 +74,25 @@ pub(super) async fn whole(
     Json(body(&generation)).into_response()
 }
 
+/// A server-sent event with its name, which its data has too.
+pub(super) fn event(kind: &str, mut data: Value) -> String {
+    data["type"] = kind.into();
+    format!("event: {kind}\ndata: {data}\n\n")
+}
+
 /// An error as vLLM words it.
 pub(super) fn error(status: StatusCode, kind: &str, message: &str) -> Response {
     let body = json!({
         "error": {"message": message, "type": kind, "param": null, "code": status.as_u16()},
     });
     (status, Json(body)).into_response()
+}
+
+/// An error in Anthropic's envelope.
+pub(super) fn anthropic_error(status: StatusCode, message: &str) -> Response {
+    let body = dialect::error_body(Dialect::Anthropic, status.as_u16(), message);
+    let json = [(header::CONTENT_TYPE, "application/json")];
+    (status, json, body).into_response()
 }
 
 /// Prompt tokens of a text: a token is about four bytes.
@@ -78,4 +103,29 @@ pub(super) fn tokens(bytes: usize) -> u64 {
 pub(super) fn now() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |elapsed| elapsed.as_secs())
+}
+
+// === impl Refused ===
+
+impl Refused {
+    /// The answer, as vLLM words it.
+    pub(super) fn openai(&self) -> Response {
+        let kind = match self {
+            Self::NoModel(_) => "NotFoundError",
+            Self::Bad(_) | Self::TooLong(_) => "BadRequestError",
+        };
+        error(self.status(), kind, &self.to_string())
+    }
+
+    /// The answer in Anthropic's envelope.
+    pub(super) fn anthropic(&self) -> Response {
+        anthropic_error(self.status(), &self.to_string())
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::NoModel(_) => StatusCode::NOT_FOUND,
+            Self::Bad(_) | Self::TooLong(_) => StatusCode::BAD_REQUEST,
+        }
+    }
 }

@@ -6,9 +6,9 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
 use axum::{Json, Router};
@@ -18,8 +18,9 @@ use tokio::net::TcpListener;
 
 use super::admin::{self, Fault};
 use super::engine::{Engine, EngineConfig};
-use super::page::Page;
-use super::{anthropic, openai, reply};
+use super::page::{HttpStats, Page};
+use super::reply::Refused;
+use super::{anthropic, embeddings, front, openai, reply, responses};
 
 /// The largest body taken.
 const LARGEST_BODY: usize = 64 << 20;
@@ -33,10 +34,9 @@ pub struct ServerConfig {
     pub model: String,
     /// Adapters that are loaded from the start.
     pub adapters: Vec<String>,
-    /// How many adapters fit; 0 = none can be loaded.
-    pub max_loras: usize,
-    /// Tokens of an answer whose request sets no limit.
-    pub tokens: u64,
+    /// How many adapters can be loaded. (vLLM, with its `--max-cpu-loras`, drops the adapter that was used least
+    /// lately, and loads it again for its next request.)
+    pub max_cpu_loras: usize,
     /// The engine behind it.
     pub engine: EngineConfig,
 }
@@ -55,6 +55,8 @@ pub struct Server {
 #[derive(Debug, Deserialize)]
 struct Adapter {
     lora_name: String,
+    #[serde(default)]
+    load_inplace: bool,
 }
 
 // === impl Server ===
@@ -63,9 +65,10 @@ impl Server {
     /// A server that will listen at `address`.
     pub fn new(config: ServerConfig, address: SocketAddr) -> Self {
         let pod = HeaderValue::from_str(&config.name);
+        let engine = Engine::new(config.engine.clone());
         Self {
-            engine: Engine::new(config.engine.clone()),
-            page: Page::new(&config.model, config.max_loras),
+            page: Page::new(&config.model, &engine),
+            engine,
             adapters: Mutex::new(config.adapters.iter().cloned().collect()),
             fault: Mutex::new(None),
             identity: [
@@ -100,22 +103,27 @@ impl Server {
         &self.config.model
     }
 
-    pub(super) fn default_tokens(&self) -> u64 {
-        self.config.tokens
+    pub(super) fn http(&self) -> &HttpStats {
+        self.page.http()
+    }
+
+    /// Headers that say who answers.
+    pub(super) fn identity(&self) -> &[(&'static str, HeaderValue)] {
+        &self.identity
     }
 
     pub(super) fn adapters(&self) -> Vec<String> {
         self.adapters.lock().iter().cloned().collect()
     }
 
-    /// The adapter that `model` is, `None` if it is the base model, or vLLM's words if it is neither.
-    pub(super) fn find(&self, model: &str) -> Result<Option<String>, String> {
+    /// The adapter that `model` is; `None` if it is the base model.
+    pub(super) fn find(&self, model: &str) -> Result<Option<String>, Refused> {
         if model == self.config.model {
             Ok(None)
         } else if self.adapters.lock().contains(model) {
             Ok(Some(model.to_owned()))
         } else {
-            Err(format!("The model `{model}` does not exist."))
+            Err(Refused::NoModel(model.to_owned()))
         }
     }
 
@@ -132,7 +140,10 @@ fn router(server: Arc<Server>) -> Router {
     let inference = Router::new()
         .route("/v1/chat/completions", post(openai::chat_completions))
         .route("/v1/completions", post(openai::completions))
+        .route("/v1/embeddings", post(embeddings::embeddings))
+        .route("/v1/responses", post(responses::responses))
         .route("/v1/messages", post(anthropic::messages))
+        .route("/v1/messages/count_tokens", post(anthropic::count_tokens))
         .layer(middleware::from_fn_with_state(
             Arc::clone(&server),
             admin::faulty,
@@ -150,23 +161,9 @@ fn router(server: Arc<Server>) -> Router {
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .layer(middleware::from_fn_with_state(
             Arc::clone(&server),
-            identify,
+            front::around,
         ))
         .with_state(server)
-}
-
-/// Every answer says who gave it, and for which request.
-async fn identify(State(server): State<Arc<Server>>, request: Request, next: Next) -> Response {
-    let id = request.headers().get("x-request-id").cloned();
-    let mut response = next.run(request).await;
-    let headers: &mut HeaderMap = response.headers_mut();
-    for (name, value) in &server.identity {
-        headers.insert(*name, value.clone());
-    }
-    if let Some(id) = id {
-        headers.insert("x-request-id", id);
-    }
-    response
 }
 
 async fn metrics(State(server): State<Arc<Server>>) -> Response {
@@ -180,13 +177,18 @@ async fn metrics(State(server): State<Arc<Server>>) -> Response {
 
 async fn load_adapter(State(server): State<Arc<Server>>, Json(adapter): Json<Adapter>) -> Response {
     let name = adapter.lora_name;
+    let bad = |message: &str| reply::error(StatusCode::BAD_REQUEST, "InvalidUserInput", message);
     let mut adapters = server.adapters.lock();
-    if adapters.len() >= server.config.max_loras && !adapters.contains(&name) {
-        let message = format!(
-            "No room for LoRA adapter '{name}': {} are loaded.",
-            adapters.len()
-        );
-        return reply::error(StatusCode::BAD_REQUEST, "InvalidUserInput", &message);
+    if adapters.contains(&name) && !adapter.load_inplace {
+        return bad(&format!(
+            "The lora adapter '{name}' has already been loaded. If you want to load the adapter in place, set 'load_inplace' to True."
+        ));
+    }
+    if adapters.len() >= server.config.max_cpu_loras && !adapters.contains(&name) {
+        let loaded = adapters.len();
+        return bad(&format!(
+            "No room for LoRA adapter '{name}': {loaded} are loaded."
+        ));
     }
     adapters.insert(name.clone());
     format!("Success: LoRA adapter '{name}' added successfully.").into_response()

@@ -19,7 +19,7 @@ enum Doc {
 }
 
 /// All field names that mean something somewhere, and one that does not.
-const KEYS: [&str; 22] = [
+const KEYS: [&str; 25] = [
     "model",
     "stream",
     "messages",
@@ -32,6 +32,9 @@ const KEYS: [&str; 22] = [
     "tool_calls",
     "input",
     "prompt",
+    "prompt_embeds",
+    "previous_response_id",
+    "conversation",
     "instructions",
     "items",
     "output",

@@ -5,7 +5,8 @@ use serde_json::Value;
 
 use super::document_text;
 use super::tree::Tree;
-use crate::dialect::{Api, RequestFacts, escape, inspect};
+use crate::dialect::encoding::tests::{CODINGS, encode, header};
+use crate::dialect::{Api, RequestFacts, decode, escape, inserted_parts, inspect, spliced_parts};
 
 const APIS: [Api; 13] = [
     Api::ChatCompletions,
@@ -72,6 +73,27 @@ fn prompt_ranges() {
             &["Be", "user", "Hi", "{}", "7"],
         ),
         (Api::Responses, r#"{"input":"Hi"}"#, &["Hi"]),
+        // Prompts that are not where the reference looks for them.
+        (
+            Api::Embeddings,
+            r#"{"messages":[{"role":"user","content":"Hi"}]}"#,
+            &["user", "Hi"],
+        ),
+        (Api::Completions, r#"{"prompt_embeds":"AAAA"}"#, &[]),
+        (
+            Api::Completions,
+            r#"{"prompt":"","prompt_embeds":["AA"]}"#,
+            &[],
+        ),
+        (
+            Api::Responses,
+            r#"{"prompt":{"id":"pmpt_1","variables":{"x":"y"}}}"#,
+            &[r#"{"id":"pmpt_1","variables":{"x":"y"}}"#],
+        ),
+        (Api::Responses, r#"{"previous_response_id":"resp_1"}"#, &[]),
+        (Api::Responses, r#"{"conversation":{"id":"conv_1"}}"#, &[]),
+        (Api::Conversations, "{}", &[]),
+        (Api::Conversations, r#"{"metadata":{"a":"b"}}"#, &[]),
         (
             Api::Conversations,
             r#"{"items":[{"role":"user","content":"Hi"}]}"#,
@@ -222,15 +244,22 @@ fn refusals() {
         (Api::Completions, br#"{"prompt":[]}"#, completions),
         (Api::Embeddings, b"{}", embeddings),
         (Api::Embeddings, br#"{"input":[]}"#, embeddings),
+        (Api::Embeddings, br#"{"messages":[]}"#, embeddings),
+        (
+            Api::Completions,
+            br#"{"prompt_embeds":[],"prompt":[]}"#,
+            completions,
+        ),
+        (Api::Completions, br#"{"prompt_embeds":""}"#, completions),
         (
             Api::Responses,
             br#"{"input":null}"#,
             "invalid responses request: must have input field",
         ),
         (
-            Api::Conversations,
-            b"{}",
-            "invalid conversations request: must have items field",
+            Api::Responses,
+            br#"{"prompt":null,"previous_response_id":"","conversation":null}"#,
+            "invalid responses request: must have input field",
         ),
         (
             Api::ImagesGenerations,
@@ -270,6 +299,22 @@ fn nesting_and_duplicates_stay_cheap() {
     let again = r#""content":"b","#.repeat(100_000);
     let body = format!(r#"{{"messages":[{{"content":[{parts}""],{again}"role":"r"}}]}}"#);
     assert_eq!(prompt(Api::ChatCompletions, &body), ["b", "r"]);
+}
+
+#[test]
+fn the_number_of_ranges_is_bounded() {
+    let many = format!("[{}\"a\"]", "\"a\",".repeat(99_999));
+    let facts = read(Api::Completions, &format!(r#"{{"prompt":{many}}}"#));
+    assert_eq!((facts.prompt.len(), facts.prompt_bytes), (65_536, 100_000));
+    // A duplicate key takes back what was only counted, too.
+    let body = format!(r#"{{"prompt":{many},"prompt":"bc"}}"#);
+    assert_eq!(prompt(Api::Completions, &body), ["bc"]);
+    let parts = r#"{"text":"a"},"#.repeat(99_999);
+    let body = format!(
+        r#"{{"messages":[{{"content":[{parts}{{"text":"a"}}],"role":"r","content":"b"}}]}}"#
+    );
+    let facts = read(Api::ChatCompletions, &body);
+    assert_eq!(facts.prompt_bytes, 2);
 }
 
 proptest! {
@@ -317,6 +362,33 @@ proptest! {
     fn noise_never_panics(body in prop::collection::vec(any::<u8>(), 0..64)) {
         for api in APIS {
             let _ = inspect(api, &body);
+        }
+    }
+}
+
+proptest! {
+    // Brotli is slow to start.
+    #![proptest_config(ProptestConfig::with_cases(60))]
+    /// The way of an encoded body whose model is renamed: decoded, read, edited.
+    #[test]
+    fn encoded_bodies_are_renamed(doc in document_text(), old in any::<String>(), new in any::<String>()) {
+        let (old, quoted) = (escape::quote(&old), escape::quote(&new));
+        let rest = format!(r#""rest":{doc}}}"#);
+        for (body, expected) in [
+            (format!(r#"{{"model":{old},{rest}"#), format!(r#"{{"model":{quoted},{rest}"#)),
+            (format!("{{{rest}"), format!(r#"{{"model":{quoted},{rest}"#)),
+        ] {
+            for coding in CODINGS {
+                let encoded = encode(coding, body.as_bytes());
+                let plain = decode(header(coding), &encoded, body.len()).unwrap().unwrap();
+                let facts = inspect(Api::SglangGenerate, &plain).unwrap();
+                let chunks = [plain.into()];
+                let parts = match &facts.model_span {
+                    Some(span) => spliced_parts(&chunks, span, &new),
+                    None => inserted_parts(&chunks, &new),
+                };
+                prop_assert_eq!(&parts.concat(), expected.as_bytes(), "{}", coding);
+            }
         }
     }
 }

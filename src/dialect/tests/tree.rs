@@ -22,23 +22,29 @@ impl Tree {
                 raw(&doc["tools"], &mut prompt);
                 messages(&doc["messages"], &mut prompt)
             }
-            Api::Completions | Api::CompletionsRender => prompts(&doc["prompt"], &mut prompt),
+            Api::Completions | Api::CompletionsRender => {
+                prompts(&doc["prompt"], &mut prompt) | elsewhere(&doc["prompt_embeds"])
+            }
             Api::Embeddings => {
                 limits.clear();
-                prompts(&doc["input"], &mut prompt)
+                prompts(&doc["input"], &mut prompt) | messages(&doc["messages"], &mut prompt)
             }
-            Api::Responses | Api::Conversations => {
+            Api::Responses => {
                 limits.clear();
-                let items = if api == Api::Responses {
-                    string(&doc["instructions"], &mut prompt);
-                    raw(&doc["tools"], &mut prompt);
-                    &doc["input"]
-                } else {
-                    &doc["items"]
-                };
-                string(items, &mut prompt);
-                messages(items, &mut prompt);
-                !items.is_null()
+                string(&doc["instructions"], &mut prompt);
+                raw(&doc["tools"], &mut prompt);
+                string(&doc["input"], &mut prompt);
+                messages(&doc["input"], &mut prompt);
+                raw(&doc["prompt"], &mut prompt)
+                    | !doc["input"].is_null()
+                    | elsewhere(&doc["previous_response_id"])
+                    | elsewhere(&doc["conversation"])
+            }
+            Api::Conversations => {
+                limits.clear();
+                string(&doc["items"], &mut prompt);
+                messages(&doc["items"], &mut prompt);
+                true
             }
             Api::ImagesGenerations => {
                 limits.clear();
@@ -83,9 +89,17 @@ fn string(value: &Value, to: &mut Vec<String>) -> bool {
     text.is_some()
 }
 
-fn raw(value: &Value, to: &mut Vec<String>) {
-    if value.is_string() || value.is_array() || value.is_object() {
-        to.push(value.to_string());
+fn raw(value: &Value, to: &mut Vec<String>) -> bool {
+    let some = value.is_string() || value.is_array() || value.is_object();
+    to.extend(some.then(|| value.to_string()));
+    some
+}
+
+fn elsewhere(value: &Value) -> bool {
+    match value {
+        Value::String(text) => !text.is_empty(),
+        Value::Array(list) => !list.is_empty(),
+        other => other.is_object(),
     }
 }
 

@@ -1,64 +1,51 @@
-//! Giving a response the model's name that the client used, while it streams by.
+//! Responses: the client sees the model under the name that it used.
 
 use bytes::Bytes;
 
-use super::escape;
-use super::stream::{Lines, Step, Tracker};
+use super::Outgoing;
+use crate::dialect::escape;
+use crate::dialect::stream::{Lines, PARENTS, Step, Tracker};
 
 /// Longest model value that is held back until it is complete, in bytes with its quotes; a longer one is
 /// left as it is.
 const MAX_HELD: usize = 1024;
 
-/// Replaces the model's name in a JSON document, or in each data line of an event stream: the field `model`
-/// of the document and of its `response` or `message`. No other byte changes, generated text least of all, and
-/// nothing is held back but the beginning of a model's name that the chunk's end cut. The output is the same
-/// however the input is split.
+/// Replaces a name by another in a JSON document, or in each data line of an event stream: in the field `model` of the
+/// document and of its `response` or `message`. Nothing is held back but the beginning of a name that the chunk's end
+/// cut.
 #[derive(Debug)]
-pub struct ModelRewriter {
+pub(super) struct Rewriter {
     /// `None`: the response is one JSON document.
     lines: Option<Lines>,
     tracker: Tracker,
-    /// The only name to replace; `None` = any.
-    from: Option<String>,
+    /// The name to replace.
+    from: String,
     /// The new name as a JSON string.
     to: Bytes,
     /// A model's name is being read; what earlier chunks had of it.
     held: Option<Vec<u8>>,
-}
-
-/// A chunk on its way out.
-struct Outgoing {
-    chunk: Bytes,
-    /// Up to here the chunk is dealt with.
-    done: usize,
-    /// Where in the chunk the model's name begins that is being read.
+    /// Where in the chunk that name begins.
     name: usize,
-    pieces: Vec<Bytes>,
 }
 
-// === impl ModelRewriter ===
+// === impl Rewriter ===
 
-impl ModelRewriter {
-    /// Replaces the name `from` (any name, if `None`) by `to`.
-    pub fn new(is_sse: bool, from: Option<&str>, to: &str) -> Self {
+impl Rewriter {
+    pub(super) fn new(is_sse: bool, from: &str, to: &str) -> Self {
         Self {
             lines: is_sse.then(Lines::default),
-            tracker: Tracker::new(&[b"model"]),
-            from: from.map(str::to_owned),
+            tracker: Tracker::new(&[b"model"], &PARENTS),
+            from: from.to_owned(),
             to: escape::quote(to).into(),
             held: None,
+            name: 0,
         }
     }
 
-    /// Takes the next bytes of the body and returns what to send for them: slices of `chunk`, and new names.
-    pub fn feed(&mut self, chunk: Bytes) -> Vec<Bytes> {
+    pub(super) fn feed(&mut self, chunk: Bytes) -> Vec<Bytes> {
         let len = chunk.len();
-        let mut out = Outgoing {
-            chunk,
-            done: 0,
-            name: 0,
-            pieces: Vec::new(),
-        };
+        let mut out = Outgoing::new(chunk);
+        self.name = 0;
         match self.lines.take() {
             None => self.track(&mut out, 0, len),
             Some(mut lines) => {
@@ -74,8 +61,8 @@ impl ModelRewriter {
             }
         }
         match &mut self.held {
-            Some(held) if held.len() + len - out.name <= MAX_HELD => {
-                let name = out.name;
+            Some(held) if held.len() + len - self.name <= MAX_HELD => {
+                let name = self.name;
                 out.pass(name);
                 held.extend_from_slice(&out.chunk[name..]);
             }
@@ -87,8 +74,7 @@ impl ModelRewriter {
         out.pieces
     }
 
-    /// At the end of the body: what was still held back.
-    pub fn finish(&mut self) -> Option<Bytes> {
+    pub(super) fn finish(&mut self) -> Option<Bytes> {
         let held = self.held.take()?;
         (!held.is_empty()).then(|| held.into())
     }
@@ -102,13 +88,14 @@ impl ModelRewriter {
                     at += n;
                     if out.chunk[at] == b'"' {
                         self.held = Some(Vec::new());
-                        out.name = at;
+                        self.name = at;
                     }
                 }
                 Step::End(n) => {
                     at += n;
                     self.settle(out, at);
                 }
+                Step::Close(n) => at += n,
             }
         }
     }
@@ -118,7 +105,7 @@ impl ModelRewriter {
         let Some(mut held) = self.held.take() else {
             return;
         };
-        let here = &out.chunk[out.name..end];
+        let here = &out.chunk[self.name..end];
         let ours = if held.is_empty() {
             self.replaces(here)
         } else {
@@ -129,7 +116,7 @@ impl ModelRewriter {
             ours
         };
         if ours {
-            let name = out.name;
+            let name = self.name;
             out.pass(name);
             out.pieces.push(self.to.clone());
             out.done = end;
@@ -142,14 +129,13 @@ impl ModelRewriter {
         if value.len() > MAX_HELD {
             return false;
         }
-        let Some(from) = &self.from else { return true };
         let Ok(name) = std::str::from_utf8(&value[1..value.len() - 1]) else {
             return false;
         };
         if name.contains('\\') {
-            escape::unescape(name) == *from
+            escape::unescape(name) == self.from
         } else {
-            name == from
+            name == self.from
         }
     }
 
@@ -161,21 +147,35 @@ impl ModelRewriter {
     }
 }
 
-// === impl Outgoing ===
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Outgoing {
-    /// Sends the chunk up to `end`.
-    fn pass(&mut self, end: usize) {
-        if self.done < end {
-            self.pieces.push(self.chunk.slice(self.done..end));
-            self.done = end;
+    #[test]
+    fn memory_is_bounded() {
+        let long = "a".repeat(1500);
+        let mut rewriter = Rewriter::new(false, &long, "new");
+        let mut out = rewriter.feed(Bytes::from_static(b"{\"model\":\""));
+        let mut most = 0;
+        for chunk in long.as_bytes().chunks(100) {
+            out.extend(rewriter.feed(Bytes::copy_from_slice(chunk)));
+            let held = rewriter.held.as_ref().map_or(0, Vec::len);
+            assert!(held <= MAX_HELD, "{held}");
+            most = most.max(held);
         }
-    }
-
-    /// Sends what earlier chunks had.
-    fn push(&mut self, held: Vec<u8>) {
-        if !held.is_empty() {
-            self.pieces.push(held.into());
-        }
+        assert!(most > MAX_HELD - 100, "{most}");
+        // A name too long is let go, whatever it is.
+        assert_eq!(out.concat().len(), 1510);
+        let end = format!("\",\"response\":{{\"model\":\"{long}\"}}}}");
+        out.extend(rewriter.feed(end.clone().into()));
+        assert!(out.concat().ends_with(end.as_bytes()));
+        let mut rewriter = Rewriter::new(false, "a", "new");
+        let out = rewriter.feed(Bytes::from_static(
+            b"{\"model\":\"b\",\"response\":{\"model\":\"a\"}}",
+        ));
+        assert_eq!(
+            out.concat(),
+            b"{\"model\":\"b\",\"response\":{\"model\":\"new\"}}"
+        );
     }
 }

@@ -1,0 +1,55 @@
+//! Responses, as OpenAI's API answers them: the events that carry text, model and usage, and no others.
+
+use std::sync::Arc;
+
+use axum::extract::State;
+use axum::response::Response;
+use bytes::Bytes;
+use serde_json::{Value, json};
+
+use super::engine::Generation;
+use super::openai::Prompt;
+use super::reply::{self, Refused, WORD, event};
+use super::server::Server;
+
+pub(super) async fn responses(State(server): State<Arc<Server>>, body: Bytes) -> Response {
+    let answer = answer(&server, &body).await;
+    answer.unwrap_or_else(|refused| refused.openai())
+}
+
+async fn answer(server: &Server, body: &[u8]) -> Result<Response, Refused> {
+    let prompt = Prompt::read(server, body, &["input", "prompt"])?;
+    let streams = prompt.fields.flag("stream")?;
+    let limit = prompt.fields.get("max_output_tokens")?;
+    let generation = prompt.start(server, limit).await?;
+    let id = format!("resp_{}", uuid::Uuid::new_v4().simple());
+    let head = json!({"id": id, "object": "response", "created_at": reply::now(), "model": prompt.model, "output": [], "status": "in_progress"});
+    if !streams {
+        return Ok(reply::whole(generation, |generation| completed(&head, generation)).await);
+    }
+    let first = event("response.created", json!({"response": head}));
+    Ok(reply::stream(
+        first,
+        generation,
+        |_| {
+            event(
+                "response.output_text.delta",
+                json!({"output_index": 0, "content_index": 0, "delta": WORD}),
+            )
+        },
+        move |generation| {
+            let response = completed(&head, generation);
+            event("response.completed", json!({"response": response}))
+        },
+    ))
+}
+
+fn completed(head: &Value, generation: &Generation) -> Value {
+    let (input, output) = generation.tokens();
+    let text = WORD.repeat(output as usize);
+    let mut response = head.clone();
+    response["status"] = "completed".into();
+    response["output"] = json!([{"type": "message", "role": "assistant", "status": "completed", "content": [{"type": "output_text", "text": text, "annotations": []}]}]);
+    response["usage"] = json!({"input_tokens": input, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": output, "total_tokens": input + output});
+    response
+}
