@@ -4,6 +4,11 @@
 //! protocol, [`envoy`] runs both profiles through a real Envoy, [`serving`] looks at the process around the picker,
 //! [`chaos`] kills and stops it under load.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that cannot go on says where it stopped"
+)]
+
 mod chaos;
 mod envoy;
 mod serving;
