@@ -39,7 +39,7 @@ pub(crate) struct Net {
     block: [u8; 2],
     port: u16,
     stage: Arc<Mutex<Stage>>,
-    _servers: JoinSet<()>,
+    servers: JoinSet<()>,
 }
 
 /// The pods of the case that is on.
@@ -77,29 +77,35 @@ impl Net {
     }
 
     async fn start_at(block: [u8; 2], port: u16) -> std::io::Result<Self> {
-        let stage = Arc::new(Mutex::new(Stage::default()));
-        let hosts = (0..HOSTS).map(|host| host_address(block, host));
-        let ipv4 = hosts.flat_map(|ip| [port, port + 1].map(|port| SocketAddr::new(ip, port)));
-        let ipv6 = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), port);
-        let mut servers = JoinSet::new();
-        for address in ipv4.chain([ipv6]) {
+        let mut net = Self {
+            block,
+            port,
+            stage: Arc::default(),
+            servers: JoinSet::new(),
+        };
+        for address in net.addresses() {
             let listener = TcpListener::bind(address).await?;
             let server = Server {
                 address,
-                stage: Arc::clone(&stage),
+                stage: Arc::clone(&net.stage),
             };
             let router = Router::new()
                 .route("/metrics", get(metrics))
                 .fallback(inference)
                 .with_state(server);
-            servers.spawn(async move { axum::serve(listener, router).await.unwrap() });
+            net.servers
+                .spawn(async move { axum::serve(listener, router).await.unwrap() });
         }
-        Ok(Self {
-            block,
-            port,
-            stage,
-            _servers: servers,
-        })
+        Ok(net)
+    }
+
+    /// All addresses that pods can have.
+    pub(crate) fn addresses(&self) -> Vec<SocketAddr> {
+        let hosts = (0..HOSTS).map(|host| host_address(self.block, host));
+        let ports = [self.port, self.port + 1];
+        let ipv4 = hosts.flat_map(|ip| ports.map(|port| SocketAddr::new(ip, port)));
+        let ipv6 = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), self.port);
+        ipv4.chain([ipv6]).collect()
     }
 
     /// Puts the pods of `case` on: their addresses, in order.

@@ -28,7 +28,7 @@ pub(crate) struct Rig {
     endpoints: PathBuf,
     /// The case that is on, and its pods' addresses.
     on: Option<(String, Vec<SocketAddr>)>,
-    _own: Option<(Picker, TempDir)>,
+    own: Option<(Picker, TempDir)>,
 }
 
 // === impl Rig ===
@@ -49,7 +49,7 @@ impl Rig {
             metrics: Some(picker.metrics),
             endpoints,
             on: None,
-            _own: Some((picker, folder)),
+            own: Some((picker, folder)),
         }
     }
 
@@ -65,8 +65,13 @@ impl Rig {
             metrics,
             endpoints: endpoints.to_owned(),
             on: None,
-            _own: None,
+            own: None,
         }
+    }
+
+    /// Where our own picker takes streams.
+    pub(crate) fn picker(&self) -> Option<SocketAddr> {
+        Some(self.own.as_ref()?.0.grpc)
     }
 
     /// The picker's own metrics, if we can see them.
