@@ -34,7 +34,6 @@ pub struct PickExchange {
     /// Held here from the decision until the response or another stream takes it.
     booking: Option<Booking>,
     announced: Option<Announced>,
-    streaming: bool,
     renamed: Option<Renamed>,
     request_rewriter: Option<ModelRewriter>,
     response_rewriter: Option<ModelRewriter>,
@@ -55,7 +54,6 @@ impl PickExchange {
             request_id: None,
             booking: None,
             announced: None,
-            streaming: false,
             renamed: None,
             request_rewriter: None,
             response_rewriter: None,
@@ -80,12 +78,16 @@ impl PickExchange {
     }
 
     fn accept(&mut self, mut answer: Answer, unseen: bool) -> Verdict {
-        let booking = Booking::new(answer.reservation, answer.series, self.started);
+        let booking = Booking::new(
+            answer.reservation,
+            answer.series,
+            self.started,
+            answer.streaming,
+        );
         self.booking = match &self.request_id {
             Some(id) => self.picker.flights.hand_over(id, booking),
             None => Some(booking),
         };
-        self.streaming = answer.streaming;
         // A body that is only now to come gets its new name as it passes.
         self.request_rewriter = answer
             .renamed
@@ -210,12 +212,13 @@ impl Exchange for PickExchange {
             .first_of(&[":status", "status"])
             .and_then(|status| status.parse().ok())
             .unwrap_or(200);
-        let kind = headers.get("content-type").unwrap_or_default();
-        // Some servers stream under another name, but an answer in JSON is one document.
-        let sse = kind.contains("text/event-stream") || self.streaming && !kind.contains("json");
         if let Some(announced) = &self.announced {
             self.booking = announced.booking();
         }
+        let streaming = self.booking.as_ref().is_some_and(|b| b.streaming);
+        let kind = headers.get("content-type").unwrap_or_default();
+        // Some servers stream under another name, but an answer in JSON is one document.
+        let sse = kind.contains("text/event-stream") || streaming && !kind.contains("json");
         let snapshot = self.picker.pool.snapshot();
         let served = metadata
             .string(LB, SERVED)

@@ -13,6 +13,8 @@ pub(super) struct Booking {
     pub(super) reservation: Reservation,
     pub(super) series: Arc<RequestSeries>,
     pub(super) started: Instant,
+    /// The client asked for a stream.
+    pub(super) streaming: bool,
     _running: Running,
 }
 
@@ -39,12 +41,14 @@ impl Booking {
         reservation: Reservation,
         series: Arc<RequestSeries>,
         started: Instant,
+        streaming: bool,
     ) -> Self {
         Self {
             _running: series.run(),
             reservation,
             series,
             started,
+            streaming,
         }
     }
 }
@@ -172,7 +176,7 @@ pub(super) mod tests {
     pub(in crate::picker) fn booking() -> Booking {
         let slot = Arc::new(Slab::default()).take();
         let series = Metrics::new().series("m", "m", "default-flow", 0);
-        Booking::new(Reservation::new(&slot), series, Instant::now())
+        Booking::new(Reservation::new(&slot), series, Instant::now(), false)
     }
 
     #[test]
@@ -253,14 +257,14 @@ pub(super) mod tests {
         for n in 0..breaker::STREAK {
             assert!(!snapshot.is_open(0), "{n}");
             let reservation = Reservation::new(&picked.slot);
-            let booking = Booking::new(reservation, Arc::clone(&series), Instant::now());
+            let booking = Booking::new(reservation, Arc::clone(&series), Instant::now(), false);
             Response::new(Some(booking), Some(served), 200, false, Instant::now()).ended();
         }
         assert!(snapshot.is_open(0) && !snapshot.is_open(1));
         // As it is reported where it was picked, nothing has failed.
         for _ in 0..breaker::STREAK {
             let reservation = Reservation::new(&served.slot);
-            let booking = Booking::new(reservation, Arc::clone(&series), Instant::now());
+            let booking = Booking::new(reservation, Arc::clone(&series), Instant::now(), false);
             Response::new(Some(booking), Some(served), 200, false, Instant::now()).ended();
         }
         assert!(!snapshot.is_open(1));
