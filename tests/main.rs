@@ -13,3 +13,4 @@ mod chaos;
 mod envoy;
 mod serving;
 mod support;
+mod wire;
