@@ -41,7 +41,19 @@ impl Rig {
         let endpoints = folder.path().join("endpoints.yaml");
         std::fs::write(&endpoints, "endpoints: []\n").unwrap();
         let document = config.text(&suite.configs, &endpoints.to_string_lossy());
-        let flags: Vec<&str> = config.flags.iter().map(String::as_str).collect();
+        // A slow machine is no fault of the picker's.
+        let patient = ["--parse-timeout=60s", "--pick-timeout=60s"];
+        let given = |flag: &&str| {
+            let name = flag.split('=').next().unwrap_or_default();
+            config.flags.iter().any(|given| given.starts_with(name))
+        };
+        let patient = patient.into_iter().filter(|flag| !given(flag));
+        let flags: Vec<&str> = config
+            .flags
+            .iter()
+            .map(String::as_str)
+            .chain(patient)
+            .collect();
         let picker = Picker::start(&document, &flags).await;
         Self {
             net,
