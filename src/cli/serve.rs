@@ -135,7 +135,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         Some(options) => {
             let tls = Tls::new(options.clone())?;
             if settings.reload_certs {
-                tls.watch()?;
+                tls.watch();
             }
             Incoming::tls(listener, tls)
         }
