@@ -5,6 +5,7 @@ use clap::{Parser, Subcommand};
 pub mod check;
 pub mod children;
 pub mod demo;
+mod describe;
 mod go_flags;
 pub mod load;
 pub mod options;
