@@ -22,7 +22,7 @@ pub struct Parameters {
 }
 
 /// Of `file-discovery`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct FileDiscoveryParams {
     /// The endpoints file.

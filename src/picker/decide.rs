@@ -9,11 +9,11 @@ use prost_types::{Struct, Value};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use super::Picker;
 use super::control::{CONTROL, DESTINATION, FAIRNESS, LB, MODEL_REWRITE, REQUEST_ID, SCORES};
 use super::denial::Denial;
 use super::desk::Progress;
 use super::subset;
+use super::{Picker, Policy};
 use crate::dialect::{self, Api, DecodeError, RequestFacts};
 use crate::extproc::{HeaderEdits, Headers, Held, Metadata, RequestBody, Verdict};
 use crate::pool::{LoadView, Reservation, Snapshot, clock_ms};
@@ -25,6 +25,7 @@ const DEFAULT_FLOW: &str = "default-flow";
 
 /// What a decision is made from.
 pub(super) struct Question {
+    pub(super) policy: Arc<Policy>,
     pub(super) headers: Arc<Headers>,
     pub(super) metadata: Arc<Metadata>,
     pub(super) api: Api,
@@ -110,14 +111,7 @@ impl Picker {
         series.request_bytes.observe(body_bytes as f64);
 
         let picked = DESKTOP.with_borrow_mut(|desktop| {
-            self.pick(
-                headers,
-                &question.metadata,
-                target,
-                &read.facts,
-                body_bytes,
-                desktop,
-            )
+            self.pick(&question, target, &read.facts, body_bytes, desktop)
         });
         let (snapshot, decision) = picked.inspect_err(|denial| {
             series.failed(denial.error_code());
@@ -225,8 +219,7 @@ impl Picker {
 
     fn pick(
         &self,
-        headers: &Headers,
-        metadata: &Metadata,
+        question: &Question,
         model: &str,
         facts: &RequestFacts,
         body_bytes: usize,
@@ -236,21 +229,22 @@ impl Picker {
         let snapshot = self.pool.snapshot();
         let now = clock_ms();
         if self.options.subset_filter {
-            subset::candidates(metadata, &snapshot, &mut desktop.candidates);
+            subset::candidates(&question.metadata, &snapshot, &mut desktop.candidates);
         } else {
             desktop.candidates.clear();
             desktop.candidates.extend(0..snapshot.len() as u32);
         }
-        let staleness = self.options.metrics_staleness.as_millis() as u64;
+        let policy = &question.policy;
+        let staleness = policy.metrics_staleness.as_millis() as u64;
         desktop.load.gather(&snapshot, now, staleness);
         let request = RequestView {
             model,
             adapter: adapter(facts, model),
             prompt_bytes: facts.prompt_bytes,
             body_bytes,
-            headers,
+            headers: &*question.headers,
         };
-        let decision = self.scheduler.schedule(
+        let decision = policy.scheduler.schedule(
             &scheduling::Context {
                 request: &request,
                 snapshot: &snapshot,
@@ -435,31 +429,32 @@ plugins: [{type: lora-affinity-scorer}]
         let config = config::load(CONFIG, LoadOptions::default()).unwrap();
         let minute = Duration::from_secs(60);
         let options = PickerOptions {
-            metrics_staleness: minute,
             subset_filter: true,
             emit_scores: false,
-            parsers: Vec::new(),
             max_body: 1 << 20,
         };
-        let scheduler = registry::build(&config).unwrap();
+        let policy = Policy {
+            scheduler: registry::build(&config).unwrap(),
+            parsers: Vec::new(),
+            metrics_staleness: minute,
+        };
         let metrics = Arc::new(Metrics::new());
-        Picker::new(
-            pool,
-            scheduler,
-            options,
-            metrics,
-            Desk::new(1, minute, minute),
-        )
+        Picker::new(pool, policy, options, metrics, Desk::new(1, minute, minute))
     }
 
     fn destination(picker: &Picker, api: Api, body: &str) -> String {
         let facts = dialect::inspect(api, body.as_bytes()).unwrap();
         let model = facts.model.clone().unwrap_or_default();
-        let (headers, metadata) = (Headers::default(), Metadata::default());
+        let question = Question {
+            policy: picker.policy.load_full(),
+            headers: Arc::default(),
+            metadata: Arc::default(),
+            api,
+            body: RequestBody::None,
+            request_id: None,
+        };
         let (snapshot, decision) = DESKTOP
-            .with_borrow_mut(|desktop| {
-                picker.pick(&headers, &metadata, &model, &facts, body.len(), desktop)
-            })
+            .with_borrow_mut(|desktop| picker.pick(&question, &model, &facts, body.len(), desktop))
             .unwrap();
         snapshot.member(decision.endpoints[0]).address.to_string()
     }
