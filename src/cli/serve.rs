@@ -23,6 +23,7 @@ use crate::picker::{Desk, Picker, PickerOptions};
 use crate::pool::gauges::PoolGauges;
 use crate::pool::scrape::ScrapeStats;
 use crate::pool::{Pool, discovery};
+use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{admin, logs};
 
@@ -94,10 +95,15 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     });
 
     health::spawn(health_socket, Arc::clone(&readiness), stop.clone())?;
+    let decisions = match settings.decision_records {
+        0 => None,
+        records => Some(Arc::new(Decisions::new(records))),
+    };
     let admin_listener = TcpListener::from_std(admin_socket)?;
     tokio::spawn(admin::serve(
         admin_listener,
         Arc::clone(&metrics),
+        decisions.clone(),
         stop.clone().cancelled_owned(),
     ));
 
@@ -111,6 +117,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         },
         Arc::clone(&metrics),
         Desk::new(cores(), settings.parse_timeout, settings.pick_timeout),
+        decisions,
     ));
     if let ConfigSource::File(path) = &settings.config {
         let mut counts = ReloadCounts::default();

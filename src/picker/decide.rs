@@ -80,6 +80,16 @@ thread_local! {
     });
 }
 
+// === impl Question ===
+
+impl Question {
+    /// The request's id: its own, or the one that it is given.
+    fn id(&self) -> &str {
+        let own = self.headers.first_of(&[REQUEST_ID]);
+        own.or(self.request_id.as_deref()).unwrap_or_default()
+    }
+}
+
 // === impl Picker ===
 
 impl Picker {
@@ -244,18 +254,28 @@ impl Picker {
             body_bytes,
             headers: &*question.headers,
         };
-        let decision = policy.scheduler.schedule(
-            &scheduling::Context {
-                request: &request,
-                snapshot: &snapshot,
-                load: &desktop.load,
-                now_ms: now,
-            },
-            &mut desktop.candidates,
-            &mut desktop.scratch,
+        let cx = scheduling::Context {
+            request: &request,
+            snapshot: &snapshot,
+            load: &desktop.load,
+            now_ms: now,
+        };
+        let (candidates, scratch) = (&mut desktop.candidates, &mut desktop.scratch);
+        if self.decisions.is_some() {
+            scratch.trace.begin(&cx, question.id(), candidates);
+        }
+        let decided = policy.scheduler.schedule(
+            &cx,
+            candidates,
+            scratch,
             &mut desktop.rng,
             self.options.emit_scores,
-        )?;
+        );
+        if let (Some(decisions), Some(record)) = (&self.decisions, scratch.trace.end()) {
+            record.end(begun.elapsed(), decided.as_ref().err().map(|e| e.reason()));
+            decisions.put(record);
+        }
+        let decision = decided?;
         self.metrics
             .scheduling
             .observe(begun.elapsed().as_secs_f64());
@@ -394,6 +414,7 @@ mod tests {
     use crate::pool::slab::{LoraState, Scrape, lora_key};
     use crate::pool::{Endpoint, EndpointId, Pool};
     use crate::scheduling::registry;
+    use crate::telemetry::decisions::Decisions;
     use crate::telemetry::metrics::Metrics;
     use std::time::Duration;
 
@@ -439,7 +460,9 @@ plugins: [{type: lora-affinity-scorer}]
             metrics_staleness: minute,
         };
         let metrics = Arc::new(Metrics::new());
-        Picker::new(pool, policy, options, metrics, Desk::new(1, minute, minute))
+        let decisions = Some(Arc::new(Decisions::new(2)));
+        let desk = Desk::new(1, minute, minute);
+        Picker::new(pool, policy, options, metrics, desk, decisions)
     }
 
     fn destination(picker: &Picker, api: Api, body: &str) -> String {
@@ -476,5 +499,28 @@ plugins: [{type: lora-affinity-scorer}]
             destination(&picker, Api::ChatCompletions, chat),
             "10.0.0.0:80"
         );
+    }
+    #[test]
+    fn a_decision_is_kept_with_what_it_was_made_from() {
+        let picker = picker();
+        destination(
+            &picker,
+            Api::Completions,
+            r#"{"model":"b","prompt":"a secret"}"#,
+        );
+        let pages = picker.decisions.as_ref().unwrap().latest(9);
+        let page = serde_json::to_value(&pages).unwrap();
+        assert!(!page.to_string().contains("secret"));
+        assert_eq!(page[0]["model"], "b");
+        assert_eq!(page[0]["destinations"], serde_json::json!(["10.0.0.1:80"]));
+        let profile = &page[0]["profiles"][0];
+        let endpoints = profile["endpoints"].as_array().unwrap();
+        assert_eq!(endpoints.len(), 3);
+        assert_eq!(endpoints[0]["name"], "default/e1");
+        assert_eq!(endpoints[0]["terms"][0]["scorer"], "lora-affinity-scorer");
+        assert_eq!(endpoints[0]["terms"][0]["score"], 1.0);
+        assert_eq!(endpoints[1]["terms"][0]["score"], 0.0);
+        assert!(endpoints[0]["scrapeAgeMs"].is_u64());
+        assert!(profile["runnerUp"].is_string());
     }
 }

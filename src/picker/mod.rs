@@ -13,6 +13,7 @@ use crate::dialect::Dialect;
 use crate::extproc::Processor;
 use crate::pool::Pool;
 use crate::scheduling::Scheduler;
+use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::Metrics;
 
 mod control;
@@ -57,19 +58,21 @@ pub struct Picker {
     options: PickerOptions,
     metrics: Arc<Metrics>,
     desk: Desk,
+    decisions: Option<Arc<Decisions>>,
     flights: flights::Flights,
 }
 
 // === impl Picker ===
 
 impl Picker {
-    /// Picks endpoints of `pool` by `policy`; decisions are made at `desk`.
+    /// Picks endpoints of `pool` by `policy`; decisions are made at `desk` and, if there is one, kept in `decisions`.
     pub fn new(
         pool: Arc<Pool>,
         policy: Policy,
         options: PickerOptions,
         metrics: Arc<Metrics>,
         desk: Desk,
+        decisions: Option<Arc<Decisions>>,
     ) -> Self {
         Self {
             pool,
@@ -77,6 +80,7 @@ impl Picker {
             options,
             metrics,
             desk,
+            decisions,
             flights: flights::Flights::default(),
         }
     }
