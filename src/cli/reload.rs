@@ -201,18 +201,18 @@ impl Reloader {
                 let profile = plan.config.profile.name.clone();
                 let policy = self.running.take(plan).await;
                 self.picker.replace(policy);
-                self.counts.good();
                 tracing::info!(profile, "{name}: the new version counts from now on.");
+                self.counts.good();
             }
             Err(ConfigErrors(problems)) => {
                 for problem in problems.iter().take(TOLD) {
                     tracing::error!("{name}: {problem}");
                 }
-                self.counts.bad();
                 tracing::error!(
                     problems = problems.len(),
                     "{name}: this version cannot be used; the last good one stays."
                 );
+                self.counts.bad();
             }
         }
     }
