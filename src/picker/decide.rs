@@ -9,11 +9,11 @@ use prost_types::{Struct, Value};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use super::Picker;
 use super::control::{CONTROL, DESTINATION, FAIRNESS, LB, MODEL_REWRITE, REQUEST_ID, SCORES};
 use super::denial::Denial;
 use super::desk::Progress;
 use super::subset;
+use super::{Picker, Policy};
 use crate::dialect::{self, Api, DecodeError, RequestFacts};
 use crate::extproc::{HeaderEdits, Headers, Held, Metadata, RequestBody, Verdict};
 use crate::pool::{LoadView, Reservation, Snapshot, clock_ms};
@@ -25,6 +25,7 @@ const DEFAULT_FLOW: &str = "default-flow";
 
 /// What a decision is made from.
 pub(super) struct Question {
+    pub(super) policy: Arc<Policy>,
     pub(super) headers: Arc<Headers>,
     pub(super) metadata: Arc<Metadata>,
     pub(super) api: Api,
@@ -79,6 +80,16 @@ thread_local! {
     });
 }
 
+// === impl Question ===
+
+impl Question {
+    /// The request's id: its own, or the one that it is given.
+    fn id(&self) -> &str {
+        let own = self.headers.first_of(&[REQUEST_ID]);
+        own.or(self.request_id.as_deref()).unwrap_or_default()
+    }
+}
+
 // === impl Picker ===
 
 impl Picker {
@@ -110,14 +121,7 @@ impl Picker {
         series.request_bytes.observe(body_bytes as f64);
 
         let picked = DESKTOP.with_borrow_mut(|desktop| {
-            self.pick(
-                headers,
-                &question.metadata,
-                target,
-                &read.facts,
-                body_bytes,
-                desktop,
-            )
+            self.pick(&question, target, &read.facts, body_bytes, desktop)
         });
         let (snapshot, decision) = picked.inspect_err(|denial| {
             series.failed(denial.error_code());
@@ -225,8 +229,7 @@ impl Picker {
 
     fn pick(
         &self,
-        headers: &Headers,
-        metadata: &Metadata,
+        question: &Question,
         model: &str,
         facts: &RequestFacts,
         body_bytes: usize,
@@ -236,32 +239,43 @@ impl Picker {
         let snapshot = self.pool.snapshot();
         let now = clock_ms();
         if self.options.subset_filter {
-            subset::candidates(metadata, &snapshot, &mut desktop.candidates);
+            subset::candidates(&question.metadata, &snapshot, &mut desktop.candidates);
         } else {
             desktop.candidates.clear();
             desktop.candidates.extend(0..snapshot.len() as u32);
         }
-        let staleness = self.options.metrics_staleness.as_millis() as u64;
+        let policy = &question.policy;
+        let staleness = policy.metrics_staleness.as_millis() as u64;
         desktop.load.gather(&snapshot, now, staleness);
         let request = RequestView {
             model,
             adapter: adapter(facts, model),
             prompt_bytes: facts.prompt_bytes,
             body_bytes,
-            headers,
+            headers: &*question.headers,
         };
-        let decision = self.scheduler.schedule(
-            &scheduling::Context {
-                request: &request,
-                snapshot: &snapshot,
-                load: &desktop.load,
-                now_ms: now,
-            },
-            &mut desktop.candidates,
-            &mut desktop.scratch,
+        let cx = scheduling::Context {
+            request: &request,
+            snapshot: &snapshot,
+            load: &desktop.load,
+            now_ms: now,
+        };
+        let (candidates, scratch) = (&mut desktop.candidates, &mut desktop.scratch);
+        if self.decisions.is_some() {
+            scratch.trace.begin(&cx, question.id(), candidates);
+        }
+        let decided = policy.scheduler.schedule(
+            &cx,
+            candidates,
+            scratch,
             &mut desktop.rng,
             self.options.emit_scores,
-        )?;
+        );
+        if let (Some(decisions), Some(record)) = (&self.decisions, scratch.trace.end()) {
+            record.end(begun.elapsed(), decided.as_ref().err().map(|e| e.reason()));
+            decisions.put(record);
+        }
+        let decision = decided?;
         self.metrics
             .scheduling
             .observe(begun.elapsed().as_secs_f64());
@@ -400,6 +414,7 @@ mod tests {
     use crate::pool::slab::{LoraState, Scrape, lora_key};
     use crate::pool::{Endpoint, EndpointId, Pool};
     use crate::scheduling::registry;
+    use crate::telemetry::decisions::Decisions;
     use crate::telemetry::metrics::Metrics;
     use std::time::Duration;
 
@@ -435,31 +450,34 @@ plugins: [{type: lora-affinity-scorer}]
         let config = config::load(CONFIG, LoadOptions::default()).unwrap();
         let minute = Duration::from_secs(60);
         let options = PickerOptions {
-            metrics_staleness: minute,
             subset_filter: true,
             emit_scores: false,
-            parsers: Vec::new(),
             max_body: 1 << 20,
         };
-        let scheduler = registry::build(&config).unwrap();
+        let policy = Policy {
+            scheduler: registry::build(&config).unwrap(),
+            parsers: Vec::new(),
+            metrics_staleness: minute,
+        };
         let metrics = Arc::new(Metrics::new());
-        Picker::new(
-            pool,
-            scheduler,
-            options,
-            metrics,
-            Desk::new(1, minute, minute),
-        )
+        let decisions = Some(Arc::new(Decisions::new(2)));
+        let desk = Desk::new(1, minute, minute);
+        Picker::new(pool, policy, options, metrics, desk, decisions)
     }
 
     fn destination(picker: &Picker, api: Api, body: &str) -> String {
         let facts = dialect::inspect(api, body.as_bytes()).unwrap();
         let model = facts.model.clone().unwrap_or_default();
-        let (headers, metadata) = (Headers::default(), Metadata::default());
+        let question = Question {
+            policy: picker.policy.load_full(),
+            headers: Arc::default(),
+            metadata: Arc::default(),
+            api,
+            body: RequestBody::None,
+            request_id: None,
+        };
         let (snapshot, decision) = DESKTOP
-            .with_borrow_mut(|desktop| {
-                picker.pick(&headers, &metadata, &model, &facts, body.len(), desktop)
-            })
+            .with_borrow_mut(|desktop| picker.pick(&question, &model, &facts, body.len(), desktop))
             .unwrap();
         snapshot.member(decision.endpoints[0]).address.to_string()
     }
@@ -481,5 +499,28 @@ plugins: [{type: lora-affinity-scorer}]
             destination(&picker, Api::ChatCompletions, chat),
             "10.0.0.0:80"
         );
+    }
+    #[test]
+    fn a_decision_is_kept_with_what_it_was_made_from() {
+        let picker = picker();
+        destination(
+            &picker,
+            Api::Completions,
+            r#"{"model":"b","prompt":"a secret"}"#,
+        );
+        let pages = picker.decisions.as_ref().unwrap().latest(9);
+        let page = serde_json::to_value(&pages).unwrap();
+        assert!(!page.to_string().contains("secret"));
+        assert_eq!(page[0]["model"], "b");
+        assert_eq!(page[0]["destinations"], serde_json::json!(["10.0.0.1:80"]));
+        let profile = &page[0]["profiles"][0];
+        let endpoints = profile["endpoints"].as_array().unwrap();
+        assert_eq!(endpoints.len(), 3);
+        assert_eq!(endpoints[0]["name"], "default/e1");
+        assert_eq!(endpoints[0]["terms"][0]["scorer"], "lora-affinity-scorer");
+        assert_eq!(endpoints[0]["terms"][0]["score"], 1.0);
+        assert_eq!(endpoints[1]["terms"][0]["score"], 0.0);
+        assert!(endpoints[0]["scrapeAgeMs"].is_u64());
+        assert!(profile["runnerUp"].is_string());
     }
 }

@@ -5,12 +5,12 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::Picker;
 use super::control::{DESTINATION, LB, REQUEST_ID, SERVED};
 use super::decide::{Answer, Question, Renamed, control_headers, flow};
 use super::denial::Denial;
 use super::flights::Announced;
 use super::served::{Booking, Response};
+use super::{Picker, Policy};
 use crate::dialect::{self, Api, Dialect, ModelRewriter};
 use crate::extproc::{
     Exchange, HeaderEdits, Headers, Metadata, Overrun, Refusal, RequestBody, Verdict,
@@ -24,6 +24,7 @@ const DEFAULT_PATH: &str = "/v1/completions";
 #[derive(Debug)]
 pub struct PickExchange {
     picker: Arc<Picker>,
+    policy: Arc<Policy>,
     headers: Arc<Headers>,
     metadata: Arc<Metadata>,
     api: Api,
@@ -45,6 +46,7 @@ pub struct PickExchange {
 impl PickExchange {
     pub(super) fn new(picker: Arc<Picker>) -> Self {
         Self {
+            policy: picker.policy.load_full(),
             picker,
             headers: Arc::default(),
             metadata: Arc::default(),
@@ -118,7 +120,7 @@ impl PickExchange {
         let path = headers
             .first_of(&[":path", "x-original-path", "x-forwarded-path"])
             .unwrap_or(DEFAULT_PATH);
-        let parsers = &self.picker.options.parsers;
+        let parsers = &self.policy.parsers;
         match dialect::resolve(path) {
             api if parsers.contains(&api.dialect()) => Some(api),
             _ => parsers
@@ -172,6 +174,7 @@ impl Exchange for PickExchange {
         };
         let unseen = matches!(body, RequestBody::Unseen);
         let question = Question {
+            policy: Arc::clone(&self.policy),
             headers: Arc::clone(&self.headers),
             metadata: Arc::clone(&self.metadata),
             api: self.api,

@@ -20,8 +20,10 @@ mod pickers;
 pub mod pipeline;
 pub mod registry;
 mod scorers;
+mod trace;
 
 pub use pipeline::{Profile, Scheduler};
+pub use trace::Trace;
 
 /// What a scorer says of an endpoint that it knows nothing about.
 pub const NEUTRAL: f32 = 0.5;
@@ -92,10 +94,10 @@ pub struct Decision {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
     /// There was nothing to choose from.
-    #[error("no endpoint candidates")]
+    #[error("{}", self.reason())]
     NoEndpoints,
     /// Filters took all candidates away.
-    #[error("filters left no endpoint")]
+    #[error("{}", self.reason())]
     Filtered,
 }
 
@@ -105,4 +107,18 @@ pub struct Scratch {
     scores: Vec<f32>,
     totals: Vec<f32>,
     alone: Vec<u32>,
+    /// Told of each step, if it is on.
+    pub trace: Trace,
+}
+
+// === impl ScheduleError ===
+
+impl ScheduleError {
+    /// What it says.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::NoEndpoints => "no endpoint candidates",
+            Self::Filtered => "filters left no endpoint",
+        }
+    }
 }

@@ -62,8 +62,14 @@ impl Profile {
         want_scores: bool,
     ) -> Result<Decision, ScheduleError> {
         let probe = self.probe(cx, candidates, &mut scratch.alone);
+        scratch.trace.run(&self.name, candidates);
         cx.snapshot.retain_closed(candidates);
-        self.filter(cx, candidates);
+        scratch.trace.filtered(cx, "breaker", candidates);
+        for (name, filter) in &self.filters {
+            filter.filter(cx, candidates);
+            scratch.trace.filtered(cx, name, candidates);
+        }
+        scratch.totals.clear();
         let mut decision = Decision::default();
         if !candidates.is_empty() {
             self.choose(cx, candidates, scratch, rng, want_scores, &mut decision);
@@ -73,6 +79,9 @@ impl Profile {
             decision.endpoints.insert(0, probe);
             decision.endpoints.truncate(self.picker.1.endpoints());
         }
+        let Scratch { totals, trace, .. } = scratch;
+        let (chosen, probed) = (&decision.endpoints, probe.is_some());
+        trace.picked(cx, &self.picker.0, (candidates, totals), chosen, probed);
         if decision.endpoints.is_empty() {
             return Err(ScheduleError::Filtered);
         }
@@ -109,13 +118,18 @@ impl Profile {
         want_scores: bool,
         decision: &mut Decision,
     ) {
-        let Scratch { scores, totals, .. } = scratch;
-        totals.clear();
+        let Scratch {
+            scores,
+            totals,
+            trace,
+            ..
+        } = scratch;
         totals.resize(candidates.len(), 0.0);
         scores.clear();
         scores.resize(candidates.len(), 0.0);
-        for (_, weight, scorer) in &self.scorers {
+        for (name, weight, scorer) in &self.scorers {
             scorer.score(cx, candidates, scores);
+            trace.scored(name, *weight, scores);
             for (total, score) in totals.iter_mut().zip(scores.iter()) {
                 // NaN would poison the total, and no comparison with it is ever true.
                 let score = if score.is_nan() { NEUTRAL } else { *score };

@@ -2,8 +2,6 @@
 
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
-
 use super::filters::header_based_testing::HeaderBasedTesting;
 use super::pickers::max_score::MaxScore;
 use super::pickers::random::Random;
@@ -14,6 +12,7 @@ use super::scorers::lora_affinity::LoraAffinity;
 use super::scorers::queue::Queue;
 use super::scorers::running_requests::RunningRequests;
 use super::{Filter, Picker, Profile, Scheduler, Scorer};
+use crate::config::catalog::Kind;
 use crate::config::params::{BlockingTestingParams, NoParams, PickerParams};
 use crate::config::{ConfigErrors, PickerConfig, PluginUse, Problem};
 
@@ -30,6 +29,7 @@ pub fn build(config: &PickerConfig) -> Result<Scheduler, ConfigErrors> {
     let scorers = collect(&profile.scorers, scorer, &mut problems)
         .map(|(plugin, scorer)| (plugin.name.clone(), plugin.weight, scorer))
         .collect();
+    collect(&config.unused, unused, &mut problems);
     match picker(&profile.picker) {
         Ok(picker) if problems.is_empty() => Ok(Scheduler::single(Profile {
             name: profile.name.clone(),
@@ -102,12 +102,19 @@ fn picker(plugin: &PluginUse) -> Result<Box<dyn Picker>, Problem> {
 
 /// A plugin without parameters, which must have been given none.
 fn none<T>(plugin: &PluginUse, made: T) -> Result<T, Problem> {
-    read::<NoParams>(plugin)?;
+    plugin.parameters.read::<NoParams>()?;
     Ok(made)
 }
 
-fn read<T: DeserializeOwned>(plugin: &PluginUse) -> Result<T, Problem> {
-    plugin.parameters.read()
+/// Makes and drops `plugin`, which nothing refers to: what is wrong with it is told all the same.
+fn unused(plugin: &PluginUse) -> Result<(), Problem> {
+    match plugin.entry.kind {
+        Kind::Filter => filter(plugin).map(drop),
+        Kind::Scorer => scorer(plugin).map(drop),
+        Kind::Picker => picker(plugin).map(drop),
+        // Read when the configuration was.
+        _ => Ok(()),
+    }
 }
 
 /// The catalog has a type that is not made here: a fault of ours, found by the test below.
@@ -121,7 +128,7 @@ fn unknown(plugin: &PluginUse) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::catalog::{BUILT, Kind};
+    use crate::config::catalog::BUILT;
     use crate::config::{LoadOptions, load};
 
     fn built(plugins: &str) -> Result<Scheduler, ConfigErrors> {
@@ -166,6 +173,10 @@ mod tests {
             (
                 "- type: queue-scorer\n  parameters: {x: 1}\n",
                 "plugin `queue-scorer`: parameters: unknown field `x` (it has no parameters)",
+            ),
+            (
+                "- type: queue-scorer\n- type: random-picker\n  parameters:\n    maxNumOfEndpoints: 0\nschedulingProfiles: [{name: p, plugins: [{pluginRef: queue-scorer}]}]\n",
+                "line 7: plugin `random-picker`: parameters.maxNumOfEndpoints: 0 is not from 1 to 64",
             ),
         ] {
             let got = built(plugins).unwrap_err().to_string();

@@ -7,7 +7,9 @@ use serde_saphyr::Spanned;
 
 use super::catalog::{self, Entry, Kind};
 use super::document::Document;
-use super::params::{CoreMetricsParams, FileDiscoveryParams, MetricsSourceParams, Parameters};
+use super::params::{
+    CoreMetricsParams, FileDiscoveryParams, MetricsSourceParams, NoParams, Parameters,
+};
 use super::{ConfigErrors, Problem, did_you_mean, yaml};
 
 mod data_layer;
@@ -43,6 +45,8 @@ pub struct PickerConfig {
     pub sources: Option<Sources>,
     /// Where endpoints come from; `None` = not from here.
     pub discovery: Option<Discovery>,
+    /// What is declared for profiles, and in none.
+    pub unused: Vec<PluginUse>,
     /// What was accepted, but should be written otherwise.
     pub warnings: Vec<Problem>,
     /// What was not in the file and was added, and why.
@@ -71,7 +75,7 @@ pub struct PluginUse {
     pub entry: &'static Entry,
     /// For scorers.
     pub weight: f32,
-    /// As given.
+    /// Its parameters.
     pub parameters: Parameters,
 }
 
@@ -95,6 +99,8 @@ pub enum Parser {
 pub struct Sources {
     /// How to scrape.
     pub source: MetricsSourceParams,
+    /// Where `source` stands.
+    pub source_parameters: Parameters,
     /// What to read.
     pub extractor: CoreMetricsParams,
     /// Where `extractor` stands, for problems with what it says.
@@ -113,6 +119,8 @@ struct Declared {
     entry: &'static Entry,
     line: u64,
     parameters: Parameters,
+    /// Something refers to it, or takes it for want of another.
+    used: bool,
 }
 
 struct Resolver {
@@ -140,12 +148,14 @@ pub fn load(text: &str, options: LoadOptions) -> Result<PickerConfig, ConfigErro
     let parsers = resolver.parsers(&document);
     resolver.flow_control(&document);
     let (sources, discovery) = resolver.data_layer(&document);
+    let unused = resolver.unused();
     match profile {
         Some(profile) if resolver.problems.is_empty() => Ok(PickerConfig {
             profile,
             parsers,
             sources,
             discovery,
+            unused,
             warnings: resolver.warnings,
             injected: resolver.injected,
         }),
@@ -246,6 +256,7 @@ impl Resolver {
                 entry,
                 line,
                 parameters: Parameters::new(name, plugin.parameters.clone(), line),
+                used: false,
             });
         }
     }
@@ -277,6 +288,7 @@ impl Resolver {
             self.problem(line, message);
             return None;
         }
+        self.declared[at].used = true;
         Some(&self.declared[at])
     }
 
@@ -321,6 +333,27 @@ impl Resolver {
     fn of_kind(&self, kind: Kind) -> Vec<usize> {
         let of_kind = |&at: &usize| self.declared[at].entry.kind == kind;
         (0..self.declared.len()).filter(of_kind).collect()
+    }
+
+    /// Reads what no section read: what is declared is right, or told. Those for profiles are left to whoever makes them.
+    fn unused(&mut self) -> Vec<PluginUse> {
+        let mut unused = Vec::new();
+        for declared in &self.declared {
+            let (used, parameters) = (declared.used, &declared.parameters);
+            let read = match declared.entry.kind {
+                Kind::Filter | Kind::Scorer | Kind::Picker if !used => {
+                    unused.push(use_of(declared));
+                    Ok(())
+                }
+                Kind::Parser | Kind::ProfileHandler => parameters.read::<NoParams>().map(drop),
+                Kind::Source if !used => MetricsSourceParams::of(parameters).map(drop),
+                Kind::Extractor if !used => parameters.read::<CoreMetricsParams>().map(drop),
+                Kind::Discovery if !used => parameters.read::<FileDiscoveryParams>().map(drop),
+                _ => Ok(()),
+            };
+            self.problems.extend(read.err());
+        }
+        unused
     }
 
     fn read<T>(&mut self, read: Result<T, Problem>) -> Option<T> {

@@ -34,9 +34,12 @@ impl Resolver {
                 );
                 let scheduling = self
                     .declared
-                    .iter()
+                    .iter_mut()
                     .filter(|declared| SCHEDULING.contains(&declared.entry.kind));
-                let uses = scheduling.map(|declared| (use_of(declared), declared.line));
+                let uses = scheduling.map(|declared| {
+                    declared.used = true;
+                    (use_of(declared), declared.line)
+                });
                 ("default".to_owned(), uses.collect())
             }
             [profile] => (profile.name.value.clone(), self.profile_uses(profile)),

@@ -216,6 +216,39 @@ fn wrong_types_are_told_with_field_and_line() {
 }
 
 #[test]
+fn what_nothing_refers_to_is_read_too() {
+    for (rest, expected) in [
+        (
+            "plugins:\n- type: openai-parser\n  parameters:\n    strict: true\n",
+            "line 6: plugin `openai-parser`: parameters: unknown field `strict` (it has no parameters)",
+        ),
+        (
+            "plugins:\n- type: single-profile-handler\n  parameters: {profile: p}\n",
+            "line 5: plugin `single-profile-handler`: parameters: unknown field `profile`",
+        ),
+        (
+            "plugins:\n- type: file-discovery\n  parameters:\n    path: x\n    watchfile: true\n",
+            "line 7: plugin `file-discovery`: parameters: unknown field `watchfile`; did you mean `watchFile`?",
+        ),
+        (
+            "plugins:\n- type: metrics-data-source\n  parameters: {path: x}\ndataLayer: {injectDefaults: false}\n",
+            "line 5: plugin `metrics-data-source`: parameters.path: `x` is not a path",
+        ),
+        (
+            "plugins:\n- type: core-metrics-extractor\n  parameters: {engine: x}\ndataLayer: {injectDefaults: false}\n",
+            "line 5: plugin `core-metrics-extractor`: parameters: unknown field `engine`",
+        ),
+    ] {
+        only(rest, expected);
+    }
+    let config = good(
+        "plugins: [{type: queue-scorer}, {type: random-picker}]\nschedulingProfiles: [{name: p, plugins: [{pluginRef: queue-scorer}]}]\n",
+    );
+    let unused: Vec<_> = config.unused.iter().map(|u| u.name.as_str()).collect();
+    assert_eq!(unused, ["random-picker"]);
+}
+
+#[test]
 fn flow_control_is_checked_although_it_is_not_built() {
     let all = "flowControl:\n  maxBytes: 1G\n  maxRequests: 5000\n  defaultRequestTTL: 60s\n  noEndpointRequestTTL: 0s\n  enableEviction: true\n  defaultPriorityBand: {maxBytes: 1Gi, maxRequests: 10}\n  priorityBands:\n  - {priority: -3, maxBytes: 1}\n";
     let config = good(&format!("plugins: [{{type: queue-scorer}}]\n{all}"));
