@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::plan::Plan;
-use crate::config::{ConfigErrors, LoadOptions, Problem};
+use crate::config::params::StageOrder;
+use crate::config::{ConfigErrors, HandlerSpec, LoadOptions, PickerConfig, Problem, ProfileSpec};
 use crate::pool::discovery::file;
 use crate::pool::scrape::DEFAULT_PATH;
 
@@ -56,24 +57,8 @@ fn place(file: &Path, problem: &Problem) -> String {
 
 fn describe(plan: &Plan) -> bool {
     let config = &plan.config;
-    let profile = &config.profile;
-    println!("profile {}", profile.name);
-    for filter in &profile.filters {
-        println!("  filter {} {}", filter.name, filter.parameters.to_json());
-    }
-    for scorer in &profile.scorers {
-        println!(
-            "  scorer {} weight {} {}",
-            scorer.name,
-            scorer.weight,
-            scorer.parameters.to_json()
-        );
-    }
-    println!(
-        "  picker {} {}",
-        profile.picker.name,
-        profile.picker.parameters.to_json()
-    );
+    println!("handler {} {}", config.handler.name, handler(config));
+    config.profiles.iter().for_each(profile);
     println!("parsers {:?}", config.parsers);
     match &config.sources {
         Some(sources) => println!(
@@ -102,6 +87,56 @@ fn describe(plan: &Plan) -> bool {
         println!("added {injected}");
     }
     endpoints.is_ok()
+}
+
+fn profile(profile: &ProfileSpec) {
+    println!("profile {}", profile.name);
+    for filter in &profile.filters {
+        println!("  filter {} {}", filter.name, filter.parameters.to_json());
+    }
+    for scorer in &profile.scorers {
+        println!(
+            "  scorer {} weight {} {}",
+            scorer.name,
+            scorer.weight,
+            scorer.parameters.to_json()
+        );
+    }
+    println!(
+        "  picker {} {}",
+        profile.picker.name,
+        profile.picker.parameters.to_json()
+    );
+}
+
+/// Which profiles run, in words.
+fn handler(config: &PickerConfig) -> String {
+    let name = |at: usize| config.profiles[at].name.as_str();
+    match &config.handler.spec {
+        HandlerSpec::Single => format!("runs {}", name(0)),
+        HandlerSpec::Header { header, default } => {
+            format!("runs what header {header} names, else {}", name(*default))
+        }
+        HandlerSpec::DataParallel { primary_port } => {
+            format!("runs {}, sends to port {primary_port}", name(0))
+        }
+        HandlerSpec::Disagg(spec) => {
+            let decode = format!("{} for decode", name(spec.decode));
+            let prefill = spec.prefill.as_ref().map(|(at, decider)| match decider {
+                Some(decider) => format!("{} if {} says so", name(*at), decider.name),
+                None => name(*at).to_owned(),
+            });
+            let encode = spec.encode.as_ref();
+            let encode =
+                encode.map(|(at, decider)| format!("{} if {} says so", name(*at), decider.name));
+            let stages = match spec.order {
+                StageOrder::DecodeFirst => [Some(decode), encode, prefill],
+                StageOrder::PrefillFirst => [prefill, encode, Some(decode)],
+            };
+            let stages: Vec<_> = stages.into_iter().flatten().collect();
+            format!("runs {}", stages.join(", then "))
+        }
+    }
 }
 
 #[cfg(test)]

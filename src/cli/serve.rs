@@ -144,7 +144,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         address = %grpc_address,
         tls = settings.tls.is_some(),
         endpoints = pool.snapshot().len(),
-        profile = ?config.profile.name,
+        handler = ?config.handler.name,
         "Serving.",
     );
     let open = OpenStreams::default();

@@ -8,6 +8,10 @@ use serde_json::Value;
 use super::yaml::{Tree, unknown_field};
 use super::{Problem, units};
 
+mod handlers;
+
+pub use handlers::*;
+
 /// The `parameters` of one plugin, and where they stand.
 #[derive(Clone, Debug)]
 pub struct Parameters {
@@ -151,6 +155,16 @@ impl Parameters {
                 self.plugin
             ),
         )
+    }
+
+    /// The plugin whose they are.
+    pub(super) fn plugin(&self) -> &str {
+        &self.plugin
+    }
+
+    /// The line on which that plugin is declared.
+    pub(super) fn at(&self) -> u64 {
+        self.line
     }
 
     /// As compact JSON, for reports.

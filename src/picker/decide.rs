@@ -17,7 +17,7 @@ use super::subset;
 use crate::dialect::{self, Api, DecodeError, RequestFacts};
 use crate::extproc::{HeaderEdits, Headers, Held, Metadata, RequestBody, Verdict};
 use crate::pool::{LoadView, Reservation, Snapshot, clock_ms};
-use crate::scheduling::{self, Decision, RequestView, Scratch};
+use crate::scheduling::{self, Decision, PrefixView, RequestView, Scratch};
 use crate::telemetry::metrics::RequestSeries;
 
 /// The flow of requests that name none.
@@ -248,6 +248,7 @@ impl Picker {
             adapter: adapter(facts, model),
             prompt_bytes: facts.prompt_bytes,
             body_bytes,
+            multimodal: facts.multimodal,
             headers,
         };
         let decision = self.scheduler.schedule(
@@ -255,9 +256,11 @@ impl Picker {
                 request: &request,
                 snapshot: &snapshot,
                 load: &desktop.load,
+                prefix: PrefixView::default(),
+                earlier: None,
                 now_ms: now,
             },
-            &mut desktop.candidates,
+            &desktop.candidates,
             &mut desktop.scratch,
             &mut desktop.rng,
             self.options.emit_scores,

@@ -4,13 +4,29 @@ use std::fmt;
 
 use rand::rngs::SmallRng;
 
-use super::{Context, Decision, Filter, NEUTRAL, Picker, ScheduleError, Scorer, Scratch};
+use super::{
+    Context, Decision, Filter, NEUTRAL, Picker, ProfileHandler, ScheduleError, Scorer, Scratch,
+};
 
-/// Runs the profiles of a configuration, as its profile handler says. There is one handler so far,
-/// `single-profile-handler`: the one profile's result is the decision.
+/// Runs the profiles of a configuration, as its profile handler says.
 #[derive(Debug)]
 pub struct Scheduler {
-    profile: Profile,
+    /// At least one.
+    pub profiles: Vec<Profile>,
+    /// The handler's name in the configuration, and its type.
+    pub name: (String, &'static str),
+    /// Which profiles run for a request.
+    pub handler: Box<dyn ProfileHandler>,
+}
+
+/// The profiles, ready to be run for one request.
+pub struct Stages<'a> {
+    profiles: &'a [Profile],
+    cx: Context<'a>,
+    candidates: &'a [u32],
+    scratch: &'a mut Scratch,
+    rng: &'a mut SmallRng,
+    want_scores: bool,
 }
 
 /// Filters, then scorers, then a picker.
@@ -28,17 +44,11 @@ pub struct Profile {
 // === impl Scheduler ===
 
 impl Scheduler {
-    /// A scheduler of one profile.
-    pub fn single(profile: Profile) -> Self {
-        Self { profile }
-    }
-
-    /// Decides among `candidates`, which is used up; open breakers are dealt with here. `want_scores`: tell each
-    /// candidate's total.
+    /// Decides among `candidates`; open breakers are dealt with here. `want_scores`: tell each candidate's total.
     pub fn schedule(
         &self,
         cx: &Context<'_>,
-        candidates: &mut Vec<u32>,
+        candidates: &[u32],
         scratch: &mut Scratch,
         rng: &mut SmallRng,
         want_scores: bool,
@@ -46,7 +56,64 @@ impl Scheduler {
         if candidates.is_empty() {
             return Err(ScheduleError::NoEndpoints);
         }
-        self.profile.run(cx, candidates, scratch, rng, want_scores)
+        self.handler.handle(&mut Stages {
+            profiles: &self.profiles,
+            cx: *cx,
+            candidates,
+            scratch,
+            rng,
+            want_scores,
+        })
+    }
+}
+
+// === impl Stages ===
+
+impl<'a> Stages<'a> {
+    /// What may be looked at before a stage runs.
+    pub fn cx(&self) -> &Context<'a> {
+        &self.cx
+    }
+
+    /// The position of the profile called `name`.
+    pub fn profile(&self, name: &str) -> Option<usize> {
+        self.profiles
+            .iter()
+            .position(|profile| profile.name == name)
+    }
+
+    /// Runs the profile whose endpoint is where the request goes. `earlier`: what another stage chose.
+    pub fn destination(
+        &mut self,
+        profile: usize,
+        earlier: Option<u32>,
+    ) -> Result<Decision, ScheduleError> {
+        let cx = Context { earlier, ..self.cx };
+        let profile = &self.profiles[profile];
+        profile.run(
+            &cx,
+            self.candidates,
+            self.scratch,
+            self.rng,
+            self.want_scores,
+        )
+    }
+
+    /// Runs a profile for a stage beside that. It probes nobody: how such a stage ends is not seen. Empty if there is no
+    /// endpoint for it.
+    pub fn aside(&mut self, profile: usize, earlier: Option<u32>) -> Vec<u32> {
+        let cx = Context { earlier, ..self.cx };
+        let profile = &self.profiles[profile];
+        let mut decision = Decision::default();
+        profile.choose(
+            &cx,
+            self.candidates,
+            self.scratch,
+            self.rng,
+            false,
+            &mut decision,
+        );
+        decision.endpoints
     }
 }
 
@@ -56,18 +123,14 @@ impl Profile {
     fn run(
         &self,
         cx: &Context<'_>,
-        candidates: &mut Vec<u32>,
+        all: &[u32],
         scratch: &mut Scratch,
         rng: &mut SmallRng,
         want_scores: bool,
     ) -> Result<Decision, ScheduleError> {
-        let probe = self.probe(cx, candidates, &mut scratch.alone);
-        cx.snapshot.retain_closed(candidates);
-        self.filter(cx, candidates);
+        let probe = self.probe(cx, all, &mut scratch.alone);
         let mut decision = Decision::default();
-        if !candidates.is_empty() {
-            self.choose(cx, candidates, scratch, rng, want_scores, &mut decision);
-        }
+        self.choose(cx, all, scratch, rng, want_scores, &mut decision);
         if let Some(probe) = probe {
             decision.endpoints.retain(|&endpoint| endpoint != probe);
             decision.endpoints.insert(0, probe);
@@ -99,17 +162,35 @@ impl Profile {
         }
     }
 
-    /// Scorers and picker.
+    /// Filters, scorers and picker, over those of `all` whose breaker is closed. If the filters leave none of them, what
+    /// they want is open: all of it is offered, as where all of the pool is open.
     fn choose(
         &self,
         cx: &Context<'_>,
-        candidates: &[u32],
+        all: &[u32],
         scratch: &mut Scratch,
         rng: &mut SmallRng,
         want_scores: bool,
         decision: &mut Decision,
     ) {
-        let Scratch { scores, totals, .. } = scratch;
+        let Scratch {
+            candidates,
+            scores,
+            totals,
+            ..
+        } = scratch;
+        candidates.clear();
+        candidates.extend_from_slice(all);
+        cx.snapshot.retain_closed(candidates);
+        let closed = candidates.len();
+        self.filter(cx, candidates);
+        if candidates.is_empty() && closed < all.len() {
+            candidates.extend_from_slice(all);
+            self.filter(cx, candidates);
+        }
+        if candidates.is_empty() {
+            return;
+        }
         totals.clear();
         totals.resize(candidates.len(), 0.0);
         scores.clear();
@@ -158,7 +239,7 @@ mod tests {
     use super::super::pickers::max_score::MaxScore;
     use super::super::registry;
     use super::super::scorers::tests::{NoHeaders, snapshot};
-    use super::super::{RequestHeaders, RequestView};
+    use super::super::{PrefixView, RequestHeaders, RequestView};
     use super::*;
     use crate::config::{DEFAULT, LoadOptions, load};
     use crate::pool::slab::Scrape;
@@ -206,23 +287,20 @@ mod tests {
             adapter: "m",
             prompt_bytes: 0,
             body_bytes: 0,
+            multimodal: false,
             headers,
         };
         let cx = Context {
             request: &request,
             snapshot,
             load: &load,
+            prefix: PrefixView::default(),
+            earlier: None,
             now_ms,
         };
-        let mut candidates = (0..snapshot.len() as u32).collect();
+        let all: Vec<u32> = (0..snapshot.len() as u32).collect();
         let mut rng = SmallRng::seed_from_u64(now_ms);
-        profile.run(
-            &cx,
-            &mut candidates,
-            &mut Scratch::default(),
-            &mut rng,
-            true,
-        )
+        profile.run(&cx, &all, &mut Scratch::default(), &mut rng, true)
     }
 
     /// The endpoint at `position` failed at 100.
@@ -291,6 +369,8 @@ mod tests {
         // Nothing else is left by the filters, and nothing else is needed.
         assert_eq!(named("10.0.0.0").unwrap().endpoints, [0]);
         assert!(!snapshot.wants_probe(0, PAUSE_OVER));
+        // Now it is not even a probe, but who wants only this gets it.
+        assert_eq!(named("10.0.0.0").unwrap().endpoints, [0]);
     }
 
     #[test]
@@ -316,7 +396,7 @@ mod tests {
             if n % 10 == 0 {
                 scrape_all();
             }
-            let decision = run(&scheduler.profile, &snapshot, &NoHeaders, 1).unwrap();
+            let decision = run(&scheduler.profiles[0], &snapshot, &NoHeaders, 1).unwrap();
             live.push(Reservation::new(
                 &snapshot.member(decision.endpoints[0]).slot,
             ));

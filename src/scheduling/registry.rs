@@ -4,7 +4,14 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 
+use super::deciders::always::Always;
+use super::deciders::multimodal::Multimodal;
+use super::deciders::prefix_based::PrefixBased;
 use super::filters::header_based_testing::HeaderBasedTesting;
+use super::handlers::data_parallel::DataParallel;
+use super::handlers::disagg::Disagg;
+use super::handlers::header::Header;
+use super::handlers::single::Single;
 use super::pickers::max_score::MaxScore;
 use super::pickers::random::Random;
 use super::pickers::weighted_random::WeightedRandom;
@@ -13,36 +20,99 @@ use super::scorers::kv_cache_utilization::KvCacheUtilization;
 use super::scorers::lora_affinity::LoraAffinity;
 use super::scorers::queue::Queue;
 use super::scorers::running_requests::RunningRequests;
-use super::{Filter, Picker, Profile, Scheduler, Scorer};
-use crate::config::params::{BlockingTestingParams, NoParams, PickerParams};
-use crate::config::{ConfigErrors, PickerConfig, PluginUse, Problem};
+use super::{Decider, Filter, Picker, Profile, ProfileHandler, Scheduler, Scorer};
+use crate::config::params::{BlockingTestingParams, NoParams, PickerParams, PrefixBasedPdParams};
+use crate::config::{ConfigErrors, HandlerSpec, PickerConfig, PluginUse, Problem, ProfileSpec};
 
 /// More fallbacks than anyone retries over.
 const MAX_ENDPOINTS: usize = 64;
 
 /// Makes the scheduler that `config` describes.
 pub fn build(config: &PickerConfig) -> Result<Scheduler, ConfigErrors> {
-    let profile = &config.profile;
     let mut problems = Vec::new();
-    let filters = collect(&profile.filters, filter, &mut problems)
-        .map(|(plugin, filter)| (plugin.name.clone(), filter))
+    let profiles = config
+        .profiles
+        .iter()
+        .filter_map(|spec| profile(spec, &mut problems))
         .collect();
-    let scorers = collect(&profile.scorers, scorer, &mut problems)
-        .map(|(plugin, scorer)| (plugin.name.clone(), plugin.weight, scorer))
-        .collect();
-    match picker(&profile.picker) {
-        Ok(picker) if problems.is_empty() => Ok(Scheduler::single(Profile {
-            name: profile.name.clone(),
-            filters,
-            scorers,
-            picker: (profile.picker.name.clone(), picker),
-        })),
-        Ok(_) => Err(ConfigErrors(problems)),
-        Err(problem) => {
-            problems.push(problem);
+    let handler = handler(&config.handler.spec).map_err(|problem| problems.push(problem));
+    match handler {
+        Ok(handler) if problems.is_empty() => Ok(Scheduler {
+            profiles,
+            name: (config.handler.name.clone(), config.handler.r#type),
+            handler,
+        }),
+        _ => {
+            // A plugin of two profiles has its problem once.
+            let mut told = Vec::new();
+            problems.retain(|problem| {
+                let new = !told.contains(problem);
+                told.extend(new.then(|| problem.clone()));
+                new
+            });
             Err(ConfigErrors(problems))
         }
     }
+}
+
+/// `None`: it has problems.
+fn profile(spec: &ProfileSpec, problems: &mut Vec<Problem>) -> Option<Profile> {
+    let filters = collect(&spec.filters, filter, problems)
+        .map(|(plugin, filter)| (plugin.name.clone(), filter))
+        .collect();
+    let scorers = collect(&spec.scorers, scorer, problems)
+        .map(|(plugin, scorer)| (plugin.name.clone(), plugin.weight, scorer))
+        .collect();
+    let picker = picker(&spec.picker).map_err(|problem| problems.push(problem));
+    Some(Profile {
+        name: spec.name.clone(),
+        filters,
+        scorers,
+        picker: (spec.picker.name.clone(), picker.ok()?),
+    })
+}
+
+fn handler(spec: &HandlerSpec) -> Result<Box<dyn ProfileHandler>, Problem> {
+    Ok(match spec {
+        HandlerSpec::Single => Box::new(Single),
+        HandlerSpec::Header { header, default } => Box::new(Header {
+            header: header.clone(),
+            default: *default,
+        }),
+        HandlerSpec::DataParallel { primary_port } => Box::new(DataParallel {
+            primary_port: *primary_port,
+        }),
+        HandlerSpec::Disagg(spec) => Box::new(Disagg {
+            order: spec.order,
+            decode: spec.decode,
+            prefill: match &spec.prefill {
+                Some((profile, plugin)) => {
+                    Some((*profile, plugin.as_ref().map(decider).transpose()?))
+                }
+                None => None,
+            },
+            encode: match &spec.encode {
+                Some((profile, plugin)) => Some((*profile, decider(plugin)?)),
+                None => None,
+            },
+            primary_port: spec.primary_port,
+        }),
+    })
+}
+
+fn decider(plugin: &PluginUse) -> Result<Box<dyn Decider>, Problem> {
+    Ok(match plugin.entry.name {
+        "always-disagg-pd-decider" => Box::new(none(plugin, Always)?),
+        "always-disagg-multimodal-decider" => Box::new(none(plugin, Multimodal)?),
+        "prefix-based-pd-decider" => {
+            let params: PrefixBasedPdParams = plugin.parameters.read()?;
+            Box::new(PrefixBased {
+                non_cached_tokens: params.non_cached_tokens,
+                prompt_tokens: params.prompt_tokens,
+            })
+        }
+        _ => return Err(unknown(plugin)),
+    })
 }
 
 fn collect<'a, T>(

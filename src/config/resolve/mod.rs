@@ -10,7 +10,12 @@ use super::document::Document;
 use super::params::{CoreMetricsParams, FileDiscoveryParams, MetricsSourceParams, Parameters};
 use super::{ConfigErrors, Problem, did_you_mean, yaml};
 
+pub use handler::{DisaggSpec, HandlerSpec, HandlerUse};
+
 mod data_layer;
+mod handler;
+#[cfg(test)]
+mod handler_tests;
 mod profile;
 mod requests;
 #[cfg(test)]
@@ -35,8 +40,10 @@ pub struct LoadOptions {
 /// A configuration with every reference looked up and every default filled in.
 #[derive(Clone, Debug)]
 pub struct PickerConfig {
-    /// One profile; the handler takes no more yet.
-    pub profile: ProfileSpec,
+    /// The profiles; at least one.
+    pub profiles: Vec<ProfileSpec>,
+    /// Which of them run for a request.
+    pub handler: HandlerUse,
     /// Which request bodies are read.
     pub parsers: Vec<Parser>,
     /// Where load comes from; `None` = nothing is scraped.
@@ -136,13 +143,15 @@ pub fn load(text: &str, options: LoadOptions) -> Result<PickerConfig, ConfigErro
     };
     resolver.header(&document);
     resolver.declare(&document, options);
-    let profile = resolver.profile(&document);
+    let profiles = resolver.profiles(&document);
+    let handler = resolver.handler(&document, &profiles);
     let parsers = resolver.parsers(&document);
     resolver.flow_control(&document);
     let (sources, discovery) = resolver.data_layer(&document);
-    match profile {
-        Some(profile) if resolver.problems.is_empty() => Ok(PickerConfig {
-            profile,
+    match handler {
+        Some(handler) if resolver.problems.is_empty() => Ok(PickerConfig {
+            profiles,
+            handler,
             parsers,
             sources,
             discovery,
@@ -240,6 +249,10 @@ impl Resolver {
                         "plugins: type `{type_name}` has alpha stability; start with --allow-experimental-plugins to use it"
                     ),
                 );
+            }
+            if let Some((_, instead)) = catalog::DEPRECATED.iter().find(|(n, _)| *n == type_name) {
+                let message = format!("plugins: type `{type_name}` is deprecated; {instead}");
+                self.warnings.push(Problem::new(line, message));
             }
             self.declared.push(Declared {
                 name: name.to_owned(),

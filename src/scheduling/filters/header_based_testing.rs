@@ -46,7 +46,7 @@ impl Filter for HeaderBasedTesting {
 #[cfg(test)]
 mod tests {
     use super::super::super::scorers::tests::snapshot;
-    use super::super::super::{RequestHeaders, RequestView};
+    use super::super::super::{PrefixView, RequestHeaders, RequestView};
     use super::*;
     use crate::pool::LoadView;
 
@@ -73,12 +73,15 @@ mod tests {
                 adapter: "",
                 prompt_bytes: 0,
                 body_bytes: 0,
+                multimodal: false,
                 headers: &Named(header),
             };
             let cx = Context {
                 request: &request,
                 snapshot: &snapshot,
                 load: &LoadView::default(),
+                prefix: PrefixView::default(),
+                earlier: None,
                 now_ms: 1,
             };
             let mut candidates = vec![0, 1, 2];

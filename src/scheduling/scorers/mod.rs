@@ -47,7 +47,7 @@ fn mean_known(column: &[f32], candidates: &[u32]) -> Option<f32> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::{Context, RequestHeaders, RequestView, Scorer};
+    use super::super::{Context, PrefixView, RequestHeaders, RequestView, Scorer};
     use crate::pool::{Endpoint, EndpointId, LoadView, Pool, Snapshot};
     use std::sync::Arc;
 
@@ -90,12 +90,15 @@ pub(super) mod tests {
             adapter: model,
             prompt_bytes: 0,
             body_bytes: 0,
+            multimodal: false,
             headers: &NoHeaders,
         };
         let cx = Context {
             request: &request,
             snapshot,
             load,
+            prefix: PrefixView::default(),
+            earlier: None,
             now_ms: 1,
         };
         scorer.score(&cx, &candidates, &mut out);
