@@ -7,8 +7,9 @@ use bytes::Bytes;
 
 use super::Picker;
 use super::control::{DESTINATION, LB, REQUEST_ID, SERVED};
-use super::decide::{Answer, Question, Renamed, control_headers, flow};
+use super::decide::{Answer, Question, Renamed, flow};
 use super::denial::Denial;
+use super::edits::control_headers;
 use super::flights::Announced;
 use super::served::{Booking, Response};
 use crate::dialect::{self, Api, Dialect, ModelRewriter};
@@ -80,7 +81,9 @@ impl PickExchange {
     }
 
     fn accept(&mut self, mut answer: Answer, unseen: bool) -> Verdict {
-        let booking = Booking::new(answer.reservation, answer.series, self.started);
+        let mut booking = Booking::new(answer.reservation, answer.series, self.started);
+        booking.before = answer.before;
+        booking.via = answer.via;
         self.booking = match &self.request_id {
             Some(id) => self.picker.flights.hand_over(id, booking),
             None => Some(booking),
@@ -217,12 +220,15 @@ impl Exchange for PickExchange {
             self.booking = announced.booking();
         }
         let snapshot = self.picker.pool.snapshot();
+        let booking = self.booking.take();
+        // What was reached by another address was served where it was picked.
+        let via = booking.as_ref().and_then(|booking| booking.via);
         let served = metadata
             .string(LB, SERVED)
             .and_then(|address| address.parse().ok())
+            .filter(|address| via != Some(*address))
             .and_then(|address| snapshot.by_address(&address))
             .map(|position| snapshot.member(position));
-        let booking = self.booking.take();
         self.response = Some(Response::new(booking, served, status, sse, self.started));
 
         let Some(renamed) = self.renamed.as_ref().filter(|_| body) else {

@@ -17,6 +17,7 @@ mod control;
 mod decide;
 mod denial;
 mod desk;
+mod edits;
 mod exchange;
 mod flights;
 mod served;
