@@ -138,6 +138,11 @@ impl Picker {
         let id = &primary.endpoint.id;
         self.metrics
             .scheduled(target, &id.namespace, &id.name, primary.endpoint.port);
+        self.picks[decision.reason as usize].inc();
+        let (handler, r#type) = &self.scheduler.name;
+        let (prefill, encode) = (decision.prefill.is_some(), !decision.encode.is_empty());
+        self.metrics
+            .staged((handler, r#type), target, prefill, encode);
 
         // A body that was whole but not read goes on as it is, under the name that is in it.
         let unseen = matches!(question.body, RequestBody::Unseen);

@@ -7,10 +7,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use prometheus_client::metrics::counter::Counter;
+
 use crate::dialect::Dialect;
 use crate::extproc::Processor;
 use crate::pool::Pool;
-use crate::scheduling::Scheduler;
+use crate::scheduling::{Reason, Scheduler};
 use crate::telemetry::metrics::Metrics;
 
 mod control;
@@ -48,6 +50,8 @@ pub struct Picker {
     scheduler: Scheduler,
     options: PickerOptions,
     metrics: Arc<Metrics>,
+    /// Requests picked for, by [`Reason`].
+    picks: [Counter; Reason::ALL.len()],
     desk: Desk,
     flights: flights::Flights,
 }
@@ -67,6 +71,7 @@ impl Picker {
             pool,
             scheduler,
             options,
+            picks: Reason::ALL.map(|reason| metrics.picks(reason.name())),
             metrics,
             desk,
             flights: flights::Flights::default(),

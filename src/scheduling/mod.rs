@@ -24,11 +24,13 @@ mod filters;
 mod handlers;
 mod pickers;
 pub mod pipeline;
+mod reason;
 pub mod registry;
 mod scorers;
 
 pub use handlers::ProfileHandler;
 pub use pipeline::{Profile, Scheduler};
+pub use reason::Reason;
 
 /// What a scorer says of an endpoint that it knows nothing about.
 pub const NEUTRAL: f32 = 0.5;
@@ -83,6 +85,11 @@ pub struct Context<'a> {
 pub trait Filter: Send + Sync {
     /// Keeps those of `candidates` that may serve, in their order.
     fn filter(&self, cx: &Context<'_>, candidates: &mut Vec<u32>);
+
+    /// Why the request goes to the one endpoint that this filter leaves, if it is for more than its fitness.
+    fn reason(&self) -> Option<Reason> {
+        None
+    }
 }
 
 /// Says how good each candidate is.
@@ -93,8 +100,14 @@ pub trait Scorer: Send + Sync {
 
 /// Orders candidates by their total scores.
 pub trait Picker: Send + Sync {
-    /// Puts the chosen candidates into `out`, best first: at least one, if there is a candidate.
-    fn pick(&self, candidates: &[u32], scores: &[f32], rng: &mut SmallRng, out: &mut Vec<u32>);
+    /// Puts the chosen candidates into `out`, best first: at least one, if there is a candidate. Says why that is the first.
+    fn pick(
+        &self,
+        candidates: &[u32],
+        scores: &[f32],
+        rng: &mut SmallRng,
+        out: &mut Vec<u32>,
+    ) -> Reason;
 
     /// How many it chooses at most.
     fn endpoints(&self) -> usize;
@@ -111,6 +124,8 @@ pub trait Decider: Send + Sync {
 pub struct Decision {
     /// Where the request goes, first; where to retry it, after. Never empty.
     pub endpoints: Vec<u32>,
+    /// Why the first is the first.
+    pub reason: Reason,
     /// Total scores of all candidates, if they were asked for. An endpoint that is probed is none.
     pub scores: Vec<(u32, f32)>,
     /// Where the prompt is worked on before that.

@@ -5,7 +5,8 @@ use std::fmt;
 use rand::rngs::SmallRng;
 
 use super::{
-    Context, Decision, Filter, NEUTRAL, Picker, ProfileHandler, ScheduleError, Scorer, Scratch,
+    Context, Decision, Filter, NEUTRAL, Picker, ProfileHandler, Reason, ScheduleError, Scorer,
+    Scratch,
 };
 
 /// Runs the profiles of a configuration, as its profile handler says.
@@ -135,6 +136,7 @@ impl Profile {
             decision.endpoints.retain(|&endpoint| endpoint != probe);
             decision.endpoints.insert(0, probe);
             decision.endpoints.truncate(self.picker.1.endpoints());
+            decision.reason = Reason::Probe;
         }
         if decision.endpoints.is_empty() {
             return Err(ScheduleError::Filtered);
@@ -156,10 +158,17 @@ impl Profile {
         })
     }
 
-    fn filter(&self, cx: &Context<'_>, candidates: &mut Vec<u32>) {
+    /// Says why the endpoint that is left is left, if there is one and a filter knows more than that it fits.
+    fn filter(&self, cx: &Context<'_>, candidates: &mut Vec<u32>) -> Option<Reason> {
+        let mut reason = None;
         for (_, filter) in &self.filters {
+            let before = candidates.len();
             filter.filter(cx, candidates);
+            if before > 1 && candidates.len() == 1 {
+                reason = filter.reason();
+            }
         }
+        reason
     }
 
     /// Filters, scorers and picker, over those of `all` whose breaker is closed. If the filters leave none of them, what
@@ -183,10 +192,10 @@ impl Profile {
         candidates.extend_from_slice(all);
         cx.snapshot.retain_closed(candidates);
         let closed = candidates.len();
-        self.filter(cx, candidates);
+        let mut filtered = self.filter(cx, candidates);
         if candidates.is_empty() && closed < all.len() {
             candidates.extend_from_slice(all);
-            self.filter(cx, candidates);
+            filtered = self.filter(cx, candidates);
         }
         if candidates.is_empty() {
             return;
@@ -203,9 +212,15 @@ impl Profile {
                 *total += score.clamp(0.0, 1.0) * weight;
             }
         }
-        self.picker
+        let picked = self
+            .picker
             .1
             .pick(candidates, totals, rng, &mut decision.endpoints);
+        decision.reason = match (candidates.len(), picked) {
+            (1, _) => filtered.unwrap_or(Reason::OnlyCandidate),
+            (_, Reason::Tie) if self.scorers.is_empty() => Reason::Random,
+            (_, picked) => picked,
+        };
         if want_scores {
             decision.scores = candidates
                 .iter()
@@ -254,6 +269,15 @@ mod tests {
             for (out, &candidate) in out.iter_mut().zip(candidates) {
                 *out = self.0[candidate as usize];
             }
+        }
+    }
+
+    /// Keeps the first.
+    struct First;
+
+    impl Filter for First {
+        fn filter(&self, _cx: &Context<'_>, candidates: &mut Vec<u32>) {
+            candidates.truncate(1);
         }
     }
 
@@ -371,6 +395,27 @@ mod tests {
         assert!(!snapshot.wants_probe(0, PAUSE_OVER));
         // Now it is not even a probe, but who wants only this gets it.
         assert_eq!(named("10.0.0.0").unwrap().endpoints, [0]);
+    }
+
+    #[test]
+    fn the_reason_is_told() {
+        let snapshot = snapshot(3);
+        let of = |profile: &Profile, headers: &dyn RequestHeaders| {
+            run(profile, &snapshot, headers, 1).unwrap().reason
+        };
+        let mut profile = fixed(vec![0.1, 0.3, 0.2], 1);
+        assert_eq!(of(&profile, &NoHeaders), Reason::Scored);
+        assert_eq!(of(&fixed(vec![0.1, 0.2, 0.2], 1), &NoHeaders), Reason::Tie);
+        profile.scorers.clear();
+        assert_eq!(of(&profile, &NoHeaders), Reason::Random);
+        profile.filters = vec![("f".to_owned(), Box::new(HeaderBasedTesting))];
+        assert_eq!(of(&profile, &Named("10.0.0.1")), Reason::Named);
+        assert_eq!(of(&profile, &Named("10.0.0.1,10.0.0.2")), Reason::Random);
+        profile.filters = vec![("f".to_owned(), Box::new(First))];
+        assert_eq!(of(&profile, &NoHeaders), Reason::OnlyCandidate);
+        trip(&snapshot, 1);
+        let decision = run(&profile, &snapshot, &NoHeaders, PAUSE_OVER).unwrap();
+        assert_eq!(decision.reason, Reason::Probe);
     }
 
     #[test]

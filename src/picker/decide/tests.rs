@@ -134,6 +134,12 @@ fn every_stage_is_in_flight_where_it_was_picked() {
     assert_eq!((answer.before.len(), in_flight()), (1, 2));
     drop(answer);
     assert_eq!(in_flight(), 0);
+    let page = picker.metrics.encode().unwrap();
+    assert!(page.contains("picks_total{reason=\"tie\"} 1"), "{page}");
+    assert!(
+        page.contains("decision_type=\"prefill-decode\"} 1"),
+        "{page}"
+    );
 }
 
 #[test]

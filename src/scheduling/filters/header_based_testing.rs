@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::super::{Context, Filter};
+use super::super::{Context, Filter, Reason};
 
 const HEADER: &str = "test-epp-endpoint-selection";
 
@@ -40,6 +40,10 @@ impl Filter for HeaderBasedTesting {
             }
         }
         *candidates = kept;
+    }
+
+    fn reason(&self) -> Option<Reason> {
+        Some(Reason::Named)
     }
 }
 
