@@ -86,6 +86,9 @@ pub const BUILT: &[Entry] = &[
     stable("always-disagg-pd-decider", Kind::Decider),
     stable("always-disagg-multimodal-decider", Kind::Decider),
     stable("prefix-based-pd-decider", Kind::Decider),
+    alpha("topology-affinity-filter", Kind::Filter),
+    alpha("topology-affinity-scorer", Kind::Scorer),
+    alpha("topology-extractor", Kind::EndpointExtractor),
 ];
 
 /// Deprecated types, and what to write instead.
@@ -173,9 +176,6 @@ pub const NOT_BUILT: &[&str] = &[
     "token-load-scorer",
     "token-producer",
     "tokenizer",
-    "topology-affinity-filter",
-    "topology-affinity-scorer",
-    "topology-extractor",
     "utilization-detector",
     "utilization-filter",
     "vertexai-parser",

@@ -9,8 +9,10 @@ use super::yaml::{Tree, unknown_field};
 use super::{Problem, units};
 
 mod handlers;
+mod topology;
 
 pub use handlers::*;
+pub use topology::*;
 
 /// The `parameters` of one plugin, and where they stand.
 #[derive(Clone, Debug)]

@@ -27,6 +27,7 @@ pub mod pipeline;
 mod reason;
 pub mod registry;
 mod scorers;
+mod topology;
 
 pub use handlers::ProfileHandler;
 pub use pipeline::{Profile, Scheduler};

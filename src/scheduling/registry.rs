@@ -8,6 +8,7 @@ use super::deciders::always::Always;
 use super::deciders::multimodal::Multimodal;
 use super::deciders::prefix_based::PrefixBased;
 use super::filters::header_based_testing::HeaderBasedTesting;
+use super::filters::topology_affinity::TopologyAffinityFilter;
 use super::handlers::data_parallel::DataParallel;
 use super::handlers::disagg::Disagg;
 use super::handlers::header::Header;
@@ -20,8 +21,13 @@ use super::scorers::kv_cache_utilization::KvCacheUtilization;
 use super::scorers::lora_affinity::LoraAffinity;
 use super::scorers::queue::Queue;
 use super::scorers::running_requests::RunningRequests;
+use super::scorers::topology_affinity::TopologyAffinityScorer;
+use super::topology::Topology;
 use super::{Decider, Filter, Picker, Profile, ProfileHandler, Scheduler, Scorer};
-use crate::config::params::{BlockingTestingParams, NoParams, PickerParams, PrefixBasedPdParams};
+use crate::config::params::{
+    BlockingTestingParams, NoParams, Parameters, PickerParams, PrefixBasedPdParams,
+    TopologyFilterParams, TopologyScorerParams,
+};
 use crate::config::{ConfigErrors, HandlerSpec, PickerConfig, PluginUse, Problem, ProfileSpec};
 
 /// More fallbacks than anyone retries over.
@@ -133,6 +139,10 @@ fn collect<'a, T>(
 fn filter(plugin: &PluginUse) -> Result<Box<dyn Filter>, Problem> {
     match plugin.entry.name {
         "header-based-testing-filter" => none(plugin, HeaderBasedTesting).map(|f| Box::new(f) as _),
+        "topology-affinity-filter" => Ok(Box::new(TopologyAffinityFilter {
+            widest: read::<TopologyFilterParams>(plugin)?.min_affinity,
+            topology: topology(plugin)?,
+        })),
         _ => Err(unknown(plugin)),
     }
 }
@@ -143,6 +153,12 @@ fn scorer(plugin: &PluginUse) -> Result<Box<dyn Scorer>, Problem> {
         "running-requests-size-scorer" => Box::new(none(plugin, RunningRequests)?),
         "kv-cache-utilization-scorer" => Box::new(none(plugin, KvCacheUtilization)?),
         "lora-affinity-scorer" => Box::new(none(plugin, LoraAffinity)?),
+        "topology-affinity-scorer" => {
+            read::<TopologyScorerParams>(plugin)?;
+            Box::new(TopologyAffinityScorer {
+                topology: topology(plugin)?,
+            })
+        }
         "blocking-testing-scorer" => {
             let params: BlockingTestingParams = plugin.parameters.read()?;
             Box::new(BlockingTesting {
@@ -168,6 +184,12 @@ fn picker(plugin: &PluginUse) -> Result<Box<dyn Picker>, Problem> {
         "weighted-random-picker" => Box::new(WeightedRandom { endpoints }),
         _ => return Err(unknown(plugin)),
     })
+}
+
+/// As the extractor that `plugin` asks tells it.
+fn topology(plugin: &PluginUse) -> Result<Topology, Problem> {
+    let extractor = plugin.producer.as_ref().map(Parameters::read);
+    Ok(Topology::new(extractor.transpose()?))
 }
 
 /// A plugin without parameters, which must have been given none.
@@ -219,6 +241,28 @@ mod tests {
                 entry.name
             ))
             .unwrap();
+        }
+    }
+
+    #[test]
+    fn every_handler_and_decider_of_the_catalog_can_be_made() {
+        for entry in BUILT {
+            let plugins = match entry.kind {
+                Kind::ProfileHandler => format!("- type: {}\n", entry.name),
+                Kind::Decider => format!(
+                    "- type: disagg-profile-handler\n  parameters: {{profiles: {{decode: default, encode: default}}, deciders: {{encode: {}}}}}\n- type: {}\n",
+                    entry.name, entry.name
+                ),
+                _ => continue,
+            };
+            let rest = match entry.name {
+                "disagg-profile-handler" => "  parameters: {profiles: {decode: default}}\n",
+                "pd-profile-handler" => {
+                    "  parameters: {decodeProfile: default, prefillProfile: default}\n- type: prefix-based-pd-decider\n"
+                }
+                _ => "",
+            };
+            built(&format!("{plugins}{rest}")).unwrap();
         }
     }
 

@@ -169,3 +169,26 @@ fn what_is_wrong_with_a_handler_is_told_with_its_remedy() {
     let got = loaded(&format!("{first}{decider}")).unwrap_err();
     assert!(got.contains("or write decode-first"), "{got}");
 }
+
+#[test]
+fn who_asks_where_endpoints_are_finds_whom_to_ask() {
+    let of = |plugins: &str| {
+        let options = LoadOptions {
+            allow_experimental: true,
+        };
+        let text = format!("{HEAD}plugins:\n- type: queue-scorer\n{plugins}");
+        load(&text, options).map_err(|errors| errors.to_string())
+    };
+    let filter = "- type: topology-affinity-filter\n  parameters: {topologyProducerName: b}\n";
+    let two = "- type: topology-extractor\n- {type: topology-extractor, name: b, parameters: {hostname: x/slice}}\n";
+    let config = of(&format!("{filter}{two}")).unwrap();
+    let producer = config.profiles[0].filters[0].producer.as_ref().unwrap();
+    assert_eq!(producer.to_json(), r#"{"hostname":"x/slice"}"#);
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
+    let got = of(filter).unwrap_err();
+    assert!(got.contains("line 6: plugin `topology-affinity-filter`: parameters.topologyProducerName: no topology-extractor is called `b`"), "{got}");
+    let config = of("- type: topology-affinity-scorer\n").unwrap();
+    assert!(config.warnings[0].to_string().contains("has no effect"));
+    let got = of("- type: topology-extractor\n  parameters: {host: x}\n").unwrap_err();
+    assert!(got.contains("unknown field `host`"), "{got}");
+}

@@ -20,6 +20,7 @@ mod profile;
 mod requests;
 #[cfg(test)]
 mod tests;
+mod topology;
 
 const API_VERSION: &str = "llm-d.ai/v1alpha1";
 const LEGACY_API_VERSION: &str = "inference.networking.x-k8s.io/v1alpha1";
@@ -80,6 +81,8 @@ pub struct PluginUse {
     pub weight: f32,
     /// As given.
     pub parameters: Parameters,
+    /// Those of the plugin that it asks, if it asks one.
+    pub producer: Option<Parameters>,
 }
 
 /// Parsers by the reference's names.
@@ -143,6 +146,7 @@ pub fn load(text: &str, options: LoadOptions) -> Result<PickerConfig, ConfigErro
     };
     resolver.header(&document);
     resolver.declare(&document, options);
+    resolver.extractors();
     let profiles = resolver.profiles(&document);
     let handler = resolver.handler(&document, &profiles);
     let parsers = resolver.parsers(&document);
@@ -347,5 +351,6 @@ fn use_of(declared: &Declared) -> PluginUse {
         entry: declared.entry,
         weight: 1.0,
         parameters: declared.parameters.clone(),
+        producer: None,
     }
 }

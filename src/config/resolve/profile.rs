@@ -43,7 +43,8 @@ impl Resolver {
 
     fn profile(&mut self, name: &str, uses: Vec<(PluginUse, u64)>) -> Option<ProfileSpec> {
         let mut spec: (Vec<PluginUse>, Vec<PluginUse>, Option<PluginUse>) = Default::default();
-        for (plugin, line) in uses {
+        for (mut plugin, line) in uses {
+            self.producer(&mut plugin);
             match plugin.entry.kind {
                 Kind::Filter => spec.0.push(plugin),
                 Kind::Scorer => spec.1.push(plugin),
@@ -68,6 +69,7 @@ impl Resolver {
                     entry: catalog::find("max-score-picker")?,
                     weight: 1.0,
                     parameters: Parameters::new("max-score-picker", None, 0),
+                    producer: None,
                 }
             }
         };
