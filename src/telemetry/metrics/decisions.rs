@@ -9,7 +9,7 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
 use xxhash_rust::xxh3::Xxh3Default;
 
-use super::{Metrics, ReasonLabels};
+use super::{Metrics, ReasonLabels, SETS};
 
 /// Counts of decisions.
 #[derive(Debug)]
@@ -17,7 +17,7 @@ pub(super) struct Decisions {
     picks: Family<ReasonLabels, Counter>,
     disagg: Family<StagesLabels, Counter>,
     prefill_decode: Family<StagesLabels, Counter>,
-    /// Those of the two families that were used. Models are bounded, and so is this.
+    /// Those of the two families that were used, at most [`SETS`].
     series: DashMap<u64, Counter>,
 }
 
@@ -84,23 +84,28 @@ impl Metrics {
             (true, false) => "encode-decode",
             (true, true) => "encode-prefill-decode",
         };
-        let model_name = self.models.bounded(target);
         let mut hasher = Xxh3Default::new();
-        for part in [name, r#type, decision_type, &model_name] {
+        for part in [name, r#type, decision_type, target] {
             hasher.write(part.as_bytes());
             hasher.write_u8(0xff);
         }
+        let key = hasher.finish();
         let series = &self.decisions.series;
-        let count = series.entry(hasher.finish()).or_insert_with(|| {
-            let labels = StagesLabels {
-                plugin_name: name.to_owned(),
-                plugin_type: r#type,
-                model_name,
-                decision_type,
-            };
-            family.get_or_create(&labels).clone()
-        });
+        if let Some(count) = series.get(&key) {
+            count.inc();
+            return;
+        }
+        let labels = StagesLabels {
+            plugin_name: name.to_owned(),
+            plugin_type: r#type,
+            model_name: self.models.bounded(target),
+            decision_type,
+        };
+        let count = family.get_or_create(&labels).clone();
         count.inc();
+        if series.len() < SETS {
+            series.insert(key, count);
+        }
     }
 }
 
@@ -138,12 +143,18 @@ mod tests {
     #[test]
     fn models_are_bounded() {
         let metrics = Metrics::new();
-        for n in 0..2 * DISTINCT {
+        for n in 0..SETS + 9 {
             let model = n.to_string();
             metrics.staged(("d", "disagg-profile-handler"), &model, true, false);
         }
-        assert_eq!(metrics.decisions.series.len(), DISTINCT + 1);
+        assert_eq!(metrics.decisions.series.len(), SETS);
         let page = metrics.encode().unwrap();
-        assert!(page.contains(&format!("model_name=\"{OTHER}\"")));
+        let lines = page
+            .lines()
+            .filter(|line| line.starts_with("llm_d_epp_disagg"));
+        assert_eq!(lines.count(), DISTINCT + 1);
+        let other = (SETS + 9 - DISTINCT).to_string();
+        let line = |line: &str| line.contains(&format!("=\"{OTHER}\"")) && line.ends_with(&other);
+        assert!(page.lines().any(line), "{page}");
     }
 }
