@@ -3,7 +3,8 @@
 use std::fmt::Write as _;
 
 use super::plan::Plan;
-use crate::config::{Discovery, PluginUse, ProfileSpec};
+use crate::config::params::StageOrder;
+use crate::config::{Discovery, HandlerSpec, PickerConfig, PluginUse, ProfileSpec};
 
 /// Profiles, plugins and what else is in `plan`, in the order in which a request meets them.
 pub(super) fn pipeline(plan: &Plan) -> String {
@@ -15,8 +16,9 @@ pub(super) fn pipeline(plan: &Plan) -> String {
     };
     let parsers: Vec<_> = config.parsers.iter().map(|p| p.type_name()).collect();
     line("", &format!("parsers {}", parsers.join(", ")));
-    line("", "handler single-profile-handler");
-    for text in profile(&config.profile) {
+    let (name, does) = (&config.handler.name, handler(config));
+    line("", &format!("handler {name} {does}"));
+    for text in config.profiles.iter().flat_map(profile) {
         line("", &text);
     }
     match &config.sources {
@@ -46,6 +48,36 @@ pub(super) fn pipeline(plan: &Plan) -> String {
         line("", &format!("added {injected}"));
     }
     out
+}
+
+/// Which profiles run, in words.
+fn handler(config: &PickerConfig) -> String {
+    let name = |at: usize| config.profiles[at].name.as_str();
+    match &config.handler.spec {
+        HandlerSpec::Single => format!("runs {}", name(0)),
+        HandlerSpec::Header { header, default } => {
+            format!("runs what header {header} names, else {}", name(*default))
+        }
+        HandlerSpec::DataParallel { primary_port } => {
+            format!("runs {}, sends to port {primary_port}", name(0))
+        }
+        HandlerSpec::Disagg(spec) => {
+            let decode = format!("{} for decode", name(spec.decode));
+            let prefill = spec.prefill.as_ref().map(|(at, decider)| match decider {
+                Some(decider) => format!("{} if {} says so", name(*at), decider.name),
+                None => name(*at).to_owned(),
+            });
+            let encode = spec.encode.as_ref();
+            let encode =
+                encode.map(|(at, decider)| format!("{} if {} says so", name(*at), decider.name));
+            let stages = match spec.order {
+                StageOrder::DecodeFirst => [Some(decode), encode, prefill],
+                StageOrder::PrefillFirst => [prefill, encode, Some(decode)],
+            };
+            let stages: Vec<_> = stages.into_iter().flatten().collect();
+            format!("runs {}", stages.join(", then "))
+        }
+    }
 }
 
 fn profile(profile: &ProfileSpec) -> Vec<String> {
@@ -104,7 +136,7 @@ schedulingProfiles:
   - {pluginRef: lora, weight: 0.5}
 ";
     const GOLDEN: &str = r#"parsers openai-parser
-handler single-profile-handler
+handler single-profile-handler runs main
 profile main
   filter steer (header-based-testing-filter) {}
   scorer queue-scorer weight 2 {}
@@ -114,8 +146,8 @@ source metrics-data-source {"insecureSkipVerify":true,"interval":"100ms","scheme
   extractor core-metrics-extractor {"defaultEngine":"vllm","engineConfigs":[{"customMetrics":[],"name":"mine","queuedRequestsSpec":"waiting"}],"engineLabelKey":"llm-d.ai/engine-type"}
 discovery file-discovery {"path":"/etc/pointsman/endpoints.yaml","watchFile":false}
 unused random-picker: no profile refers to it
-added single-profile-handler: no profile handler is declared
 added max-score-picker: profile `main` has no picker
+added single-profile-handler: no profile handler is declared
 added metrics-data-source with core-metrics-extractor: dataLayer.sources is empty
 "#;
 

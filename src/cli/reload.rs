@@ -198,10 +198,10 @@ impl Reloader {
                         self.endpoints.path
                     );
                 }
-                let profile = plan.config.profile.name.clone();
+                let handler = plan.config.handler.name.clone();
                 let policy = self.running.take(plan).await;
                 self.picker.replace(policy);
-                tracing::info!(profile, "{name}: the new version counts from now on.");
+                tracing::info!(handler, "{name}: the new version counts from now on.");
                 self.counts.good();
             }
             Err(ConfigErrors(problems)) => {

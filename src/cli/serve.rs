@@ -49,7 +49,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     let plan = Plan::of(&text, options).inspect_err(|_| eprintln!("In {name}:"))?;
     plan.tell(&name);
-    let (endpoints, profile) = (plan.endpoints.clone(), plan.config.profile.name.clone());
+    let (endpoints, handler) = (plan.endpoints.clone(), plan.config.handler.name.clone());
     let stop = CancellationToken::new();
     let readiness = Arc::new(Readiness::default());
     let metrics = Arc::new(Metrics::new());
@@ -153,7 +153,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         address = %grpc_address,
         tls = settings.tls.is_some(),
         endpoints = pool.snapshot().len(),
-        ?profile,
+        handler,
         "Serving.",
     );
     let open = OpenStreams::default();

@@ -19,6 +19,12 @@ pub enum Kind {
     Extractor,
     /// In `dataLayer.discovery`.
     Discovery,
+    /// In the parameters of a profile handler.
+    Decider,
+    /// In `plugins` alone: changes requests that were decided.
+    PreRequest,
+    /// In `plugins` alone: reads an endpoint's labels.
+    EndpointExtractor,
 }
 
 /// One plugin type.
@@ -37,6 +43,13 @@ const fn stable(name: &'static str, kind: Kind) -> Entry {
         name,
         kind,
         alpha: false,
+    }
+}
+
+const fn alpha(name: &'static str, kind: Kind) -> Entry {
+    Entry {
+        alpha: true,
+        ..stable(name, kind)
     }
 }
 
@@ -64,27 +77,54 @@ pub const BUILT: &[Entry] = &[
     stable("metrics-data-source", Kind::Source),
     stable("core-metrics-extractor", Kind::Extractor),
     stable("file-discovery", Kind::Discovery),
+    alpha("header-profile-handler", Kind::ProfileHandler),
+    stable("disagg-profile-handler", Kind::ProfileHandler),
+    stable("pd-profile-handler", Kind::ProfileHandler),
+    stable("data-parallel-profile-handler", Kind::ProfileHandler),
+    stable("disagg-headers-handler", Kind::PreRequest),
+    stable("prefill-header-handler", Kind::PreRequest),
+    stable("always-disagg-pd-decider", Kind::Decider),
+    stable("always-disagg-multimodal-decider", Kind::Decider),
+    stable("prefix-based-pd-decider", Kind::Decider),
+    alpha("topology-affinity-filter", Kind::Filter),
+    alpha("topology-affinity-scorer", Kind::Scorer),
+    alpha("topology-extractor", Kind::EndpointExtractor),
+];
+
+/// Deprecated types, and what to write instead.
+pub const DEPRECATED: &[(&str, &str)] = &[
+    (
+        "pd-profile-handler",
+        "write disagg-profile-handler, with deciders.prefill",
+    ),
+    (
+        "data-parallel-profile-handler",
+        "write single-profile-handler and list every rank's port as an endpoint of its own",
+    ),
+    (
+        "disagg-headers-handler",
+        "remove it: disagg-profile-handler sets these headers itself",
+    ),
+    (
+        "prefill-header-handler",
+        "remove it: disagg-profile-handler sets this header itself",
+    ),
 ];
 
 /// What the llm-d picker has and this version has not. A configuration that names one is right, and still cannot run.
 pub const NOT_BUILT: &[&str] = &[
     "active-request-scorer",
     "agent-identity",
-    "always-disagg-multimodal-decider",
-    "always-disagg-pd-decider",
     "approx-prefix-cache-producer",
     "burst-prefix-cache-producer",
     "by-label",
     "by-label-selector",
     "concurrency-detector",
     "context-length-aware",
-    "data-parallel-profile-handler",
     "dcgm-data-source",
     "dcgm-extractor",
     "decode-filter",
     "destination-endpoint-served-verifier",
-    "disagg-headers-handler",
-    "disagg-profile-handler",
     "disaggregatedset-rollout-screener",
     "edf-ordering-policy",
     "encode-filter",
@@ -96,7 +136,6 @@ pub const NOT_BUILT: &[&str] = &[
     "fcfs-ordering-policy",
     "global-strict-fairness-policy",
     "header-label-affinity-scorer",
-    "header-profile-handler",
     "inflight-load-producer",
     "k8s-notification-source",
     "label-selector-filter",
@@ -116,13 +155,10 @@ pub const NOT_BUILT: &[&str] = &[
     "multicluster-session-affinity-filter",
     "no-hit-lru-scorer",
     "p2p-source-producer",
-    "pd-profile-handler",
     "precise-prefix-cache-producer",
     "precise-prefix-cache-scorer",
     "predicted-latency-producer",
     "prefill-filter",
-    "prefill-header-handler",
-    "prefix-based-pd-decider",
     "prefix-cache-affinity-filter",
     "prefix-cache-scorer",
     "priority-holdback-policy",
@@ -140,9 +176,6 @@ pub const NOT_BUILT: &[&str] = &[
     "token-load-scorer",
     "token-producer",
     "tokenizer",
-    "topology-affinity-filter",
-    "topology-affinity-scorer",
-    "topology-extractor",
     "utilization-detector",
     "utilization-filter",
     "vertexai-parser",
@@ -176,6 +209,9 @@ impl Kind {
             Self::Source => "data source",
             Self::Extractor => "extractor",
             Self::Discovery => "discovery",
+            Self::Decider => "decider",
+            Self::PreRequest => "pre-request plugin",
+            Self::EndpointExtractor => "endpoint extractor",
         }
     }
 }

@@ -10,6 +10,12 @@ use serde_json::Value;
 use super::yaml::{Tree, unknown_field};
 use super::{Problem, units};
 
+mod handlers;
+mod topology;
+
+pub use handlers::*;
+pub use topology::*;
+
 /// The `parameters` of one plugin, and where they stand.
 #[derive(Clone, Debug)]
 pub struct Parameters {
@@ -179,6 +185,11 @@ impl Parameters {
                 self.plugin
             ),
         )
+    }
+
+    /// The line on which that plugin is declared.
+    pub(super) fn at(&self) -> u64 {
+        self.line
     }
 
     /// As compact JSON, for reports: with all defaults if they were read, else as they were given.

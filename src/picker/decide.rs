@@ -1,23 +1,24 @@
 //! The decision: bytes and headers in, endpoints out. Plain code: no `await`, no lock that is held.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use prost_types::{Struct, Value};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use super::control::{CONTROL, DESTINATION, FAIRNESS, LB, MODEL_REWRITE, REQUEST_ID, SCORES};
+use super::control::{FAIRNESS, IF_AVAILABLE, MODEL_REWRITE, PREFER, REQUEST_ID};
 use super::denial::Denial;
 use super::desk::Progress;
+use super::edits::{edits, metadata_of, sent_to};
 use super::subset;
 use super::{Picker, Policy};
 use crate::dialect::{self, Api, DecodeError, RequestFacts};
 use crate::extproc::{HeaderEdits, Headers, Held, Metadata, RequestBody, Verdict};
 use crate::pool::{LoadView, Reservation, Snapshot, clock_ms};
-use crate::scheduling::{self, Decision, RequestView, Scratch};
+use crate::scheduling::{self, Decision, PrefixView, RequestView, Scratch};
 use crate::telemetry::metrics::RequestSeries;
 
 /// The flow of requests that name none.
@@ -38,6 +39,10 @@ pub(super) struct Question {
 pub(super) struct Answer {
     pub(super) verdict: Verdict,
     pub(super) reservation: Reservation,
+    /// At the endpoints that work on the request before its first token.
+    pub(super) before: Vec<Reservation>,
+    /// Where the request goes, if that is not the endpoint's own address.
+    pub(super) via: Option<SocketAddr>,
     pub(super) series: Arc<RequestSeries>,
     /// The model's name, if the request is sent on under another: as it came, and as it goes.
     pub(super) renamed: Option<Renamed>,
@@ -125,13 +130,23 @@ impl Picker {
         });
         let (snapshot, decision) = picked.inspect_err(|denial| {
             series.failed(denial.error_code());
-            self.metrics.not_scheduled(target);
+            if !matches!(denial, Denial::NotCached) {
+                self.metrics.not_scheduled(target);
+            }
         })?;
         let primary = snapshot.member(decision.endpoints[0]);
+        let reserve = |&position: &u32| Reservation::new(&snapshot.member(position).slot);
         let reservation = Reservation::new(&primary.slot);
+        let before = decision.prefill.iter().chain(&decision.encode);
+        let before = before.map(reserve).collect();
         let id = &primary.endpoint.id;
         self.metrics
             .scheduled(target, &id.namespace, &id.name, primary.endpoint.port);
+        self.picks[decision.reason as usize].inc();
+        let (handler, r#type) = &question.policy.scheduler.name;
+        let (prefill, encode) = (decision.prefill.is_some(), !decision.encode.is_empty());
+        self.metrics
+            .staged((handler, r#type), target, prefill, encode);
 
         // A body that was whole but not read goes on as it is, under the name that is in it.
         let unseen = matches!(question.body, RequestBody::Unseen);
@@ -159,6 +174,8 @@ impl Picker {
                 body: new_body,
             },
             reservation,
+            before,
+            via: decision.primary_port.map(|port| sent_to(primary, port)),
             series,
             renamed,
             streaming,
@@ -252,15 +269,19 @@ impl Picker {
             adapter: adapter(facts, model),
             prompt_bytes: facts.prompt_bytes,
             body_bytes,
+            multimodal: facts.multimodal,
             headers: &*question.headers,
         };
+        let prefix = PrefixView::default();
         let cx = scheduling::Context {
             request: &request,
             snapshot: &snapshot,
             load: &desktop.load,
+            prefix,
+            earlier: None,
             now_ms: now,
         };
-        let (candidates, scratch) = (&mut desktop.candidates, &mut desktop.scratch);
+        let (candidates, scratch) = (&desktop.candidates, &mut desktop.scratch);
         if self.decisions.is_some() {
             scratch.trace.begin(&cx, question.id(), candidates);
         }
@@ -279,8 +300,19 @@ impl Picker {
         self.metrics
             .scheduling
             .observe(begun.elapsed().as_secs_f64());
+        if prefix.tokens(decision.endpoints[0]) == 0 && only_if_cached(&question.headers) {
+            return Err(Denial::NotCached);
+        }
         Ok((snapshot, decision))
     }
+}
+
+/// Whether the request is to be decoded only where its KV cache is (RFC 7240: `Prefer: if-available`). Its sender would
+/// rather have it prefilled elsewhere first.
+fn only_if_cached(headers: &Headers) -> bool {
+    let preferences = headers.all(PREFER).flat_map(|value| value.split(','));
+    let mut names = preferences.map(|preference| preference.split(';').next().unwrap_or_default());
+    names.any(|name| name.trim().eq_ignore_ascii_case(IF_AVAILABLE))
 }
 
 /// The LoRA adapter asked for: servers that know no adapter beside the model name it as the model.
@@ -316,71 +348,9 @@ impl Read {
     }
 }
 
-/// The destination, and out with what only concerns us.
-fn edits(
-    headers: &Headers,
-    snapshot: &Snapshot,
-    decision: &Decision,
-    request_id: Option<String>,
-) -> HeaderEdits {
-    let mut list = String::new();
-    for &position in &decision.endpoints {
-        if !list.is_empty() {
-            list.push(',');
-        }
-        list.push_str(&snapshot.member(position).address);
-    }
-    let mut set = vec![(DESTINATION, Bytes::from(list))];
-    if let Some(id) = request_id {
-        set.push((REQUEST_ID, id.into()));
-    }
-    HeaderEdits {
-        set,
-        remove: control_headers(headers),
-    }
-}
-
 /// The flow that a request says it belongs to.
 pub(super) fn flow(headers: &Headers) -> &str {
     headers.first_of(&FAIRNESS).unwrap_or(DEFAULT_FLOW)
-}
-
-/// The control headers that are there.
-pub(super) fn control_headers(headers: &Headers) -> Vec<&'static str> {
-    CONTROL
-        .into_iter()
-        .filter(|name| headers.contains(name))
-        .collect()
-}
-
-/// The same destination once more, where no client can write it.
-fn metadata_of(
-    snapshot: &Snapshot,
-    decision: &Decision,
-    edits: &HeaderEdits,
-    emit_scores: bool,
-) -> Struct {
-    let destination = String::from_utf8_lossy(&edits.set[0].1).into_owned();
-    let mut lb = Struct::default();
-    lb.fields
-        .insert(DESTINATION.to_owned(), Value::from(destination));
-    if emit_scores {
-        let mut scores = Struct::default();
-        for &(position, score) in &decision.scores {
-            let address = snapshot.member(position).address.to_string();
-            scores.fields.insert(address, Value::from(f64::from(score)));
-        }
-        lb.fields.insert(SCORES.to_owned(), nested(scores));
-    }
-    let mut namespaces = Struct::default();
-    namespaces.fields.insert(LB.to_owned(), nested(lb));
-    namespaces
-}
-
-fn nested(fields: Struct) -> Value {
-    Value {
-        kind: Some(prost_types::value::Kind::StructValue(fields)),
-    }
 }
 
 /// The body under the new name: every other byte as it came, except that a compressed body goes on decoded.
@@ -407,120 +377,4 @@ fn rename(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::config::{self, LoadOptions};
-    use crate::picker::{Desk, PickerOptions};
-    use crate::pool::slab::{LoraState, Scrape, lora_key};
-    use crate::pool::{Endpoint, EndpointId, Pool};
-    use crate::scheduling::registry;
-    use crate::telemetry::decisions::Decisions;
-    use crate::telemetry::metrics::Metrics;
-    use std::time::Duration;
-
-    const CONFIG: &str = "\
-apiVersion: llm-d.ai/v1alpha1
-kind: EndpointPickerConfig
-plugins: [{type: lora-affinity-scorer}]
-";
-
-    fn picker() -> Picker {
-        let pool = Arc::new(Pool::default());
-        let endpoints = (0..3).map(|n| Endpoint {
-            id: EndpointId {
-                namespace: "default".into(),
-                name: format!("e{n}"),
-            },
-            address: [10, 0, 0, n].into(),
-            port: 80,
-            labels: Default::default(),
-        });
-        let snapshot = pool.replace(endpoints.collect());
-        for (member, adapter) in snapshot.members().iter().zip(["a", "b", "m"]) {
-            let page = Scrape {
-                lora: Some(LoraState {
-                    max: 1,
-                    running: [lora_key(adapter)].into(),
-                    waiting: Box::default(),
-                }),
-                ..Default::default()
-            };
-            member.slot.record(&page, 0, clock_ms());
-        }
-        let config = config::load(CONFIG, LoadOptions::default()).unwrap();
-        let minute = Duration::from_secs(60);
-        let options = PickerOptions {
-            subset_filter: true,
-            emit_scores: false,
-            max_body: 1 << 20,
-        };
-        let policy = Policy {
-            scheduler: registry::build(&config).unwrap(),
-            parsers: Vec::new(),
-            metrics_staleness: minute,
-        };
-        let metrics = Arc::new(Metrics::new());
-        let decisions = Some(Arc::new(Decisions::new(2)));
-        let desk = Desk::new(1, minute, minute);
-        Picker::new(pool, policy, options, metrics, desk, decisions)
-    }
-
-    fn destination(picker: &Picker, api: Api, body: &str) -> String {
-        let facts = dialect::inspect(api, body.as_bytes()).unwrap();
-        let model = facts.model.clone().unwrap_or_default();
-        let question = Question {
-            policy: picker.policy.load_full(),
-            headers: Arc::default(),
-            metadata: Arc::default(),
-            api,
-            body: RequestBody::None,
-            request_id: None,
-        };
-        let (snapshot, decision) = DESKTOP
-            .with_borrow_mut(|desktop| picker.pick(&question, &model, &facts, body.len(), desktop))
-            .unwrap();
-        snapshot.member(decision.endpoints[0]).address.to_string()
-    }
-
-    #[test]
-    fn the_adapter_is_the_one_beside_the_model_or_else_the_model() {
-        let picker = picker();
-        let sglang = |body| destination(&picker, Api::SglangGenerate, body);
-        assert_eq!(
-            sglang(r#"{"text":"x","model":"a","lora_path":"b"}"#),
-            "10.0.0.1:80"
-        );
-        assert_eq!(
-            sglang(r#"{"text":"x","model":"m","lora_path":""}"#),
-            "10.0.0.2:80"
-        );
-        let chat = r#"{"model":"a","messages":[{"role":"user","content":"x"}]}"#;
-        assert_eq!(
-            destination(&picker, Api::ChatCompletions, chat),
-            "10.0.0.0:80"
-        );
-    }
-    #[test]
-    fn a_decision_is_kept_with_what_it_was_made_from() {
-        let picker = picker();
-        destination(
-            &picker,
-            Api::Completions,
-            r#"{"model":"b","prompt":"a secret"}"#,
-        );
-        let pages = picker.decisions.as_ref().unwrap().latest(9);
-        let page = serde_json::to_value(&pages).unwrap();
-        assert!(!page.to_string().contains("secret"));
-        assert_eq!(page[0]["model"], "b");
-        assert_eq!(page[0]["destinations"], serde_json::json!(["10.0.0.1:80"]));
-        let profile = &page[0]["profiles"][0];
-        let endpoints = profile["endpoints"].as_array().unwrap();
-        assert_eq!(endpoints.len(), 3);
-        assert_eq!(endpoints[0]["name"], "default/e1");
-        assert_eq!(endpoints[0]["terms"][0]["scorer"], "lora-affinity-scorer");
-        assert_eq!(endpoints[0]["terms"][0]["score"], 1.0);
-        assert_eq!(endpoints[1]["terms"][0]["score"], 0.0);
-        assert!(endpoints[0]["scrapeAgeMs"].is_u64());
-        assert!(profile["runnerUp"].is_string());
-    }
-}
+mod tests;

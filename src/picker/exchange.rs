@@ -6,8 +6,9 @@ use std::time::Instant;
 use bytes::Bytes;
 
 use super::control::{DESTINATION, LB, REQUEST_ID, SERVED};
-use super::decide::{Answer, Question, Renamed, control_headers, flow};
+use super::decide::{Answer, Question, Renamed, flow};
 use super::denial::Denial;
+use super::edits::control_headers;
 use super::flights::Announced;
 use super::served::{Booking, Response};
 use super::{Picker, Policy};
@@ -80,12 +81,14 @@ impl PickExchange {
     }
 
     fn accept(&mut self, mut answer: Answer, unseen: bool) -> Verdict {
-        let booking = Booking::new(
+        let mut booking = Booking::new(
             answer.reservation,
             answer.series,
             self.started,
             answer.streaming,
         );
+        booking.before = answer.before;
+        booking.via = answer.via;
         self.booking = match &self.request_id {
             Some(id) => self.picker.flights.hand_over(id, booking),
             None => Some(booking),
@@ -223,12 +226,15 @@ impl Exchange for PickExchange {
         // Some servers stream under another name, but an answer in JSON is one document.
         let sse = kind.contains("text/event-stream") || streaming && !kind.contains("json");
         let snapshot = self.picker.pool.snapshot();
+        let booking = self.booking.take();
+        // What was reached by another address was served where it was picked.
+        let via = booking.as_ref().and_then(|booking| booking.via);
         let served = metadata
             .string(LB, SERVED)
             .and_then(|address| address.parse().ok())
+            .filter(|address| via != Some(*address))
             .and_then(|address| snapshot.by_address(&address))
             .map(|position| snapshot.member(position));
-        let booking = self.booking.take();
         self.response = Some(Response::new(booking, served, status, sse, self.started));
 
         let Some(renamed) = self.renamed.as_ref().filter(|_| body) else {

@@ -8,11 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use prometheus_client::metrics::counter::Counter;
 
 use crate::dialect::Dialect;
 use crate::extproc::Processor;
 use crate::pool::Pool;
-use crate::scheduling::Scheduler;
+use crate::scheduling::{Reason, Scheduler};
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::Metrics;
 
@@ -20,6 +21,7 @@ mod control;
 mod decide;
 mod denial;
 mod desk;
+mod edits;
 mod exchange;
 mod flights;
 mod served;
@@ -57,6 +59,8 @@ pub struct Picker {
     policy: ArcSwap<Policy>,
     options: PickerOptions,
     metrics: Arc<Metrics>,
+    /// Requests picked for, by [`Reason`].
+    picks: [Counter; Reason::ALL.len()],
     desk: Desk,
     decisions: Option<Arc<Decisions>>,
     flights: flights::Flights,
@@ -78,6 +82,7 @@ impl Picker {
             pool,
             policy: ArcSwap::from_pointee(policy),
             options,
+            picks: Reason::ALL.map(|reason| metrics.picks(reason.name())),
             metrics,
             desk,
             decisions,

@@ -1,5 +1,6 @@
 //! What a request holds while it is served, and what its response teaches.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -11,6 +12,10 @@ use crate::telemetry::metrics::{RequestSeries, Running};
 #[derive(Debug)]
 pub(super) struct Booking {
     pub(super) reservation: Reservation,
+    /// At the endpoints that work on the request before its first token: prefill, encode.
+    pub(super) before: Vec<Reservation>,
+    /// Where the request was sent, if that is not the endpoint's own address.
+    pub(super) via: Option<SocketAddr>,
     pub(super) series: Arc<RequestSeries>,
     pub(super) started: Instant,
     /// The client asked for a stream.
@@ -46,10 +51,17 @@ impl Booking {
         Self {
             _running: series.run(),
             reservation,
+            before: Vec::new(),
+            via: None,
             series,
             started,
             streaming,
         }
+    }
+
+    /// There is a token, or an end: what comes before is over.
+    fn begun(&mut self) {
+        self.before.drain(..).for_each(Reservation::ended);
     }
 }
 
@@ -115,14 +127,18 @@ impl Response {
         self.scanner.feed(chunk);
         if self.first_token.is_none() && self.scanner.first_token() {
             self.first_token = Some(Instant::now());
+            if let Some(booking) = &mut self.booking {
+                booking.begun();
+            }
         }
     }
 
     /// All of the response came by.
     pub(super) fn ended(mut self) {
-        let Some(booking) = self.booking.take() else {
+        let Some(mut booking) = self.booking.take() else {
             return;
         };
+        booking.begun();
         booking.series.response_bytes.observe(self.bytes as f64);
         if !self.failed {
             self.measure(&booking);
@@ -196,6 +212,36 @@ pub(super) mod tests {
         assert_eq!(s.in_flight[i].load(Ordering::Relaxed), 0);
         assert_eq!(s.ended_since[i].load(Ordering::Relaxed), 1);
         assert_eq!(series.running.get(), 0);
+    }
+
+    #[test]
+    fn what_comes_before_the_first_token_ends_with_it() {
+        let token = b"data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
+        let role = b"data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n";
+        for chunks in [&[&role[..], token][..], &[role], &[]] {
+            let slots = [(); 2].map(|()| Arc::new(Slab::default()).take());
+            let in_flight = |n: usize| {
+                let (s, i) = (slots[n].segment(), slots[n].index());
+                s.in_flight[i].load(Ordering::Relaxed)
+            };
+            let booking = Booking {
+                before: slots.iter().map(Reservation::new).collect(),
+                ..booking()
+            };
+            let mut response = Response::new(Some(booking), None, 200, true, Instant::now());
+            for chunk in chunks {
+                assert_eq!((in_flight(0), in_flight(1)), (1, 1));
+                response.chunk(chunk);
+            }
+            let open = u32::from(chunks.len() < 2);
+            assert_eq!((in_flight(0), in_flight(1)), (open, open));
+            response.ended();
+            assert_eq!((in_flight(0), in_flight(1)), (0, 0));
+            for slot in &slots {
+                let ended = slot.segment().ended_since[slot.index()].load(Ordering::Relaxed);
+                assert_eq!(ended, 1);
+            }
+        }
     }
 
     #[test]

@@ -10,19 +10,29 @@
 //!
 //! An endpoint whose breaker is open is no candidate, but when a probe of it is due, one request that it may serve (the
 //! subset and the filters allow it) is sent there first, whatever the scores say.
+//!
+//! There may be several profiles. A profile handler ([`handlers`]) says which of them run for a request, and what their
+//! results come to: the one that a header names, or one for each stage (decode, prefill, encode) of a request that is served
+//! by several endpoints, where a decider says which stages there are.
 
 use rand::rngs::SmallRng;
 
 use crate::pool::{LoadView, Snapshot};
 
+mod deciders;
 mod filters;
+mod handlers;
 mod pickers;
 pub mod pipeline;
+mod reason;
 pub mod registry;
 mod scorers;
+mod topology;
 mod trace;
 
+pub use handlers::ProfileHandler;
 pub use pipeline::{Profile, Scheduler};
+pub use reason::Reason;
 pub use trace::Trace;
 
 /// What a scorer says of an endpoint that it knows nothing about.
@@ -38,6 +48,8 @@ pub struct RequestView<'a> {
     pub prompt_bytes: usize,
     /// Bytes of the body.
     pub body_bytes: usize,
+    /// It has an image, sound or a video.
+    pub multimodal: bool,
     /// The request's headers.
     pub headers: &'a dyn RequestHeaders,
 }
@@ -48,7 +60,15 @@ pub trait RequestHeaders {
     fn get(&self, name: &str) -> Option<&str>;
 }
 
+/// How much of the request's prompt each endpoint has in its cache already, by position.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PrefixView<'a> {
+    /// Tokens that match from the prompt's start on. Empty = not known of any endpoint.
+    pub matched_tokens: &'a [u32],
+}
+
 /// All that a decision may look at: one moment, for all plugins.
+#[derive(Clone, Copy)]
 pub struct Context<'a> {
     /// The request.
     pub request: &'a RequestView<'a>,
@@ -56,6 +76,10 @@ pub struct Context<'a> {
     pub snapshot: &'a Snapshot,
     /// Its load, by position.
     pub load: &'a LoadView,
+    /// What is cached where.
+    pub prefix: PrefixView<'a>,
+    /// The endpoint that an earlier stage of the same request chose, for plugins that want to be near it.
+    pub earlier: Option<u32>,
     /// When, in milliseconds of [`crate::pool::clock_ms`].
     pub now_ms: u64,
 }
@@ -64,6 +88,11 @@ pub struct Context<'a> {
 pub trait Filter: Send + Sync {
     /// Keeps those of `candidates` that may serve, in their order.
     fn filter(&self, cx: &Context<'_>, candidates: &mut Vec<u32>);
+
+    /// Why the request goes to the one endpoint that this filter leaves, if it is for more than its fitness.
+    fn reason(&self) -> Option<Reason> {
+        None
+    }
 }
 
 /// Says how good each candidate is.
@@ -74,11 +103,23 @@ pub trait Scorer: Send + Sync {
 
 /// Orders candidates by their total scores.
 pub trait Picker: Send + Sync {
-    /// Puts the chosen candidates into `out`, best first: at least one, if there is a candidate.
-    fn pick(&self, candidates: &[u32], scores: &[f32], rng: &mut SmallRng, out: &mut Vec<u32>);
+    /// Puts the chosen candidates into `out`, best first: at least one, if there is a candidate. Says why that is the first.
+    fn pick(
+        &self,
+        candidates: &[u32],
+        scores: &[f32],
+        rng: &mut SmallRng,
+        out: &mut Vec<u32>,
+    ) -> Reason;
 
     /// How many it chooses at most.
     fn endpoints(&self) -> usize;
+}
+
+/// Says whether a stage of a request gets an endpoint of its own.
+pub trait Decider: Send + Sync {
+    /// `decode` is the endpoint that was chosen for decode, if it was already.
+    fn disaggregate(&self, cx: &Context<'_>, decode: Option<u32>) -> bool;
 }
 
 /// What was decided.
@@ -86,8 +127,17 @@ pub trait Picker: Send + Sync {
 pub struct Decision {
     /// Where the request goes, first; where to retry it, after. Never empty.
     pub endpoints: Vec<u32>,
+    /// Why the first is the first.
+    pub reason: Reason,
     /// Total scores of all candidates, if they were asked for. An endpoint that is probed is none.
     pub scores: Vec<(u32, f32)>,
+    /// Where the prompt is worked on before that.
+    pub prefill: Option<u32>,
+    /// Where images, sound and videos are encoded before that.
+    pub encode: Vec<u32>,
+    /// The port that the request goes to in place of its endpoint's own: that of the first data-parallel rank, whose
+    /// proxy passes it on.
+    pub primary_port: Option<u16>,
 }
 
 /// Why nothing was decided.
@@ -101,9 +151,10 @@ pub enum ScheduleError {
     Filtered,
 }
 
-/// Buffers that a caller keeps from one decision to the next.
+/// Buffers that a caller keeps from one decision to the next. Stages run one after another and share them.
 #[derive(Debug, Default)]
 pub struct Scratch {
+    candidates: Vec<u32>,
     scores: Vec<f32>,
     totals: Vec<f32>,
     alone: Vec<u32>,
@@ -120,5 +171,27 @@ impl ScheduleError {
             Self::NoEndpoints => "no endpoint candidates",
             Self::Filtered => "filters left no endpoint",
         }
+    }
+}
+
+/// Bytes of prompt that are taken for a token, as the llm-d picker estimates where it has no tokenizer.
+const TOKEN_BYTES: usize = 4;
+
+// === impl RequestView ===
+
+impl RequestView<'_> {
+    /// How many tokens the prompt may have.
+    pub fn estimated_tokens(&self) -> u64 {
+        (self.prompt_bytes / TOKEN_BYTES) as u64
+    }
+}
+
+// === impl PrefixView ===
+
+impl PrefixView<'_> {
+    /// Tokens of the prompt that the endpoint at `position` has; 0 if not known.
+    pub fn tokens(&self, position: u32) -> u32 {
+        let at = position as usize;
+        self.matched_tokens.get(at).copied().unwrap_or(0)
     }
 }

@@ -2,7 +2,15 @@
 
 use std::time::Duration;
 
+use super::deciders::always::Always;
+use super::deciders::multimodal::Multimodal;
+use super::deciders::prefix_based::PrefixBased;
 use super::filters::header_based_testing::HeaderBasedTesting;
+use super::filters::topology_affinity::TopologyAffinityFilter;
+use super::handlers::data_parallel::DataParallel;
+use super::handlers::disagg::Disagg;
+use super::handlers::header::Header;
+use super::handlers::single::Single;
 use super::pickers::max_score::MaxScore;
 use super::pickers::random::Random;
 use super::pickers::weighted_random::WeightedRandom;
@@ -11,38 +19,106 @@ use super::scorers::kv_cache_utilization::KvCacheUtilization;
 use super::scorers::lora_affinity::LoraAffinity;
 use super::scorers::queue::Queue;
 use super::scorers::running_requests::RunningRequests;
-use super::{Filter, Picker, Profile, Scheduler, Scorer};
+use super::scorers::topology_affinity::TopologyAffinityScorer;
+use super::topology::Topology;
+use super::{Decider, Filter, Picker, Profile, ProfileHandler, Scheduler, Scorer};
 use crate::config::catalog::Kind;
-use crate::config::params::{BlockingTestingParams, NoParams, PickerParams};
-use crate::config::{ConfigErrors, PickerConfig, PluginUse, Problem};
+use crate::config::params::{
+    BlockingTestingParams, NoParams, Parameters, PickerParams, PrefixBasedPdParams,
+    TopologyFilterParams, TopologyScorerParams,
+};
+use crate::config::{ConfigErrors, HandlerSpec, PickerConfig, PluginUse, Problem, ProfileSpec};
 
 /// More fallbacks than anyone retries over.
 const MAX_ENDPOINTS: usize = 64;
 
 /// Makes the scheduler that `config` describes.
 pub fn build(config: &PickerConfig) -> Result<Scheduler, ConfigErrors> {
-    let profile = &config.profile;
     let mut problems = Vec::new();
-    let filters = collect(&profile.filters, filter, &mut problems)
-        .map(|(plugin, filter)| (plugin.name.clone(), filter))
-        .collect();
-    let scorers = collect(&profile.scorers, scorer, &mut problems)
-        .map(|(plugin, scorer)| (plugin.name.clone(), plugin.weight, scorer))
+    let profiles = config
+        .profiles
+        .iter()
+        .filter_map(|spec| profile(spec, &mut problems))
         .collect();
     collect(&config.unused, unused, &mut problems);
-    match picker(&profile.picker) {
-        Ok(picker) if problems.is_empty() => Ok(Scheduler::single(Profile {
-            name: profile.name.clone(),
-            filters,
-            scorers,
-            picker: (profile.picker.name.clone(), picker),
-        })),
-        Ok(_) => Err(ConfigErrors(problems)),
-        Err(problem) => {
-            problems.push(problem);
+    let handler = handler(&config.handler.spec).map_err(|problem| problems.push(problem));
+    match handler {
+        Ok(handler) if problems.is_empty() => Ok(Scheduler {
+            profiles,
+            name: (config.handler.name.clone(), config.handler.r#type),
+            handler,
+        }),
+        _ => {
+            // A plugin of two profiles has its problem once.
+            let mut told = Vec::new();
+            problems.retain(|problem| {
+                let new = !told.contains(problem);
+                told.extend(new.then(|| problem.clone()));
+                new
+            });
             Err(ConfigErrors(problems))
         }
     }
+}
+
+/// `None`: it has problems.
+fn profile(spec: &ProfileSpec, problems: &mut Vec<Problem>) -> Option<Profile> {
+    let filters = collect(&spec.filters, filter, problems)
+        .map(|(plugin, filter)| (plugin.name.clone(), filter))
+        .collect();
+    let scorers = collect(&spec.scorers, scorer, problems)
+        .map(|(plugin, scorer)| (plugin.name.clone(), plugin.weight, scorer))
+        .collect();
+    let picker = picker(&spec.picker).map_err(|problem| problems.push(problem));
+    Some(Profile {
+        name: spec.name.clone(),
+        filters,
+        scorers,
+        picker: (spec.picker.name.clone(), picker.ok()?),
+    })
+}
+
+fn handler(spec: &HandlerSpec) -> Result<Box<dyn ProfileHandler>, Problem> {
+    Ok(match spec {
+        HandlerSpec::Single => Box::new(Single),
+        HandlerSpec::Header { header, default } => Box::new(Header {
+            header: header.clone(),
+            default: *default,
+        }),
+        HandlerSpec::DataParallel { primary_port } => Box::new(DataParallel {
+            primary_port: *primary_port,
+        }),
+        HandlerSpec::Disagg(spec) => Box::new(Disagg {
+            order: spec.order,
+            decode: spec.decode,
+            prefill: match &spec.prefill {
+                Some((profile, plugin)) => {
+                    Some((*profile, plugin.as_ref().map(decider).transpose()?))
+                }
+                None => None,
+            },
+            encode: match &spec.encode {
+                Some((profile, plugin)) => Some((*profile, decider(plugin)?)),
+                None => None,
+            },
+            primary_port: spec.primary_port,
+        }),
+    })
+}
+
+fn decider(plugin: &PluginUse) -> Result<Box<dyn Decider>, Problem> {
+    Ok(match plugin.entry.name {
+        "always-disagg-pd-decider" => Box::new(none(plugin, Always)?),
+        "always-disagg-multimodal-decider" => Box::new(none(plugin, Multimodal)?),
+        "prefix-based-pd-decider" => {
+            let params: PrefixBasedPdParams = plugin.parameters.read()?;
+            Box::new(PrefixBased {
+                non_cached_tokens: params.non_cached_tokens,
+                prompt_tokens: params.prompt_tokens,
+            })
+        }
+        _ => return Err(unknown(plugin)),
+    })
 }
 
 fn collect<'a, T>(
@@ -63,6 +139,13 @@ fn collect<'a, T>(
 fn filter(plugin: &PluginUse) -> Result<Box<dyn Filter>, Problem> {
     match plugin.entry.name {
         "header-based-testing-filter" => none(plugin, HeaderBasedTesting).map(|f| Box::new(f) as _),
+        "topology-affinity-filter" => Ok(Box::new(TopologyAffinityFilter {
+            widest: plugin
+                .parameters
+                .read::<TopologyFilterParams>()?
+                .min_affinity,
+            topology: topology(plugin)?,
+        })),
         _ => Err(unknown(plugin)),
     }
 }
@@ -73,6 +156,12 @@ fn scorer(plugin: &PluginUse) -> Result<Box<dyn Scorer>, Problem> {
         "running-requests-size-scorer" => Box::new(none(plugin, RunningRequests)?),
         "kv-cache-utilization-scorer" => Box::new(none(plugin, KvCacheUtilization)?),
         "lora-affinity-scorer" => Box::new(none(plugin, LoraAffinity)?),
+        "topology-affinity-scorer" => {
+            plugin.parameters.read::<TopologyScorerParams>()?;
+            Box::new(TopologyAffinityScorer {
+                topology: topology(plugin)?,
+            })
+        }
         "blocking-testing-scorer" => {
             let params: BlockingTestingParams = plugin.parameters.read()?;
             Box::new(BlockingTesting {
@@ -98,6 +187,12 @@ fn picker(plugin: &PluginUse) -> Result<Box<dyn Picker>, Problem> {
         "weighted-random-picker" => Box::new(WeightedRandom { endpoints }),
         _ => return Err(unknown(plugin)),
     })
+}
+
+/// As the extractor that `plugin` asks tells it.
+fn topology(plugin: &PluginUse) -> Result<Topology, Problem> {
+    let extractor = plugin.producer.as_ref().map(Parameters::read);
+    Ok(Topology::new(extractor.transpose()?))
 }
 
 /// A plugin without parameters, which must have been given none.
@@ -156,6 +251,28 @@ mod tests {
                 entry.name
             ))
             .unwrap();
+        }
+    }
+
+    #[test]
+    fn every_handler_and_decider_of_the_catalog_can_be_made() {
+        for entry in BUILT {
+            let plugins = match entry.kind {
+                Kind::ProfileHandler => format!("- type: {}\n", entry.name),
+                Kind::Decider => format!(
+                    "- type: disagg-profile-handler\n  parameters: {{profiles: {{decode: default, encode: default}}, deciders: {{encode: {}}}}}\n- type: {}\n",
+                    entry.name, entry.name
+                ),
+                _ => continue,
+            };
+            let rest = match entry.name {
+                "disagg-profile-handler" => "  parameters: {profiles: {decode: default}}\n",
+                "pd-profile-handler" => {
+                    "  parameters: {decodeProfile: default, prefillProfile: default}\n- type: prefix-based-pd-decider\n"
+                }
+                _ => "",
+            };
+            built(&format!("{plugins}{rest}")).unwrap();
         }
     }
 

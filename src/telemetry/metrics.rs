@@ -18,6 +18,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use xxhash_rust::xxh3::Xxh3Default;
 
+mod decisions;
+
 /// Distinct values of a label that clients can choose.
 pub const DISTINCT: usize = 1000;
 /// Bytes of a label value that clients can choose.
@@ -78,6 +80,7 @@ pub struct Metrics {
     pub scheduling: Histogram,
     attempts: Family<AttemptLabels, Counter>,
     attempt_series: DashMap<u64, Counter>,
+    decisions: decisions::Decisions,
     /// Requests refused before a decision could be made, by reason.
     pub refused: Family<ReasonLabels, Counter>,
 }
@@ -222,6 +225,7 @@ impl Metrics {
             "Requests answered by the picker itself, by reason",
             refused.clone(),
         );
+        let decisions = decisions::Decisions::register(&mut registry);
         let info = Family::<InfoLabels, Gauge<i64, std::sync::atomic::AtomicI64>>::default();
         info.get_or_create(&InfoLabels {
             commit: option_env!("POINTSMAN_COMMIT")
@@ -241,6 +245,7 @@ impl Metrics {
             scheduling,
             attempts,
             attempt_series: DashMap::new(),
+            decisions,
             refused,
         }
     }

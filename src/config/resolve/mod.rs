@@ -12,11 +12,17 @@ use super::params::{
 };
 use super::{ConfigErrors, Problem, did_you_mean, yaml};
 
+pub use handler::{DisaggSpec, HandlerSpec, HandlerUse};
+
 mod data_layer;
+mod handler;
+#[cfg(test)]
+mod handler_tests;
 mod profile;
 mod requests;
 #[cfg(test)]
 mod tests;
+mod topology;
 
 const API_VERSION: &str = "llm-d.ai/v1alpha1";
 const LEGACY_API_VERSION: &str = "inference.networking.x-k8s.io/v1alpha1";
@@ -37,8 +43,10 @@ pub struct LoadOptions {
 /// A configuration with every reference looked up and every default filled in.
 #[derive(Clone, Debug)]
 pub struct PickerConfig {
-    /// One profile; the handler takes no more yet.
-    pub profile: ProfileSpec,
+    /// The profiles; at least one.
+    pub profiles: Vec<ProfileSpec>,
+    /// Which of them run for a request.
+    pub handler: HandlerUse,
     /// Which request bodies are read.
     pub parsers: Vec<Parser>,
     /// Where load comes from; `None` = nothing is scraped.
@@ -77,6 +85,8 @@ pub struct PluginUse {
     pub weight: f32,
     /// Its parameters.
     pub parameters: Parameters,
+    /// Those of the plugin that it asks, if it asks one.
+    pub producer: Option<Parameters>,
 }
 
 /// Parsers by the reference's names.
@@ -144,14 +154,17 @@ pub fn load(text: &str, options: LoadOptions) -> Result<PickerConfig, ConfigErro
     };
     resolver.header(&document);
     resolver.declare(&document, options);
-    let profile = resolver.profile(&document);
+    resolver.extractors();
+    let profiles = resolver.profiles(&document);
+    let handler = resolver.handler(&document, &profiles);
     let parsers = resolver.parsers(&document);
     resolver.flow_control(&document);
     let (sources, discovery) = resolver.data_layer(&document);
     let unused = resolver.unused();
-    match profile {
-        Some(profile) if resolver.problems.is_empty() => Ok(PickerConfig {
-            profile,
+    match handler {
+        Some(handler) if resolver.problems.is_empty() => Ok(PickerConfig {
+            profiles,
+            handler,
             parsers,
             sources,
             discovery,
@@ -251,6 +264,10 @@ impl Resolver {
                     ),
                 );
             }
+            if let Some((_, instead)) = catalog::DEPRECATED.iter().find(|(n, _)| *n == type_name) {
+                let message = format!("plugins: type `{type_name}` is deprecated; {instead}");
+                self.warnings.push(Problem::new(line, message));
+            }
             self.declared.push(Declared {
                 name: name.to_owned(),
                 entry,
@@ -345,7 +362,7 @@ impl Resolver {
                     unused.push(use_of(declared));
                     Ok(())
                 }
-                Kind::Parser | Kind::ProfileHandler => parameters.read::<NoParams>().map(drop),
+                Kind::Parser => parameters.read::<NoParams>().map(drop),
                 Kind::Source if !used => MetricsSourceParams::of(parameters).map(drop),
                 Kind::Extractor if !used => parameters.read::<CoreMetricsParams>().map(drop),
                 Kind::Discovery if !used => parameters.read::<FileDiscoveryParams>().map(drop),
@@ -367,5 +384,6 @@ fn use_of(declared: &Declared) -> PluginUse {
         entry: declared.entry,
         weight: 1.0,
         parameters: declared.parameters.clone(),
+        producer: None,
     }
 }

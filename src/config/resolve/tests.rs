@@ -15,8 +15,7 @@ fn bad(rest: &str) -> String {
 #[test]
 fn the_default() {
     let config = load(DEFAULT, LoadOptions::default()).unwrap();
-    let weights: Vec<_> = config
-        .profile
+    let weights: Vec<_> = config.profiles[0]
         .scorers
         .iter()
         .map(|s| (s.entry.name, s.weight))
@@ -25,7 +24,7 @@ fn the_default() {
         weights,
         [("queue-scorer", 2.0), ("kv-cache-utilization-scorer", 2.0)]
     );
-    assert_eq!(config.profile.picker.entry.name, "max-score-picker");
+    assert_eq!(config.profiles[0].picker.entry.name, "max-score-picker");
     assert!(config.sources.is_some());
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
 }
@@ -33,9 +32,9 @@ fn the_default() {
 #[test]
 fn a_profile_is_made_of_what_is_listed() {
     let config = good("plugins: [{type: queue-scorer, name: q}, {type: random-picker}]\n");
-    assert_eq!(config.profile.name, "default");
-    assert_eq!(config.profile.scorers[0].name, "q");
-    assert_eq!(config.profile.picker.entry.name, "random-picker");
+    assert_eq!(config.profiles[0].name, "default");
+    assert_eq!(config.profiles[0].scorers[0].name, "q");
+    assert_eq!(config.profiles[0].picker.entry.name, "random-picker");
 }
 
 #[test]

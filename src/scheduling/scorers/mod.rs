@@ -5,6 +5,7 @@ pub(super) mod kv_cache_utilization;
 pub(super) mod lora_affinity;
 pub(super) mod queue;
 pub(super) mod running_requests;
+pub(super) mod topology_affinity;
 
 /// `(max − v) / (max − min)` over the candidates: the least gets 1, the most 0; all equal, all 1. Of the llm-d
 /// picker's queue and running-requests scorers. An unknown `v` is the mean of the known ones plus our own requests in
@@ -47,7 +48,7 @@ fn mean_known(column: &[f32], candidates: &[u32]) -> Option<f32> {
 
 #[cfg(test)]
 pub(super) mod tests {
-    use super::super::{Context, RequestHeaders, RequestView, Scorer};
+    use super::super::{Context, PrefixView, RequestHeaders, RequestView, Scorer};
     use crate::pool::{Endpoint, EndpointId, LoadView, Pool, Snapshot};
     use std::sync::Arc;
 
@@ -90,12 +91,15 @@ pub(super) mod tests {
             adapter: model,
             prompt_bytes: 0,
             body_bytes: 0,
+            multimodal: false,
             headers: &NoHeaders,
         };
         let cx = Context {
             request: &request,
             snapshot,
             load,
+            prefix: PrefixView::default(),
+            earlier: None,
             now_ms: 1,
         };
         scorer.score(&cx, &candidates, &mut out);
