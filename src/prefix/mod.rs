@@ -10,7 +10,9 @@ pub mod reference;
 mod run;
 #[cfg(test)]
 mod tests;
+pub mod trust;
 mod writer;
 
 pub use chain::{Blocks, ChainHasher, Scope};
 pub use index::{DEFAULT_CAPACITY, MAX_ENDPOINTS, PrefixIndex, Size};
+pub use trust::{Outcome, Totals, Trust};
