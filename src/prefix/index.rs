@@ -10,6 +10,9 @@ use super::writer::Writer;
 /// Blocks that an endpoint holds unless it says otherwise (the reference's default).
 pub const DEFAULT_CAPACITY: u32 = 31_250;
 
+/// Memory that an index takes at most unless it is said otherwise, in bytes: room for 100 endpoints that are full of long prompts.
+pub const DEFAULT_BUDGET: usize = 64 << 20;
+
 /// Endpoint numbers are below: what is kept per number stays small, whatever comes in.
 pub const MAX_ENDPOINTS: u32 = 1 << 16;
 
@@ -49,8 +52,8 @@ pub struct Size {
     pub evicted: u64,
 }
 
-/// Spans that are evicted before the lock is given to others.
-const BATCH: u32 = 1024;
+/// What is evicted before others may have the lock: spans of an endpoint, or blocks of all.
+const BATCH: u32 = 256;
 
 // === impl PrefixIndex ===
 

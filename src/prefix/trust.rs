@@ -73,10 +73,11 @@ impl Trust {
         }
     }
 
-    /// An answer came back. One without prompt tokens says nothing.
+    /// An answer came back. One without prompt tokens says nothing; a number of [`super::MAX_ENDPOINTS`] or more is passed over.
     pub fn observe(&self, endpoint: u32, outcome: Outcome) {
         let prompt = outcome.prompt_tokens as f32;
-        if prompt <= 0.0 || !outcome.predicted_share.is_finite() {
+        if endpoint >= super::MAX_ENDPOINTS || prompt <= 0.0 || !outcome.predicted_share.is_finite()
+        {
             return;
         }
         let cell = self.cells.grown(endpoint);
@@ -229,6 +230,8 @@ mod tests {
     fn endpoints_are_apart_and_can_be_forgotten() {
         let trust = after(2, outcome(0.5, 1000, 100));
         assert_eq!((trust.of(2), trust.of(4), trust.of(9_999)), (1.0, 1.0, 1.0));
+        trust.observe(u32::MAX, outcome(1.0, 1000, 0));
+        assert_eq!(trust.of(u32::MAX), 1.0);
         let totals = Totals {
             answers: 2,
             predicted_tokens: 1000,
