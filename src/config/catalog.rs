@@ -19,6 +19,8 @@ pub enum Kind {
     Extractor,
     /// In `dataLayer.discovery`.
     Discovery,
+    /// In `plugins` alone; finds out what other plugins need to know of a request or an endpoint.
+    Producer,
 }
 
 /// One plugin type.
@@ -30,6 +32,10 @@ pub struct Entry {
     pub kind: Kind,
     /// Needs `--allow-experimental-plugins`.
     pub alpha: bool,
+    /// A scorer that is a filter too.
+    pub filters: bool,
+    /// The type to write instead.
+    pub deprecated: Option<&'static str>,
 }
 
 const fn stable(name: &'static str, kind: Kind) -> Entry {
@@ -37,21 +43,47 @@ const fn stable(name: &'static str, kind: Kind) -> Entry {
         name,
         kind,
         alpha: false,
+        filters: false,
+        deprecated: None,
+    }
+}
+
+const fn alpha(name: &'static str, kind: Kind) -> Entry {
+    Entry {
+        alpha: true,
+        ..stable(name, kind)
+    }
+}
+
+const fn deprecated(name: &'static str, kind: Kind, successor: &'static str) -> Entry {
+    Entry {
+        deprecated: Some(successor),
+        ..stable(name, kind)
     }
 }
 
 /// What this version has.
 pub const BUILT: &[Entry] = &[
     stable("header-based-testing-filter", Kind::Filter),
+    stable("label-selector-filter", Kind::Filter),
+    deprecated("by-label-selector", Kind::Filter, "label-selector-filter"),
+    deprecated("by-label", Kind::Filter, "label-selector-filter"),
+    stable("prefill-filter", Kind::Filter),
+    stable("decode-filter", Kind::Filter),
+    stable("encode-filter", Kind::Filter),
+    alpha("utilization-filter", Kind::Filter),
     stable("queue-scorer", Kind::Scorer),
     stable("running-requests-size-scorer", Kind::Scorer),
     stable("kv-cache-utilization-scorer", Kind::Scorer),
     stable("lora-affinity-scorer", Kind::Scorer),
+    stable("load-aware-scorer", Kind::Scorer),
+    stable("active-request-scorer", Kind::Scorer),
+    alpha("header-label-affinity-scorer", Kind::Scorer),
     Entry {
-        name: "blocking-testing-scorer",
-        kind: Kind::Scorer,
-        alpha: true,
+        filters: true,
+        ..stable("context-length-aware", Kind::Scorer)
     },
+    alpha("blocking-testing-scorer", Kind::Scorer),
     stable("max-score-picker", Kind::Picker),
     stable("random-picker", Kind::Picker),
     stable("weighted-random-picker", Kind::Picker),
@@ -68,26 +100,20 @@ pub const BUILT: &[Entry] = &[
 
 /// What the llm-d picker has and this version has not. A configuration that names one is right, and still cannot run.
 pub const NOT_BUILT: &[&str] = &[
-    "active-request-scorer",
     "agent-identity",
     "always-disagg-multimodal-decider",
     "always-disagg-pd-decider",
     "approx-prefix-cache-producer",
     "burst-prefix-cache-producer",
-    "by-label",
-    "by-label-selector",
     "concurrency-detector",
-    "context-length-aware",
     "data-parallel-profile-handler",
     "dcgm-data-source",
     "dcgm-extractor",
-    "decode-filter",
     "destination-endpoint-served-verifier",
     "disagg-headers-handler",
     "disagg-profile-handler",
     "disaggregatedset-rollout-screener",
     "edf-ordering-policy",
-    "encode-filter",
     "endpoint-attribute-filter",
     "endpoint-attribute-scorer",
     "endpoint-notification-source",
@@ -95,14 +121,11 @@ pub const NOT_BUILT: &[&str] = &[
     "eviction-sheddable-filter",
     "fcfs-ordering-policy",
     "global-strict-fairness-policy",
-    "header-label-affinity-scorer",
     "header-profile-handler",
     "inflight-load-producer",
     "k8s-notification-source",
-    "label-selector-filter",
     "latency-scorer",
     "latency-slo-admitter",
-    "load-aware-scorer",
     "mm-embeddings-cache-producer",
     "mm-embeddings-cache-scorer",
     "models-data-extractor",
@@ -120,7 +143,6 @@ pub const NOT_BUILT: &[&str] = &[
     "precise-prefix-cache-producer",
     "precise-prefix-cache-scorer",
     "predicted-latency-producer",
-    "prefill-filter",
     "prefill-header-handler",
     "prefix-based-pd-decider",
     "prefix-cache-affinity-filter",
@@ -144,7 +166,6 @@ pub const NOT_BUILT: &[&str] = &[
     "topology-affinity-scorer",
     "topology-extractor",
     "utilization-detector",
-    "utilization-filter",
     "vertexai-parser",
     "vllmgrpc-parser",
 ];
@@ -176,6 +197,7 @@ impl Kind {
             Self::Source => "data source",
             Self::Extractor => "extractor",
             Self::Discovery => "discovery",
+            Self::Producer => "producer",
         }
     }
 }

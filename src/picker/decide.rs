@@ -16,7 +16,7 @@ use super::desk::Progress;
 use super::subset;
 use crate::dialect::{self, Api, DecodeError, RequestFacts};
 use crate::extproc::{HeaderEdits, Headers, Held, Metadata, RequestBody, Verdict};
-use crate::pool::{LoadView, Reservation, Snapshot, clock_ms};
+use crate::pool::{LoadView, Member, Reservation, Snapshot, clock_ms};
 use crate::scheduling::{self, Decision, RequestView, Scratch};
 use crate::telemetry::metrics::RequestSeries;
 
@@ -37,6 +37,8 @@ pub(super) struct Question {
 pub(super) struct Answer {
     pub(super) verdict: Verdict,
     pub(super) reservation: Reservation,
+    /// Where it goes.
+    pub(super) picked: Arc<Member>,
     pub(super) series: Arc<RequestSeries>,
     /// The model's name, if the request is sent on under another: as it came, and as it goes.
     pub(super) renamed: Option<Renamed>,
@@ -155,6 +157,7 @@ impl Picker {
                 body: new_body,
             },
             reservation,
+            picked: Arc::clone(primary),
             series,
             renamed,
             streaming,
@@ -250,18 +253,22 @@ impl Picker {
             body_bytes,
             headers,
         };
+        let cx = scheduling::Context {
+            request: &request,
+            snapshot: &snapshot,
+            load: &desktop.load,
+            now_ms: now,
+        };
         let decision = self.scheduler.schedule(
-            &scheduling::Context {
-                request: &request,
-                snapshot: &snapshot,
-                load: &desktop.load,
-                now_ms: now,
-            },
+            &cx,
             &mut desktop.candidates,
             &mut desktop.scratch,
             &mut desktop.rng,
             self.options.emit_scores,
         )?;
+        for follower in self.scheduler.followers() {
+            follower.picked(&cx, decision.endpoints[0]);
+        }
         self.metrics
             .scheduling
             .observe(begun.elapsed().as_secs_f64());
@@ -316,9 +323,9 @@ fn edits(
         }
         list.push_str(&snapshot.member(position).address);
     }
-    let mut set = vec![(DESTINATION, Bytes::from(list))];
+    let mut set = vec![(DESTINATION.into(), Bytes::from(list))];
     if let Some(id) = request_id {
-        set.push((REQUEST_ID, id.into()));
+        set.push((REQUEST_ID.into(), id.into()));
     }
     HeaderEdits {
         set,
@@ -387,7 +394,7 @@ fn rename(
         let length: usize = parts.iter().map(Bytes::len).sum();
         edits
             .set
-            .push(("content-length", length.to_string().into()));
+            .push(("content-length".into(), length.to_string().into()));
     }
     parts
 }

@@ -10,11 +10,12 @@ use super::control::{DESTINATION, LB, REQUEST_ID, SERVED};
 use super::decide::{Answer, Question, Renamed, control_headers, flow};
 use super::denial::Denial;
 use super::flights::Announced;
-use super::served::{Booking, Response};
+use super::served::{Booking, Response, is_fault};
 use crate::dialect::{self, Api, Dialect, ModelRewriter};
 use crate::extproc::{
     Exchange, HeaderEdits, Headers, Metadata, Overrun, Refusal, RequestBody, Verdict,
 };
+use crate::pool::Member;
 use crate::telemetry::metrics::ReasonLabels;
 
 /// What a request without a path is taken for, as the reference does.
@@ -34,6 +35,8 @@ pub struct PickExchange {
     /// Held here from the decision until the response or another stream takes it.
     booking: Option<Booking>,
     announced: Option<Announced>,
+    /// Where this stream sent the request.
+    picked: Option<Arc<Member>>,
     streaming: bool,
     renamed: Option<Renamed>,
     request_rewriter: Option<ModelRewriter>,
@@ -55,6 +58,7 @@ impl PickExchange {
             request_id: None,
             booking: None,
             announced: None,
+            picked: None,
             streaming: false,
             renamed: None,
             request_rewriter: None,
@@ -85,6 +89,7 @@ impl PickExchange {
             Some(id) => self.picker.flights.hand_over(id, booking),
             None => Some(booking),
         };
+        self.picked = Some(answer.picked);
         self.streaming = answer.streaming;
         // A body that is only now to come gets its new name as it passes.
         self.request_rewriter = answer
@@ -101,6 +106,21 @@ impl PickExchange {
             .processing
             .observe(self.started.elapsed().as_secs_f64());
         answer.verdict
+    }
+
+    /// What plugins tell in the headers of a response that `served` gave.
+    fn stamps(&self, served: Option<&Arc<Member>>, status: u16) -> HeaderEdits {
+        let mut edits = HeaderEdits::default();
+        // An endpoint that fails is none to come back to.
+        if let (Some(picked), false) = (&self.picked, is_fault(status)) {
+            let served = served.unwrap_or(picked);
+            let followers = self.picker.scheduler.followers();
+            let stamps = followers.filter_map(|follower| follower.stamp(served));
+            edits.set = stamps
+                .map(|stamp| (stamp.name.into(), stamp.value))
+                .collect();
+        }
+        edits
     }
 
     /// Whether a body that passes by is JSON that we may change. An encoded one is not.
@@ -222,20 +242,19 @@ impl Exchange for PickExchange {
             .and_then(|address| address.parse().ok())
             .and_then(|address| snapshot.by_address(&address))
             .map(|position| snapshot.member(position));
+        let mut edits = self.stamps(served, status);
         let booking = self.booking.take();
         self.response = Some(Response::new(booking, served, status, sse, self.started));
 
         let Some(renamed) = self.renamed.as_ref().filter(|_| body) else {
-            return HeaderEdits::default();
+            return edits;
         };
         let (Some(from), false) = (&renamed.from, headers.contains("content-encoding")) else {
-            return HeaderEdits::default();
+            return edits;
         };
         self.response_rewriter = Some(ModelRewriter::new(sse, &renamed.to, from));
-        HeaderEdits {
-            set: Vec::new(),
-            remove: vec!["content-length"],
-        }
+        edits.remove.push("content-length");
+        edits
     }
 
     fn edits_response(&self) -> bool {

@@ -28,7 +28,7 @@ pub(super) struct Response {
 }
 
 /// HTTP statuses that say that the server, not the request, is at fault. 429 is load, not a fault.
-fn is_fault(status: u16) -> bool {
+pub(super) fn is_fault(status: u16) -> bool {
     matches!(status, 500 | 502 | 503 | 504)
 }
 

@@ -11,15 +11,20 @@
 //! An endpoint whose breaker is open is no candidate, but when a probe of it is due, one request that it may serve (the
 //! subset and the filters allow it) is sent there first, whatever the scores say.
 
+use bytes::Bytes;
 use rand::rngs::SmallRng;
 
-use crate::pool::{LoadView, Snapshot};
+use crate::config::{PluginUse, Problem};
+use crate::pool::{LoadView, Member, Snapshot};
 
 mod filters;
+mod per_endpoint;
 mod pickers;
 pub mod pipeline;
 pub mod registry;
 mod scorers;
+#[cfg(test)]
+mod testing;
 
 pub use pipeline::{Profile, Scheduler};
 
@@ -38,6 +43,15 @@ pub struct RequestView<'a> {
     pub body_bytes: usize,
     /// The request's headers.
     pub headers: &'a dyn RequestHeaders,
+}
+
+// === impl RequestView ===
+
+impl RequestView<'_> {
+    /// Tokens of the prompt, estimated: four bytes each.
+    pub fn input_tokens(&self) -> u32 {
+        u32::try_from(self.prompt_bytes / 4).unwrap_or(u32::MAX)
+    }
 }
 
 /// Headers, by lower-case name.
@@ -62,12 +76,45 @@ pub struct Context<'a> {
 pub trait Filter: Send + Sync {
     /// Keeps those of `candidates` that may serve, in their order.
     fn filter(&self, cx: &Context<'_>, candidates: &mut Vec<u32>);
+
+    /// What it does once an endpoint is chosen, if anything.
+    fn follow(&self) -> Option<&dyn Follow> {
+        None
+    }
 }
 
 /// Says how good each candidate is.
 pub trait Scorer: Send + Sync {
     /// Writes a score of 0 (worst) to 1 (best) for each candidate.
     fn score(&self, cx: &Context<'_>, candidates: &[u32], out: &mut [f32]);
+
+    /// What it does once an endpoint is chosen, if anything.
+    fn follow(&self) -> Option<&dyn Follow> {
+        None
+    }
+}
+
+/// A plugin that goes with a request beyond the choice.
+pub trait Follow: Send + Sync {
+    /// The request goes to the endpoint at `endpoint`.
+    fn picked(&self, cx: &Context<'_>, endpoint: u32) {
+        let _ = (cx, endpoint);
+    }
+
+    /// A header for the response that `served` gives.
+    fn stamp(&self, served: &Member) -> Option<Stamp> {
+        let _ = served;
+        None
+    }
+}
+
+/// A header of a response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// In lower case.
+    pub name: String,
+    /// A valid header value.
+    pub value: Bytes,
 }
 
 /// Orders candidates by their total scores.
@@ -105,4 +152,15 @@ pub struct Scratch {
     scores: Vec<f32>,
     totals: Vec<f32>,
     alone: Vec<u32>,
+}
+
+/// `name`, the parameter `field`, as a header's name in lower case.
+fn header_name(plugin: &PluginUse, field: &str, name: &str) -> Result<String, Problem> {
+    match http::HeaderName::from_bytes(name.as_bytes()) {
+        Ok(name) => Ok(name.as_str().to_owned()),
+        Err(_) => {
+            let message = format!("`{name}` is not the name of a header");
+            Err(plugin.parameters.field_problem(field, &message))
+        }
+    }
 }

@@ -4,7 +4,7 @@ use std::fmt;
 
 use rand::rngs::SmallRng;
 
-use super::{Context, Decision, Filter, NEUTRAL, Picker, ScheduleError, Scorer, Scratch};
+use super::{Context, Decision, Filter, Follow, NEUTRAL, Picker, ScheduleError, Scorer, Scratch};
 
 /// Runs the profiles of a configuration, as its profile handler says. There is one handler so far,
 /// `single-profile-handler`: the one profile's result is the decision.
@@ -48,11 +48,21 @@ impl Scheduler {
         }
         self.profile.run(cx, candidates, scratch, rng, want_scores)
     }
+
+    /// The plugins that go with a request beyond the choice.
+    pub fn followers(&self) -> impl Iterator<Item = &dyn Follow> {
+        self.profile.followers()
+    }
 }
 
 // === impl Profile ===
 
 impl Profile {
+    fn followers(&self) -> impl Iterator<Item = &dyn Follow> {
+        let filters = self.filters.iter().filter_map(|(_, f)| f.follow());
+        filters.chain(self.scorers.iter().filter_map(|(_, _, s)| s.follow()))
+    }
+
     fn run(
         &self,
         cx: &Context<'_>,

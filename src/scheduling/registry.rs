@@ -5,11 +5,18 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 
 use super::filters::header_based_testing::HeaderBasedTesting;
+use super::filters::label_selector::LabelSelector;
+use super::filters::roles::Role;
+use super::filters::utilization::Utilization;
 use super::pickers::max_score::MaxScore;
 use super::pickers::random::Random;
 use super::pickers::weighted_random::WeightedRandom;
+use super::scorers::active_request::ActiveRequest;
 use super::scorers::blocking_testing::BlockingTesting;
+use super::scorers::context_length_aware::ContextLengthAware;
+use super::scorers::header_label_affinity::HeaderLabelAffinity;
 use super::scorers::kv_cache_utilization::KvCacheUtilization;
+use super::scorers::load_aware::LoadAware;
 use super::scorers::lora_affinity::LoraAffinity;
 use super::scorers::queue::Queue;
 use super::scorers::running_requests::RunningRequests;
@@ -61,10 +68,17 @@ fn collect<'a, T>(
 }
 
 fn filter(plugin: &PluginUse) -> Result<Box<dyn Filter>, Problem> {
-    match plugin.entry.name {
-        "header-based-testing-filter" => none(plugin, HeaderBasedTesting).map(|f| Box::new(f) as _),
-        _ => Err(unknown(plugin)),
-    }
+    Ok(match plugin.entry.name {
+        "header-based-testing-filter" => Box::new(none(plugin, HeaderBasedTesting)?),
+        "label-selector-filter" | "by-label-selector" => Box::new(LabelSelector::of(plugin)?),
+        "by-label" => Box::new(LabelSelector::by_label(plugin)?),
+        "prefill-filter" => Box::new(none(plugin, Role::prefill())?),
+        "decode-filter" => Box::new(none(plugin, Role::decode())?),
+        "encode-filter" => Box::new(none(plugin, Role::encode())?),
+        "utilization-filter" => Box::new(Utilization::of(plugin)?),
+        "context-length-aware" => Box::new(ContextLengthAware::of(plugin)?),
+        _ => return Err(unknown(plugin)),
+    })
 }
 
 fn scorer(plugin: &PluginUse) -> Result<Box<dyn Scorer>, Problem> {
@@ -73,6 +87,10 @@ fn scorer(plugin: &PluginUse) -> Result<Box<dyn Scorer>, Problem> {
         "running-requests-size-scorer" => Box::new(none(plugin, RunningRequests)?),
         "kv-cache-utilization-scorer" => Box::new(none(plugin, KvCacheUtilization)?),
         "lora-affinity-scorer" => Box::new(none(plugin, LoraAffinity)?),
+        "load-aware-scorer" => Box::new(LoadAware::of(plugin)?),
+        "active-request-scorer" => Box::new(ActiveRequest::of(plugin)?),
+        "header-label-affinity-scorer" => Box::new(HeaderLabelAffinity::of(plugin)?),
+        "context-length-aware" => Box::new(ContextLengthAware::of(plugin)?),
         "blocking-testing-scorer" => {
             let params: BlockingTestingParams = plugin.parameters.read()?;
             Box::new(BlockingTesting {
@@ -142,6 +160,9 @@ mod tests {
             }
             let parameters = match entry.name {
                 "blocking-testing-scorer" => "{sleepMs: 1}",
+                "by-label" => "{label: a, validValues: [b]}",
+                "utilization-filter" => "{conditions: [{metric: waiting-queue, maxValue: 1}]}",
+                "header-label-affinity-scorer" => "{headerName: a, labelKey: b}",
                 _ => "{}",
             };
             built(&format!(

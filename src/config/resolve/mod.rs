@@ -241,6 +241,11 @@ impl Resolver {
                     ),
                 );
             }
+            if let Some(successor) = entry.deprecated {
+                let message =
+                    format!("plugins: type `{type_name}` is deprecated; write `{successor}`");
+                self.warnings.push(Problem::new(line, message));
+            }
             self.declared.push(Declared {
                 name: name.to_owned(),
                 entry,

@@ -54,7 +54,12 @@ impl Resolver {
         for (plugin, line) in uses {
             match plugin.entry.kind {
                 Kind::Filter => spec.0.push(plugin),
-                Kind::Scorer => spec.1.push(plugin),
+                Kind::Scorer => {
+                    if plugin.entry.filters {
+                        spec.0.push(plugin.clone());
+                    }
+                    spec.1.push(plugin);
+                }
                 Kind::Picker if spec.2.is_some() => {
                     let message = format!(
                         "schedulingProfiles: profile `{name}` has a second picker, `{}`; keep one",

@@ -1,3 +1,6 @@
 //! Filters, one file each.
 
 pub(super) mod header_based_testing;
+pub(super) mod label_selector;
+pub(super) mod roles;
+pub(super) mod utilization;

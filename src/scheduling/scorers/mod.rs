@@ -1,7 +1,11 @@
 //! Scorers, one file each.
 
+pub(super) mod active_request;
 pub(super) mod blocking_testing;
+pub(super) mod context_length_aware;
+pub(super) mod header_label_affinity;
 pub(super) mod kv_cache_utilization;
+pub(super) mod load_aware;
 pub(super) mod lora_affinity;
 pub(super) mod queue;
 pub(super) mod running_requests;

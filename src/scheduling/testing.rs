@@ -1,0 +1,107 @@
+//! What tests of plugins share.
+
+use std::sync::Arc;
+
+use super::{Context, Filter, RequestHeaders, RequestView, Scorer};
+use crate::config::{LoadOptions, PluginUse, load};
+use crate::pool::{Endpoint, EndpointId, LoadView, Pool, Snapshot};
+
+/// Headers by name.
+pub(super) struct Given<'a>(pub(super) &'a [(&'a str, &'a str)]);
+
+impl RequestHeaders for Given<'_> {
+    fn get(&self, name: &str) -> Option<&str> {
+        let found = self.0.iter().find(|(known, _)| *known == name);
+        found.map(|(_, value)| *value)
+    }
+}
+
+/// A plugin as a configuration gives it, which must be right; `name` is its type.
+pub(super) fn plugin(name: &str, parameters: &str) -> PluginUse {
+    let text = format!(
+        "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: {name}\n  parameters: {parameters}\n"
+    );
+    let options = LoadOptions {
+        allow_experimental: true,
+    };
+    let config = load(&text, options).unwrap();
+    let profile = config.profile;
+    let mut all = profile.filters.into_iter().chain(profile.scorers);
+    all.find(|plugin| plugin.name == name).unwrap()
+}
+
+/// One endpoint for each set of labels: `e0` at 10.0.0.0, and so on.
+pub(super) fn labelled(labels: &[&[(&str, &str)]]) -> Arc<Snapshot> {
+    let endpoints = (0u8..).zip(labels).map(|(n, labels)| Endpoint {
+        id: EndpointId {
+            namespace: "default".into(),
+            name: format!("e{n}"),
+        },
+        address: [10, 0, 0, n].into(),
+        port: 8000,
+        labels: labels
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect(),
+    });
+    Pool::default().replace(endpoints.collect())
+}
+
+/// Calls `run` for a request with `prompt_bytes` and `headers`.
+pub(super) fn with_context<T>(
+    snapshot: &Snapshot,
+    load: &LoadView,
+    prompt_bytes: usize,
+    headers: &[(&str, &str)],
+    run: impl FnOnce(&Context<'_>) -> T,
+) -> T {
+    let request = RequestView {
+        model: "m",
+        adapter: "m",
+        prompt_bytes,
+        body_bytes: prompt_bytes,
+        headers: &Given(headers),
+    };
+    run(&Context {
+        request: &request,
+        snapshot,
+        load,
+        now_ms: 1,
+    })
+}
+
+/// What `filter` keeps of all endpoints, for a request that says nothing.
+pub(super) fn kept(filter: &dyn Filter, snapshot: &Snapshot) -> Vec<u32> {
+    kept_for(filter, snapshot, &LoadView::default(), 0, &[])
+}
+
+/// What `filter` keeps of all endpoints.
+pub(super) fn kept_for(
+    filter: &dyn Filter,
+    snapshot: &Snapshot,
+    load: &LoadView,
+    prompt_bytes: usize,
+    headers: &[(&str, &str)],
+) -> Vec<u32> {
+    with_context(snapshot, load, prompt_bytes, headers, |cx| {
+        let mut candidates = (0..snapshot.len() as u32).collect();
+        filter.filter(cx, &mut candidates);
+        candidates
+    })
+}
+
+/// What `scorer` says of all endpoints.
+pub(super) fn scores_for(
+    scorer: &dyn Scorer,
+    snapshot: &Snapshot,
+    load: &LoadView,
+    prompt_bytes: usize,
+    headers: &[(&str, &str)],
+) -> Vec<f32> {
+    with_context(snapshot, load, prompt_bytes, headers, |cx| {
+        let candidates: Vec<u32> = (0..snapshot.len() as u32).collect();
+        let mut out = vec![f32::NAN; candidates.len()];
+        scorer.score(cx, &candidates, &mut out);
+        out
+    })
+}
