@@ -74,6 +74,10 @@ fn describe(plan: &Plan) -> bool {
         profile.picker.name,
         profile.picker.parameters.to_json()
     );
+    for producer in &config.producers {
+        let parameters = producer.parameters.to_json();
+        println!("producer {} {parameters}", producer.name);
+    }
     println!("parsers {:?}", config.parsers);
     match &config.sources {
         Some(sources) => println!(

@@ -16,8 +16,9 @@ use super::desk::Progress;
 use super::subset;
 use crate::dialect::{self, Api, DecodeError, RequestFacts};
 use crate::extproc::{HeaderEdits, Headers, Held, Metadata, RequestBody, Verdict};
-use crate::pool::{LoadView, Member, Reservation, Snapshot, clock_ms};
-use crate::scheduling::{self, Decision, RequestView, Scratch};
+use crate::pool::{LoadView, Member, Reservation, Snapshot, Tokens, clock_ms};
+use crate::scheduling::{self, Decision, RequestView, Scratch, input_tokens};
+use crate::telemetry::inflight::Counted;
 use crate::telemetry::metrics::RequestSeries;
 
 /// The flow of requests that name none.
@@ -37,6 +38,8 @@ pub(super) struct Question {
 pub(super) struct Answer {
     pub(super) verdict: Verdict,
     pub(super) reservation: Reservation,
+    /// In the gauges, if they are kept.
+    pub(super) counted: Option<Counted>,
     /// Where it goes.
     pub(super) picked: Arc<Member>,
     pub(super) series: Arc<RequestSeries>,
@@ -104,7 +107,8 @@ impl Picker {
                 "model not found in request body".to_owned(),
             ));
         }
-        let flow = flow(headers);
+        let producers = self.scheduler.producers();
+        let flow = self.flow(headers);
         let series = self
             .metrics
             .series(incoming.unwrap_or_default(), target, flow, 0);
@@ -126,8 +130,18 @@ impl Picker {
             self.metrics.not_scheduled(target);
         })?;
         let primary = snapshot.member(decision.endpoints[0]);
-        let reservation = Reservation::new(&primary.slot);
         let id = &primary.endpoint.id;
+        let mut tokens = Tokens::default();
+        let mut counted = None;
+        if let Some(inflight) = &producers.inflight {
+            let input = input_tokens(read.facts.prompt_bytes);
+            tokens = inflight.weigh(input, read.facts.max_tokens);
+            let at = (id.namespace.as_str(), id.name.as_str());
+            let sum = tokens.input.saturating_add(tokens.output);
+            let gauges = &self.metrics.inflight;
+            counted = Some(gauges.count(&inflight.name, &series, at, sum));
+        }
+        let reservation = Reservation::of(&primary.slot, tokens);
         self.metrics
             .scheduled(target, &id.namespace, &id.name, primary.endpoint.port);
 
@@ -157,11 +171,19 @@ impl Picker {
                 body: new_body,
             },
             reservation,
+            counted,
             picked: Arc::clone(primary),
             series,
             renamed,
             streaming,
         })
+    }
+
+    /// The flow that a request says it belongs to, or that a producer says it does.
+    pub(super) fn flow<'a>(&self, headers: &'a Headers) -> &'a str {
+        let named = headers.first_of(&FAIRNESS);
+        let produced = || self.scheduler.producers().flow(headers);
+        named.or_else(produced).unwrap_or(DEFAULT_FLOW)
     }
 
     /// Finds what the request asks for. An encoding that we cannot read is no fault: route on load.
@@ -331,11 +353,6 @@ fn edits(
         set,
         remove: control_headers(headers),
     }
-}
-
-/// The flow that a request says it belongs to.
-pub(super) fn flow(headers: &Headers) -> &str {
-    headers.first_of(&FAIRNESS).unwrap_or(DEFAULT_FLOW)
 }
 
 /// The control headers that are there.

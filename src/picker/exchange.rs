@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use super::Picker;
 use super::control::{DESTINATION, LB, REQUEST_ID, SERVED};
-use super::decide::{Answer, Question, Renamed, control_headers, flow};
+use super::decide::{Answer, Question, Renamed, control_headers};
 use super::denial::Denial;
 use super::flights::Announced;
 use super::served::{Booking, Response, is_fault};
@@ -75,7 +75,7 @@ impl PickExchange {
             .get_or_create(&ReasonLabels { reason })
             .inc();
         if !denial.is_counted() {
-            let flow = flow(&self.headers);
+            let flow = self.picker.flow(&self.headers);
             let series = metrics.series("", "", flow, 0);
             series.failed(denial.error_code());
         }
@@ -84,7 +84,8 @@ impl PickExchange {
     }
 
     fn accept(&mut self, mut answer: Answer, unseen: bool) -> Verdict {
-        let booking = Booking::new(answer.reservation, answer.series, self.started);
+        let mut booking = Booking::new(answer.reservation, answer.series, self.started);
+        booking.counted = answer.counted;
         self.booking = match &self.request_id {
             Some(id) => self.picker.flights.hand_over(id, booking),
             None => Some(booking),

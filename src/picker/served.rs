@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use crate::dialect::{ResponseScanner, Usage};
 use crate::pool::{Breaker, Member, Outcome, Reservation, clock_ms};
+use crate::telemetry::inflight::Counted;
 use crate::telemetry::metrics::{RequestSeries, Running};
 
 /// What was booked for a request when it was picked for. Dropping it ends the request.
@@ -13,6 +14,8 @@ pub(super) struct Booking {
     pub(super) reservation: Reservation,
     pub(super) series: Arc<RequestSeries>,
     pub(super) started: Instant,
+    /// In the gauges of what is in flight, if they are kept.
+    pub(super) counted: Option<Counted>,
     _running: Running,
 }
 
@@ -45,6 +48,17 @@ impl Booking {
             reservation,
             series,
             started,
+            counted: None,
+        }
+    }
+}
+
+impl Booking {
+    /// The first token came by.
+    fn prefilled(&mut self) {
+        let left = self.reservation.prefilled();
+        if let Some(counted) = &mut self.counted {
+            counted.left(left);
         }
     }
 }
@@ -73,6 +87,10 @@ impl Response {
                 Breaker::observe(reserved, Outcome::Failed, sent_at, now);
             }
             booking.reservation.move_to(&member.slot);
+            if let Some(counted) = &mut booking.counted {
+                let id = &member.endpoint.id;
+                counted.move_to(&id.namespace, &id.name);
+            }
         }
         let slot = served
             .map(|member| &member.slot)
@@ -111,6 +129,9 @@ impl Response {
         self.scanner.feed(chunk);
         if self.first_token.is_none() && self.scanner.first_token() {
             self.first_token = Some(Instant::now());
+            if let Some(booking) = self.booking.as_mut().filter(|_| self.streaming) {
+                booking.prefilled();
+            }
         }
     }
 

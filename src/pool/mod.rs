@@ -21,7 +21,7 @@ pub mod snapshot;
 
 pub use breaker::{Breaker, Outcome};
 pub use endpoint::{Endpoint, EndpointId};
-pub use ledger::Reservation;
+pub use ledger::{Reservation, Tokens};
 pub use load::LoadView;
 pub use snapshot::{Member, Pool, Snapshot};
 

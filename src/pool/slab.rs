@@ -52,6 +52,8 @@ pub struct Segment {
     pub scraped_at: [AtomicU64; SEGMENT],
     /// Requests that we sent and that have not ended.
     pub in_flight: [AtomicU32; SEGMENT],
+    /// Estimated tokens of those requests that the engine has still to work through.
+    pub tokens: [AtomicU64; SEGMENT],
     /// Requests that we ever sent.
     pub sent: [AtomicU64; SEGMENT],
     /// The value of `sent` when the last successful scrape began.
@@ -224,6 +226,7 @@ impl Segment {
             kv_usage: [const { AtomicU32::new(0) }; SEGMENT],
             scraped_at: [const { AtomicU64::new(0) }; SEGMENT],
             in_flight: [const { AtomicU32::new(0) }; SEGMENT],
+            tokens: [const { AtomicU64::new(0) }; SEGMENT],
             sent: [const { AtomicU64::new(0) }; SEGMENT],
             sent_at_scrape: [const { AtomicU64::new(0) }; SEGMENT],
             ended_since: [const { AtomicU32::new(0) }; SEGMENT],
@@ -260,6 +263,7 @@ impl Segment {
         }
         for cell in [
             &self.scraped_at,
+            &self.tokens,
             &self.sent,
             &self.sent_at_scrape,
             &self.open_until,

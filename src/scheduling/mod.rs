@@ -21,12 +21,15 @@ mod filters;
 mod per_endpoint;
 mod pickers;
 pub mod pipeline;
+mod producers;
 pub mod registry;
 mod scorers;
+mod session;
 #[cfg(test)]
 mod testing;
 
 pub use pipeline::{Profile, Scheduler};
+pub use producers::{InflightLoad, Producers};
 
 /// What a scorer says of an endpoint that it knows nothing about.
 pub const NEUTRAL: f32 = 0.5;
@@ -50,8 +53,13 @@ pub struct RequestView<'a> {
 impl RequestView<'_> {
     /// Tokens of the prompt, estimated: four bytes each.
     pub fn input_tokens(&self) -> u32 {
-        u32::try_from(self.prompt_bytes / 4).unwrap_or(u32::MAX)
+        input_tokens(self.prompt_bytes)
     }
+}
+
+/// Tokens of a prompt of so many bytes, estimated: four bytes each.
+pub fn input_tokens(prompt_bytes: usize) -> u32 {
+    u32::try_from(prompt_bytes / 4).unwrap_or(u32::MAX)
 }
 
 /// Headers, by lower-case name.

@@ -4,13 +4,16 @@ use std::fmt;
 
 use rand::rngs::SmallRng;
 
-use super::{Context, Decision, Filter, Follow, NEUTRAL, Picker, ScheduleError, Scorer, Scratch};
+use super::{
+    Context, Decision, Filter, Follow, NEUTRAL, Picker, Producers, ScheduleError, Scorer, Scratch,
+};
 
 /// Runs the profiles of a configuration, as its profile handler says. There is one handler so far,
 /// `single-profile-handler`: the one profile's result is the decision.
 #[derive(Debug)]
 pub struct Scheduler {
     profile: Profile,
+    producers: Producers,
 }
 
 /// Filters, then scorers, then a picker.
@@ -29,8 +32,13 @@ pub struct Profile {
 
 impl Scheduler {
     /// A scheduler of one profile.
-    pub fn single(profile: Profile) -> Self {
-        Self { profile }
+    pub fn single(profile: Profile, producers: Producers) -> Self {
+        Self { profile, producers }
+    }
+
+    /// What is to be known of a request before and beside scheduling.
+    pub fn producers(&self) -> &Producers {
+        &self.producers
     }
 
     /// Decides among `candidates`, which is used up; open breakers are dealt with here. `want_scores`: tell each

@@ -20,7 +20,9 @@ use super::scorers::load_aware::LoadAware;
 use super::scorers::lora_affinity::LoraAffinity;
 use super::scorers::queue::Queue;
 use super::scorers::running_requests::RunningRequests;
-use super::{Filter, Picker, Profile, Scheduler, Scorer};
+use super::scorers::token_load::TokenLoad;
+use super::session::Sessions;
+use super::{Filter, Picker, Producers, Profile, Scheduler, Scorer, filters, scorers};
 use crate::config::params::{BlockingTestingParams, NoParams, PickerParams};
 use crate::config::{ConfigErrors, PickerConfig, PluginUse, Problem};
 
@@ -31,19 +33,31 @@ const MAX_ENDPOINTS: usize = 64;
 pub fn build(config: &PickerConfig) -> Result<Scheduler, ConfigErrors> {
     let profile = &config.profile;
     let mut problems = Vec::new();
-    let filters = collect(&profile.filters, filter, &mut problems)
-        .map(|(plugin, filter)| (plugin.name.clone(), filter))
-        .collect();
-    let scorers = collect(&profile.scorers, scorer, &mut problems)
-        .map(|(plugin, scorer)| (plugin.name.clone(), plugin.weight, scorer))
-        .collect();
+    let producers = Producers::of(config, &mut problems);
+    let filters = collect(
+        &profile.filters,
+        |plugin| filter(plugin, &producers),
+        &mut problems,
+    )
+    .map(|(plugin, filter)| (plugin.name.clone(), filter))
+    .collect();
+    let scorers = collect(
+        &profile.scorers,
+        |plugin| scorer(plugin, &producers),
+        &mut problems,
+    )
+    .map(|(plugin, scorer)| (plugin.name.clone(), plugin.weight, scorer))
+    .collect();
     match picker(&profile.picker) {
-        Ok(picker) if problems.is_empty() => Ok(Scheduler::single(Profile {
-            name: profile.name.clone(),
-            filters,
-            scorers,
-            picker: (profile.picker.name.clone(), picker),
-        })),
+        Ok(picker) if problems.is_empty() => Ok(Scheduler::single(
+            Profile {
+                name: profile.name.clone(),
+                filters,
+                scorers,
+                picker: (profile.picker.name.clone(), picker),
+            },
+            producers,
+        )),
         Ok(_) => Err(ConfigErrors(problems)),
         Err(problem) => {
             problems.push(problem);
@@ -54,7 +68,7 @@ pub fn build(config: &PickerConfig) -> Result<Scheduler, ConfigErrors> {
 
 fn collect<'a, T>(
     uses: &'a [PluginUse],
-    make: fn(&PluginUse) -> Result<T, Problem>,
+    make: impl Fn(&PluginUse) -> Result<T, Problem>,
     problems: &mut Vec<Problem>,
 ) -> std::vec::IntoIter<(&'a PluginUse, T)> {
     let mut made = Vec::new();
@@ -67,7 +81,7 @@ fn collect<'a, T>(
     made.into_iter()
 }
 
-fn filter(plugin: &PluginUse) -> Result<Box<dyn Filter>, Problem> {
+fn filter(plugin: &PluginUse, producers: &Producers) -> Result<Box<dyn Filter>, Problem> {
     Ok(match plugin.entry.name {
         "header-based-testing-filter" => Box::new(none(plugin, HeaderBasedTesting)?),
         "label-selector-filter" | "by-label-selector" => Box::new(LabelSelector::of(plugin)?),
@@ -77,11 +91,14 @@ fn filter(plugin: &PluginUse) -> Result<Box<dyn Filter>, Problem> {
         "encode-filter" => Box::new(none(plugin, Role::encode())?),
         "utilization-filter" => Box::new(Utilization::of(plugin)?),
         "context-length-aware" => Box::new(ContextLengthAware::of(plugin)?),
+        "session-affinity-filter" => Box::new(filters::session_affinity::SessionAffinity(
+            Sessions::of(plugin, producers)?,
+        )),
         _ => return Err(unknown(plugin)),
     })
 }
 
-fn scorer(plugin: &PluginUse) -> Result<Box<dyn Scorer>, Problem> {
+fn scorer(plugin: &PluginUse, producers: &Producers) -> Result<Box<dyn Scorer>, Problem> {
     Ok(match plugin.entry.name {
         "queue-scorer" => Box::new(none(plugin, Queue)?),
         "running-requests-size-scorer" => Box::new(none(plugin, RunningRequests)?),
@@ -89,6 +106,10 @@ fn scorer(plugin: &PluginUse) -> Result<Box<dyn Scorer>, Problem> {
         "lora-affinity-scorer" => Box::new(none(plugin, LoraAffinity)?),
         "load-aware-scorer" => Box::new(LoadAware::of(plugin)?),
         "active-request-scorer" => Box::new(ActiveRequest::of(plugin)?),
+        "session-affinity-scorer" => Box::new(scorers::session_affinity::SessionAffinity(
+            Sessions::of(plugin, producers)?,
+        )),
+        "token-load-scorer" => Box::new(TokenLoad::of(plugin)?),
         "header-label-affinity-scorer" => Box::new(HeaderLabelAffinity::of(plugin)?),
         "context-length-aware" => Box::new(ContextLengthAware::of(plugin)?),
         "blocking-testing-scorer" => {
@@ -155,11 +176,13 @@ mod tests {
     #[test]
     fn every_type_of_the_catalog_can_be_made() {
         for entry in BUILT {
-            if !matches!(entry.kind, Kind::Filter | Kind::Scorer | Kind::Picker) {
+            let made_here = [Kind::Filter, Kind::Scorer, Kind::Picker, Kind::Producer];
+            if !made_here.contains(&entry.kind) {
                 continue;
             }
             let parameters = match entry.name {
                 "blocking-testing-scorer" => "{sleepMs: 1}",
+                "session-id-producer" => "{headerName: a}",
                 "by-label" => "{label: a, validValues: [b]}",
                 "utilization-filter" => "{conditions: [{metric: waiting-queue, maxValue: 1}]}",
                 "header-label-affinity-scorer" => "{headerName: a, labelKey: b}",

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{Context, Filter, RequestHeaders, RequestView, Scorer};
-use crate::config::{LoadOptions, PluginUse, load};
+use crate::config::{LoadOptions, PickerConfig, PluginUse, load};
 use crate::pool::{Endpoint, EndpointId, LoadView, Pool, Snapshot};
 
 /// Headers by name.
@@ -18,16 +18,24 @@ impl RequestHeaders for Given<'_> {
 
 /// A plugin as a configuration gives it, which must be right; `name` is its type.
 pub(super) fn plugin(name: &str, parameters: &str) -> PluginUse {
+    let profile = config(name, parameters).profile;
+    let mut all = profile.filters.into_iter().chain(profile.scorers);
+    all.find(|plugin| plugin.name == name).unwrap()
+}
+
+fn config(name: &str, parameters: &str) -> PickerConfig {
     let text = format!(
         "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: {name}\n  parameters: {parameters}\n"
     );
     let options = LoadOptions {
         allow_experimental: true,
     };
-    let config = load(&text, options).unwrap();
-    let profile = config.profile;
-    let mut all = profile.filters.into_iter().chain(profile.scorers);
-    all.find(|plugin| plugin.name == name).unwrap()
+    load(&text, options).unwrap()
+}
+
+/// A producer as a configuration gives it, which must be right; `name` is its type.
+pub(super) fn producer(name: &str, parameters: &str) -> PluginUse {
+    config(name, parameters).producers.remove(0)
 }
 
 /// One endpoint for each set of labels: `e0` at 10.0.0.0, and so on.

@@ -18,6 +18,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use xxhash_rust::xxh3::Xxh3Default;
 
+use super::inflight::InflightGauges;
+
 /// Distinct values of a label that clients can choose.
 pub const DISTINCT: usize = 1000;
 /// Bytes of a label value that clients can choose.
@@ -80,6 +82,8 @@ pub struct Metrics {
     attempt_series: DashMap<u64, Counter>,
     /// Requests refused before a decision could be made, by reason.
     pub refused: Family<ReasonLabels, Counter>,
+    /// What endpoints have in flight.
+    pub inflight: InflightGauges,
 }
 
 /// Whom a request is counted for.
@@ -222,6 +226,8 @@ impl Metrics {
             "Requests answered by the picker itself, by reason",
             refused.clone(),
         );
+        let inflight = InflightGauges::default();
+        inflight.register(&mut registry);
         let info = Family::<InfoLabels, Gauge<i64, std::sync::atomic::AtomicI64>>::default();
         info.get_or_create(&InfoLabels {
             commit: option_env!("POINTSMAN_COMMIT")
@@ -242,6 +248,7 @@ impl Metrics {
             attempts,
             attempt_series: DashMap::new(),
             refused,
+            inflight,
         }
     }
 
@@ -456,6 +463,11 @@ impl RequestFamilies {
 // === impl RequestSeries ===
 
 impl RequestSeries {
+    /// The flow and the priority that its request is counted under.
+    pub(super) fn flow(&self) -> (&str, &str) {
+        (&self.labels.fairness_id, &self.labels.priority)
+    }
+
     /// Counts a request in flight until the drop.
     pub fn run(&self) -> Running {
         self.running.inc();

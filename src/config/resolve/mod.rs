@@ -11,6 +11,7 @@ use super::params::{CoreMetricsParams, FileDiscoveryParams, MetricsSourceParams,
 use super::{ConfigErrors, Problem, did_you_mean, yaml};
 
 mod data_layer;
+mod producers;
 mod profile;
 mod requests;
 #[cfg(test)]
@@ -37,6 +38,8 @@ pub struct LoadOptions {
 pub struct PickerConfig {
     /// One profile; the handler takes no more yet.
     pub profile: ProfileSpec,
+    /// Producers: those of the file, then those that were added.
+    pub producers: Vec<PluginUse>,
     /// Which request bodies are read.
     pub parsers: Vec<Parser>,
     /// Where load comes from; `None` = nothing is scraped.
@@ -137,12 +140,14 @@ pub fn load(text: &str, options: LoadOptions) -> Result<PickerConfig, ConfigErro
     resolver.header(&document);
     resolver.declare(&document, options);
     let profile = resolver.profile(&document);
+    let producers = resolver.producers(profile.as_ref());
     let parsers = resolver.parsers(&document);
     resolver.flow_control(&document);
     let (sources, discovery) = resolver.data_layer(&document);
     match profile {
         Some(profile) if resolver.problems.is_empty() => Ok(PickerConfig {
             profile,
+            producers,
             parsers,
             sources,
             discovery,
