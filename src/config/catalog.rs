@@ -73,6 +73,7 @@ pub const BUILT: &[Entry] = &[
     stable("encode-filter", Kind::Filter),
     alpha("utilization-filter", Kind::Filter),
     alpha("session-affinity-filter", Kind::Filter),
+    alpha("endpoint-attribute-filter", Kind::Filter),
     stable("queue-scorer", Kind::Scorer),
     stable("running-requests-size-scorer", Kind::Scorer),
     stable("kv-cache-utilization-scorer", Kind::Scorer),
@@ -82,6 +83,8 @@ pub const BUILT: &[Entry] = &[
     stable("token-load-scorer", Kind::Scorer),
     alpha("header-label-affinity-scorer", Kind::Scorer),
     alpha("session-affinity-scorer", Kind::Scorer),
+    alpha("endpoint-attribute-scorer", Kind::Scorer),
+    stable("latency-scorer", Kind::Scorer),
     Entry {
         filters: true,
         ..stable("context-length-aware", Kind::Scorer)
@@ -121,8 +124,6 @@ pub const NOT_BUILT: &[&str] = &[
     "disagg-profile-handler",
     "disaggregatedset-rollout-screener",
     "edf-ordering-policy",
-    "endpoint-attribute-filter",
-    "endpoint-attribute-scorer",
     "endpoint-notification-source",
     "eviction-priority-then-time-ordering",
     "eviction-sheddable-filter",
@@ -130,7 +131,6 @@ pub const NOT_BUILT: &[&str] = &[
     "global-strict-fairness-policy",
     "header-profile-handler",
     "k8s-notification-source",
-    "latency-scorer",
     "latency-slo-admitter",
     "mm-embeddings-cache-producer",
     "mm-embeddings-cache-scorer",

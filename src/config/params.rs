@@ -86,7 +86,7 @@ pub struct EngineParams {
     pub cache_block_size_spec: Option<String>,
     /// A metric whose value is the number of blocks.
     pub cache_num_blocks_spec: Option<String>,
-    /// Attributes for other plugins; none reads any yet.
+    /// Attributes for other plugins.
     pub custom_metrics: Vec<CustomMetric>,
 }
 
@@ -151,6 +151,11 @@ impl Parameters {
                 self.plugin
             ),
         )
+    }
+
+    /// The name of the plugin that they are given to.
+    pub fn plugin(&self) -> &str {
+        &self.plugin
     }
 
     /// As compact JSON, for reports.

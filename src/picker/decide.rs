@@ -16,6 +16,7 @@ use super::desk::Progress;
 use super::subset;
 use crate::dialect::{self, Api, DecodeError, RequestFacts};
 use crate::extproc::{HeaderEdits, Headers, Held, Metadata, RequestBody, Verdict};
+use crate::pool::slab::lora_key;
 use crate::pool::{LoadView, Member, Reservation, Snapshot, Tokens, clock_ms};
 use crate::scheduling::{self, Decision, RequestView, Scratch, input_tokens};
 use crate::telemetry::inflight::Counted;
@@ -142,6 +143,9 @@ impl Picker {
             counted = Some(gauges.count(&inflight.name, &series, at, sum));
         }
         let reservation = Reservation::of(&primary.slot, tokens);
+        primary
+            .slot
+            .adapter_sent(lora_key(adapter(&read.facts, target)));
         self.metrics
             .scheduled(target, &id.namespace, &id.name, primary.endpoint.port);
 
@@ -417,11 +421,11 @@ fn rename(
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
     use crate::config::{self, LoadOptions};
     use crate::picker::{Desk, PickerOptions};
-    use crate::pool::slab::{LoraState, Scrape, lora_key};
+    use crate::pool::slab::{LoraState, Scrape};
     use crate::pool::{Endpoint, EndpointId, Pool};
     use crate::scheduling::registry;
     use crate::telemetry::metrics::Metrics;
@@ -434,6 +438,11 @@ plugins: [{type: lora-affinity-scorer}]
 ";
 
     fn picker() -> Picker {
+        picker_of(CONFIG)
+    }
+
+    /// Of three endpoints, each with an adapter.
+    pub(in crate::picker) fn picker_of(config: &str) -> Picker {
         let pool = Arc::new(Pool::default());
         let endpoints = (0..3).map(|n| Endpoint {
             id: EndpointId {
@@ -450,13 +459,16 @@ plugins: [{type: lora-affinity-scorer}]
                 lora: Some(LoraState {
                     max: 1,
                     running: [lora_key(adapter)].into(),
-                    waiting: Box::default(),
+                    ..Default::default()
                 }),
                 ..Default::default()
             };
             member.slot.record(&page, 0, clock_ms());
         }
-        let config = config::load(CONFIG, LoadOptions::default()).unwrap();
+        let options = LoadOptions {
+            allow_experimental: true,
+        };
+        let config = config::load(config, options).unwrap();
         let minute = Duration::from_secs(60);
         let options = PickerOptions {
             metrics_staleness: minute,

@@ -17,6 +17,7 @@ use rand::rngs::SmallRng;
 use crate::config::{PluginUse, Problem};
 use crate::pool::{LoadView, Member, Snapshot};
 
+mod attributes;
 mod filters;
 mod per_endpoint;
 mod pickers;

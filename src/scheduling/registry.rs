@@ -16,6 +16,7 @@ use super::scorers::blocking_testing::BlockingTesting;
 use super::scorers::context_length_aware::ContextLengthAware;
 use super::scorers::header_label_affinity::HeaderLabelAffinity;
 use super::scorers::kv_cache_utilization::KvCacheUtilization;
+use super::scorers::latency::Latency;
 use super::scorers::load_aware::LoadAware;
 use super::scorers::lora_affinity::LoraAffinity;
 use super::scorers::queue::Queue;
@@ -36,14 +37,14 @@ pub fn build(config: &PickerConfig) -> Result<Scheduler, ConfigErrors> {
     let producers = Producers::of(config, &mut problems);
     let filters = collect(
         &profile.filters,
-        |plugin| filter(plugin, &producers),
+        |plugin| filter(plugin, config, &producers),
         &mut problems,
     )
     .map(|(plugin, filter)| (plugin.name.clone(), filter))
     .collect();
     let scorers = collect(
         &profile.scorers,
-        |plugin| scorer(plugin, &producers),
+        |plugin| scorer(plugin, config, &producers),
         &mut problems,
     )
     .map(|(plugin, scorer)| (plugin.name.clone(), plugin.weight, scorer))
@@ -81,7 +82,11 @@ fn collect<'a, T>(
     made.into_iter()
 }
 
-fn filter(plugin: &PluginUse, producers: &Producers) -> Result<Box<dyn Filter>, Problem> {
+fn filter(
+    plugin: &PluginUse,
+    config: &PickerConfig,
+    producers: &Producers,
+) -> Result<Box<dyn Filter>, Problem> {
     Ok(match plugin.entry.name {
         "header-based-testing-filter" => Box::new(none(plugin, HeaderBasedTesting)?),
         "label-selector-filter" | "by-label-selector" => Box::new(LabelSelector::of(plugin)?),
@@ -89,6 +94,9 @@ fn filter(plugin: &PluginUse, producers: &Producers) -> Result<Box<dyn Filter>, 
         "prefill-filter" => Box::new(none(plugin, Role::prefill())?),
         "decode-filter" => Box::new(none(plugin, Role::decode())?),
         "encode-filter" => Box::new(none(plugin, Role::encode())?),
+        "endpoint-attribute-filter" => Box::new(
+            filters::endpoint_attribute::EndpointAttribute::of(plugin, config)?,
+        ),
         "utilization-filter" => Box::new(Utilization::of(plugin)?),
         "context-length-aware" => Box::new(ContextLengthAware::of(plugin)?),
         "session-affinity-filter" => Box::new(filters::session_affinity::SessionAffinity(
@@ -98,7 +106,11 @@ fn filter(plugin: &PluginUse, producers: &Producers) -> Result<Box<dyn Filter>, 
     })
 }
 
-fn scorer(plugin: &PluginUse, producers: &Producers) -> Result<Box<dyn Scorer>, Problem> {
+fn scorer(
+    plugin: &PluginUse,
+    config: &PickerConfig,
+    producers: &Producers,
+) -> Result<Box<dyn Scorer>, Problem> {
     Ok(match plugin.entry.name {
         "queue-scorer" => Box::new(none(plugin, Queue)?),
         "running-requests-size-scorer" => Box::new(none(plugin, RunningRequests)?),
@@ -106,6 +118,10 @@ fn scorer(plugin: &PluginUse, producers: &Producers) -> Result<Box<dyn Scorer>, 
         "lora-affinity-scorer" => Box::new(none(plugin, LoraAffinity)?),
         "load-aware-scorer" => Box::new(LoadAware::of(plugin)?),
         "active-request-scorer" => Box::new(ActiveRequest::of(plugin)?),
+        "endpoint-attribute-scorer" => Box::new(
+            scorers::endpoint_attribute::EndpointAttribute::of(plugin, config)?,
+        ),
+        "latency-scorer" => Box::new(Latency::of(plugin)?),
         "session-affinity-scorer" => Box::new(scorers::session_affinity::SessionAffinity(
             Sessions::of(plugin, producers)?,
         )),
@@ -183,6 +199,12 @@ mod tests {
             let parameters = match entry.name {
                 "blocking-testing-scorer" => "{sleepMs: 1}",
                 "session-id-producer" => "{headerName: a}",
+                "endpoint-attribute-filter" => {
+                    "{attribute: a, algorithm: {type: threshold, threshold: {operator: Equal, value: 1}}}"
+                }
+                "endpoint-attribute-scorer" => {
+                    "{attributeKey: a, algorithm: {type: linear_lower_is_better}}"
+                }
                 "by-label" => "{label: a, validValues: [b]}",
                 "utilization-filter" => "{conditions: [{metric: waiting-queue, maxValue: 1}]}",
                 "header-label-affinity-scorer" => "{headerName: a, labelKey: b}",

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Context, Filter, RequestHeaders, RequestView, Scorer};
 use crate::config::{LoadOptions, PickerConfig, PluginUse, load};
+use crate::pool::slab::{Scrape, attribute_key};
 use crate::pool::{Endpoint, EndpointId, LoadView, Pool, Snapshot};
 
 /// Headers by name.
@@ -23,7 +24,8 @@ pub(super) fn plugin(name: &str, parameters: &str) -> PluginUse {
     all.find(|plugin| plugin.name == name).unwrap()
 }
 
-fn config(name: &str, parameters: &str) -> PickerConfig {
+/// A configuration of one plugin, which must be right; `name` is its type.
+pub(super) fn config(name: &str, parameters: &str) -> PickerConfig {
     let text = format!(
         "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: {name}\n  parameters: {parameters}\n"
     );
@@ -53,6 +55,22 @@ pub(super) fn labelled(labels: &[&[(&str, &str)]]) -> Arc<Snapshot> {
             .collect(),
     });
     Pool::default().replace(endpoints.collect())
+}
+
+/// Endpoints with these values of one attribute, just scraped, and what is known of them.
+pub(super) fn attributed(name: &str, values: &[Option<f32>]) -> (Arc<Snapshot>, LoadView) {
+    let labels = vec![&[][..]; values.len()];
+    let snapshot = labelled(&labels);
+    for (member, value) in snapshot.members().iter().zip(values) {
+        let mut page = Scrape::default();
+        if let Some(value) = value {
+            page.attributes.put(attribute_key(name), *value);
+        }
+        member.slot.record(&page, 0, 1);
+    }
+    let mut load = LoadView::default();
+    load.gather(&snapshot, 1, 1);
+    (snapshot, load)
 }
 
 /// Calls `run` for a request with `prompt_bytes` and `headers`.

@@ -61,3 +61,66 @@ impl Resolver {
         producers
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::{LoadOptions, PickerConfig, load};
+
+    fn loaded(plugins: &str) -> Result<PickerConfig, String> {
+        let text = format!(
+            "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n{plugins}"
+        );
+        load(&text, LoadOptions::default()).map_err(|errors| errors.to_string())
+    }
+
+    #[test]
+    fn what_is_needed_is_added_once_and_what_is_there_is_not() {
+        for (plugins, expected, added) in [
+            ("- type: queue-scorer\n", &[][..], 0),
+            (
+                "- type: active-request-scorer\n- type: token-load-scorer\n",
+                &["inflight-load-producer"],
+                1,
+            ),
+            (
+                "- type: token-load-scorer\n- {type: inflight-load-producer, name: mine}\n",
+                &["mine"],
+                0,
+            ),
+            (
+                "- type: context-length-aware\n- type: tokenizer\n",
+                &["tokenizer"],
+                0,
+            ),
+            (
+                "- type: session-id-producer\n- type: context-length-aware\n",
+                &["session-id-producer", "token-producer"],
+                1,
+            ),
+        ] {
+            let config = loaded(plugins).unwrap();
+            let names: Vec<_> = config.producers.iter().map(|p| p.name.as_str()).collect();
+            assert_eq!(names, expected, "{plugins}");
+            let injected = config.injected.iter();
+            let producers = injected.filter(|line| line.contains("-producer: `"));
+            assert_eq!(producers.count(), added, "{:?}", config.injected);
+        }
+    }
+
+    #[test]
+    fn deprecated_names_are_taken_with_a_warning_that_names_the_new_one() {
+        let config = loaded("- type: queue-scorer\n- type: tokenizer\n").unwrap();
+        let warning = config.warnings[0].to_string();
+        assert_eq!(
+            warning,
+            "line 5: plugins: type `tokenizer` is deprecated; write `token-producer`"
+        );
+        let got =
+            loaded("- type: inflight-load-producer\n- {type: inflight-load-producer, name: b}\n");
+        let got = got.unwrap_err();
+        assert!(
+            got.contains("line 5: plugins: a second `inflight-load-producer`"),
+            "{got}"
+        );
+    }
+}

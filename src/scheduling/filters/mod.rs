@@ -1,5 +1,6 @@
 //! Filters, one file each.
 
+pub(super) mod endpoint_attribute;
 pub(super) mod header_based_testing;
 pub(super) mod label_selector;
 pub(super) mod roles;

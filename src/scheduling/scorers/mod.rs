@@ -3,8 +3,10 @@
 pub(super) mod active_request;
 pub(super) mod blocking_testing;
 pub(super) mod context_length_aware;
+pub(super) mod endpoint_attribute;
 pub(super) mod header_label_affinity;
 pub(super) mod kv_cache_utilization;
+pub(super) mod latency;
 pub(super) mod load_aware;
 pub(super) mod lora_affinity;
 pub(super) mod queue;
