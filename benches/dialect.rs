@@ -45,7 +45,7 @@ fn responses(c: &mut Criterion) {
         b.iter(|| scanner.feed(black_box(&chunk)));
     });
     group.bench_function("rewrite", |b| {
-        let mut rewriter = ModelRewriter::new(true, Some("llama-3-70b"), "fast");
+        let mut rewriter = ModelRewriter::new(true, "llama-3-70b", "fast");
         b.iter(|| rewriter.feed(black_box(chunk.clone())));
     });
     group.finish();

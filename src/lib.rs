@@ -3,13 +3,13 @@
 //! The rooms, in the order in which a request meets them:
 //!
 //! - [`cli`]: one file a subcommand; reads flags, wires the rooms together, runs them.
-//! - [`config`]: `EndpointPickerConfig`: read, default, validate.
+//! - [`config`]: `EndpointPickerConfig`: read, default, validate; files that are followed as they change.
 //! - [`extproc`]: Envoy's protocol: streams, replies, TLS, health. Knows no policy.
 //! - [`picker`]: one request from start to end: parse, pick, reply, observe the response.
 //! - [`dialect`]: one file an API dialect: what is in a request and in its response.
 //! - [`scheduling`]: filters, scorers, pickers, profiles: candidates in, decision out.
 //! - [`pool`]: the endpoints: snapshot, in-flight ledger, breaker, discovery, metric scraping.
-//! - [`telemetry`]: logs and metrics of the picker itself.
+//! - [`telemetry`]: logs, metrics and decision records of the picker itself.
 //! - [`sim`]: model servers without GPUs.
 //! - [`proto`]: the wire contracts, generated from `proto/`.
 

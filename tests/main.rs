@@ -13,3 +13,5 @@ mod chaos;
 mod envoy;
 mod serving;
 mod support;
+mod vectors;
+mod wire;

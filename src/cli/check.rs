@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
+use super::describe;
 use super::plan::Plan;
 use crate::config::{ConfigErrors, LoadOptions, Problem};
 use crate::pool::discovery::file;
-use crate::pool::scrape::DEFAULT_PATH;
 
 /// Arguments of `check`.
 #[derive(Debug, clap::Args)]
@@ -35,7 +35,14 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<bool> {
                     warning.message
                 );
             }
-            Ok(describe(&plan))
+            print!("{}", describe::pipeline(&plan));
+            let path = &plan.endpoints.path;
+            let endpoints = file::load(path.as_ref());
+            match &endpoints {
+                Ok(endpoints) => println!("endpoints {} in {path}", endpoints.len()),
+                Err(error) => println!("endpoints {error}"),
+            }
+            Ok(endpoints.is_ok())
         }
         Err(ConfigErrors(problems)) => {
             for problem in problems {
@@ -52,60 +59,6 @@ fn place(file: &Path, problem: &Problem) -> String {
         0 => file.display().to_string(),
         line => format!("{}:{line}", file.display()),
     }
-}
-
-fn describe(plan: &Plan) -> bool {
-    let config = &plan.config;
-    let profile = &config.profile;
-    println!("profile {}", profile.name);
-    for filter in &profile.filters {
-        println!("  filter {} {}", filter.name, filter.parameters.to_json());
-    }
-    for scorer in &profile.scorers {
-        println!(
-            "  scorer {} weight {} {}",
-            scorer.name,
-            scorer.weight,
-            scorer.parameters.to_json()
-        );
-    }
-    println!(
-        "  picker {} {}",
-        profile.picker.name,
-        profile.picker.parameters.to_json()
-    );
-    for producer in &config.producers {
-        let parameters = producer.parameters.to_json();
-        println!("producer {} {parameters}", producer.name);
-    }
-    println!("parsers {:?}", config.parsers);
-    match &config.sources {
-        Some(sources) => println!(
-            "metrics {} every {}, engine {} unless label {} says otherwise",
-            match &sources.source.path {
-                Some(path) => path.clone(),
-                None => format!("{DEFAULT_PATH}, or where the engine has them,"),
-            },
-            sources
-                .source
-                .interval
-                .as_deref()
-                .unwrap_or("--refresh-metrics-interval"),
-            sources.extractor.default_engine,
-            sources.extractor.engine_label_key,
-        ),
-        None => println!("metrics none"),
-    }
-    let path = &plan.endpoints.path;
-    let endpoints = file::load(path.as_ref());
-    match &endpoints {
-        Ok(endpoints) => println!("endpoints {} in {path}", endpoints.len()),
-        Err(error) => println!("endpoints {error}"),
-    }
-    for injected in &config.injected {
-        println!("added {injected}");
-    }
-    endpoints.is_ok()
 }
 
 #[cfg(test)]

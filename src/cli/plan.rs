@@ -1,5 +1,7 @@
 //! What a configuration comes to. `check` shows it and `serve` runs it, so that neither finds what the other does not.
 
+use std::fmt;
+
 use crate::config::params::FileDiscoveryParams;
 use crate::config::{self, ConfigErrors, Discovery, LoadOptions, PickerConfig, Problem};
 use crate::pool::engines::{self, EngineSpec};
@@ -47,6 +49,16 @@ impl Plan {
                 problems.sort_by_key(|problem| problem.line);
                 Err(ConfigErrors(problems))
             }
+        }
+    }
+
+    /// Logs what `name`, where it is from, should say otherwise, and what was added to it.
+    pub(super) fn tell(&self, name: &impl fmt::Display) {
+        for warning in &self.config.warnings {
+            tracing::warn!("{name}: {warning}");
+        }
+        for injected in &self.config.injected {
+            tracing::debug!("{name}: added {injected}");
         }
     }
 }

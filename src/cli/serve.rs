@@ -12,18 +12,18 @@ use tokio_util::sync::CancellationToken;
 
 use super::options::{ConfigSource, Settings};
 use super::plan::Plan;
-use crate::config::{self, LoadOptions, Parser, Sources, units};
-use crate::dialect::Dialect;
+use super::reload::{ReloadCounts, Reloader, Running};
+use crate::config::{self, LoadOptions};
 use crate::extproc::health::{self, Readiness};
 use crate::extproc::listener::{self, Incoming};
 use crate::extproc::server::{self, OpenStreams};
 use crate::extproc::tls::Tls;
 use crate::extproc::{BodyBudget, Limits};
 use crate::picker::{Desk, Picker, PickerOptions};
-use crate::pool::engines::EngineSpec;
 use crate::pool::gauges::PoolGauges;
-use crate::pool::scrape::{self, ScrapeConfig, ScrapeStats};
+use crate::pool::scrape::ScrapeStats;
 use crate::pool::{Pool, discovery};
+use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{admin, logs};
 
@@ -35,8 +35,6 @@ const NOTICE: Duration = Duration::from_secs(3);
 const LAST_CALL: Duration = Duration::from_millis(500);
 /// How often a draining server looks whether it is empty.
 const DRAIN_CHECK: Duration = Duration::from_millis(50);
-/// Connecting to a model server and reading its page.
-const SCRAPE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves until SIGTERM or SIGINT, then drains.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
@@ -44,12 +42,14 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     for flag in &settings.without_effect {
         tracing::warn!("{flag} has no effect in this version.");
     }
-    let Plan {
-        config,
-        scheduler,
-        engines,
-        endpoints,
-    } = plan(&settings)?;
+    let settings = Arc::new(settings);
+    let (name, text) = configuration(&settings.config)?;
+    let options = LoadOptions {
+        allow_experimental: settings.allow_experimental,
+    };
+    let plan = Plan::of(&text, options).inspect_err(|_| eprintln!("In {name}:"))?;
+    plan.tell(&name);
+    let (endpoints, handler) = (plan.endpoints.clone(), plan.config.handler.name.clone());
     let stop = CancellationToken::new();
     let readiness = Arc::new(Readiness::default());
     let metrics = Arc::new(Metrics::new());
@@ -65,65 +65,74 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let grpc_address = grpc.local_addr()?;
 
     let pool = Arc::new(Pool::default());
-    let (path, watch) = (endpoints.path.into(), endpoints.watch_file);
-    discovery::file::spawn(Arc::clone(&pool), path, watch, stop.clone())
-        .context("file-discovery")?;
+    discovery::file::spawn(
+        Arc::clone(&pool),
+        endpoints.path.clone().into(),
+        endpoints.watch_file,
+        stop.clone(),
+    )
+    .context("file-discovery")?;
     readiness.set_synced();
-    let stats = Arc::new(ScrapeStats::default());
-    let mut staleness = settings.metrics_staleness;
-    if let Some(sources) = &config.sources {
-        let scraping = scrape_config(sources, engines, &settings);
-        staleness = scraping.staleness(staleness);
-        if staleness != settings.metrics_staleness {
-            tracing::info!(
-                ?staleness,
-                interval = ?scraping.interval,
-                "Scrapes are so rare that --metrics-staleness-threshold is raised: no number would be believed for long.",
-            );
-        }
-        scrape::spawn(
-            Arc::clone(&pool),
-            scraping,
-            Arc::clone(&stats),
-            stop.clone(),
-        );
-    }
+    let mut running = Running {
+        settings: Arc::clone(&settings),
+        pool: Arc::clone(&pool),
+        stats: Arc::default(),
+        staleness_ms: Arc::default(),
+        stop: stop.clone(),
+        scraping: None,
+    };
+    let policy = running.take(plan).await;
     let bodies = Arc::new(BodyBudget::new(settings.max_body, settings.max_buffered));
     metrics.register(|registry| {
         let name = settings.pool_name.clone();
-        let gauges = PoolGauges::new(name, Arc::clone(&pool), staleness.as_millis() as u64);
+        let staleness_ms = Arc::clone(&running.staleness_ms);
+        let gauges = PoolGauges::new(name, Arc::clone(&pool), staleness_ms);
         registry.register_collector(Box::new(gauges));
         registry.register_collector(Box::new(ServeGauges {
             bodies: Arc::clone(&bodies),
-            stats: Arc::clone(&stats),
+            stats: Arc::clone(&running.stats),
         }));
     });
 
     health::spawn(health_socket, Arc::clone(&readiness), stop.clone())?;
+    let decisions = match settings.decision_records {
+        0 => None,
+        records => Some(Arc::new(Decisions::new(records))),
+    };
     let admin_listener = TcpListener::from_std(admin_socket)?;
     tokio::spawn(admin::serve(
         admin_listener,
         Arc::clone(&metrics),
+        decisions.clone(),
         stop.clone().cancelled_owned(),
     ));
 
     let picker = Arc::new(Picker::new(
         Arc::clone(&pool),
-        scheduler,
+        policy,
         PickerOptions {
-            metrics_staleness: staleness,
             subset_filter: settings.subset_filter,
             emit_scores: settings.emit_scores,
-            parsers: config
-                .parsers
-                .iter()
-                .map(|&parser| dialect_of(parser))
-                .collect(),
             max_body: settings.max_body,
         },
-        metrics,
+        Arc::clone(&metrics),
         Desk::new(cores(), settings.parse_timeout, settings.pick_timeout),
+        decisions,
     ));
+    if let ConfigSource::File(path) = &settings.config {
+        let mut counts = ReloadCounts::default();
+        metrics.register(|registry| counts = ReloadCounts::register(registry));
+        let reloader = Reloader {
+            path: path.clone(),
+            options,
+            seen: Ok(text),
+            endpoints,
+            running,
+            picker: Arc::clone(&picker),
+            counts,
+        };
+        tokio::spawn(stop.clone().run_until_cancelled_owned(reloader.follow()));
+    }
     let limits = Limits {
         receive: settings.max_receive,
         send: settings.max_send,
@@ -135,7 +144,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         Some(options) => {
             let tls = Tls::new(options.clone())?;
             if settings.reload_certs {
-                tls.watch()?;
+                tls.watch();
             }
             Incoming::tls(listener, tls)
         }
@@ -144,7 +153,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         address = %grpc_address,
         tls = settings.tls.is_some(),
         endpoints = pool.snapshot().len(),
-        profile = ?config.profile.name,
+        handler,
         "Serving.",
     );
     let open = OpenStreams::default();
@@ -186,9 +195,9 @@ pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 
-/// Where the configuration is from, and what it comes to.
-fn plan(settings: &Settings) -> anyhow::Result<Plan> {
-    let (name, text) = match &settings.config {
+/// Where the configuration is from, and its text.
+fn configuration(source: &ConfigSource) -> anyhow::Result<(String, String)> {
+    Ok(match source {
         ConfigSource::Default => (
             "the default configuration".to_owned(),
             config::DEFAULT.to_owned(),
@@ -196,50 +205,11 @@ fn plan(settings: &Settings) -> anyhow::Result<Plan> {
         ConfigSource::Text(text) => ("--config-text".to_owned(), text.clone()),
         ConfigSource::File(path) => {
             let name = path.display().to_string();
-            let text =
-                std::fs::read_to_string(path).with_context(|| format!("--config-file: {name}"))?;
+            let text = config::file::read(path)
+                .map_err(|error| anyhow::anyhow!("--config-file: {name}: {error}"))?;
             (name, text)
         }
-    };
-    let options = LoadOptions {
-        allow_experimental: settings.allow_experimental,
-    };
-    let plan = Plan::of(&text, options).inspect_err(|_| eprintln!("In {name}:"))?;
-    for warning in &plan.config.warnings {
-        tracing::warn!("{name}: {warning}");
-    }
-    for injected in &plan.config.injected {
-        tracing::debug!("{name}: added {injected}");
-    }
-    Ok(plan)
-}
-
-fn dialect_of(parser: Parser) -> Dialect {
-    match parser {
-        Parser::OpenAi => Dialect::OpenAi,
-        Parser::Anthropic => Dialect::Anthropic,
-        Parser::VllmHttp => Dialect::Vllm,
-        Parser::SglangHttp => Dialect::Sglang,
-        Parser::Passthrough => Dialect::Passthrough,
-    }
-}
-
-fn scrape_config(sources: &Sources, engines: Vec<EngineSpec>, settings: &Settings) -> ScrapeConfig {
-    let source = &sources.source;
-    let interval = match &source.interval {
-        // Checked when the configuration was read.
-        Some(text) => units::duration(text).unwrap_or(settings.refresh_metrics),
-        None => settings.refresh_metrics,
-    };
-    ScrapeConfig {
-        interval: interval.max(settings.refresh_metrics),
-        timeout: SCRAPE_TIMEOUT,
-        path: source.path.clone(),
-        port: source.port,
-        engine_label: sources.extractor.engine_label_key.clone(),
-        default_engine: sources.extractor.default_engine.clone(),
-        engines,
-    }
+    })
 }
 
 /// SIGTERM or SIGINT.

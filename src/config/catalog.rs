@@ -1,5 +1,7 @@
 //! Every plugin type that configurations of the field name, and what each is.
 
+use std::fmt;
+
 /// What a plugin does, and so where it may be referred to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -21,6 +23,12 @@ pub enum Kind {
     Discovery,
     /// In `plugins` alone; finds out what other plugins need to know of a request or an endpoint.
     Producer,
+    /// In the parameters of a profile handler.
+    Decider,
+    /// In `plugins` alone: changes requests that were decided.
+    PreRequest,
+    /// In `plugins` alone: reads an endpoint's labels.
+    EndpointExtractor,
 }
 
 /// One plugin type.
@@ -34,8 +42,17 @@ pub struct Entry {
     pub alpha: bool,
     /// A scorer that is a filter too.
     pub filters: bool,
-    /// The type to write instead.
-    pub deprecated: Option<&'static str>,
+    /// It is deprecated, and this is to be done instead.
+    pub deprecated: Option<Instead>,
+}
+
+/// What to do instead of using a deprecated type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instead {
+    /// Write this type, with the same parameters.
+    Write(&'static str),
+    /// In words.
+    Do(&'static str),
 }
 
 const fn stable(name: &'static str, kind: Kind) -> Entry {
@@ -55,9 +72,9 @@ const fn alpha(name: &'static str, kind: Kind) -> Entry {
     }
 }
 
-const fn deprecated(name: &'static str, kind: Kind, successor: &'static str) -> Entry {
+const fn deprecated(name: &'static str, kind: Kind, instead: Instead) -> Entry {
     Entry {
-        deprecated: Some(successor),
+        deprecated: Some(instead),
         ..stable(name, kind)
     }
 }
@@ -66,8 +83,16 @@ const fn deprecated(name: &'static str, kind: Kind, successor: &'static str) -> 
 pub const BUILT: &[Entry] = &[
     stable("header-based-testing-filter", Kind::Filter),
     stable("label-selector-filter", Kind::Filter),
-    deprecated("by-label-selector", Kind::Filter, "label-selector-filter"),
-    deprecated("by-label", Kind::Filter, "label-selector-filter"),
+    deprecated(
+        "by-label-selector",
+        Kind::Filter,
+        Instead::Write("label-selector-filter"),
+    ),
+    deprecated(
+        "by-label",
+        Kind::Filter,
+        Instead::Write("label-selector-filter"),
+    ),
     stable("prefill-filter", Kind::Filter),
     stable("decode-filter", Kind::Filter),
     stable("encode-filter", Kind::Filter),
@@ -96,7 +121,11 @@ pub const BUILT: &[Entry] = &[
     stable("single-profile-handler", Kind::ProfileHandler),
     stable("inflight-load-producer", Kind::Producer),
     stable("token-producer", Kind::Producer),
-    deprecated("tokenizer", Kind::Producer, "token-producer"),
+    deprecated(
+        "tokenizer",
+        Kind::Producer,
+        Instead::Write("token-producer"),
+    ),
     stable("session-id-producer", Kind::Producer),
     alpha("agent-identity", Kind::Producer),
     stable("openai-parser", Kind::Parser),
@@ -107,21 +136,46 @@ pub const BUILT: &[Entry] = &[
     stable("metrics-data-source", Kind::Source),
     stable("core-metrics-extractor", Kind::Extractor),
     stable("file-discovery", Kind::Discovery),
+    alpha("header-profile-handler", Kind::ProfileHandler),
+    stable("disagg-profile-handler", Kind::ProfileHandler),
+    deprecated(
+        "pd-profile-handler",
+        Kind::ProfileHandler,
+        Instead::Do("write disagg-profile-handler, with deciders.prefill"),
+    ),
+    deprecated(
+        "data-parallel-profile-handler",
+        Kind::ProfileHandler,
+        Instead::Do(
+            "write single-profile-handler and list every rank's port as an endpoint of its own",
+        ),
+    ),
+    deprecated(
+        "disagg-headers-handler",
+        Kind::PreRequest,
+        Instead::Do("remove it: disagg-profile-handler sets these headers itself"),
+    ),
+    deprecated(
+        "prefill-header-handler",
+        Kind::PreRequest,
+        Instead::Do("remove it: disagg-profile-handler sets this header itself"),
+    ),
+    stable("always-disagg-pd-decider", Kind::Decider),
+    stable("always-disagg-multimodal-decider", Kind::Decider),
+    stable("prefix-based-pd-decider", Kind::Decider),
+    alpha("topology-affinity-filter", Kind::Filter),
+    alpha("topology-affinity-scorer", Kind::Scorer),
+    alpha("topology-extractor", Kind::EndpointExtractor),
 ];
 
 /// What the llm-d picker has and this version has not. A configuration that names one is right, and still cannot run.
 pub const NOT_BUILT: &[&str] = &[
-    "always-disagg-multimodal-decider",
-    "always-disagg-pd-decider",
     "approx-prefix-cache-producer",
     "burst-prefix-cache-producer",
     "concurrency-detector",
-    "data-parallel-profile-handler",
     "dcgm-data-source",
     "dcgm-extractor",
     "destination-endpoint-served-verifier",
-    "disagg-headers-handler",
-    "disagg-profile-handler",
     "disaggregatedset-rollout-screener",
     "edf-ordering-policy",
     "endpoint-notification-source",
@@ -129,7 +183,6 @@ pub const NOT_BUILT: &[&str] = &[
     "eviction-sheddable-filter",
     "fcfs-ordering-policy",
     "global-strict-fairness-policy",
-    "header-profile-handler",
     "k8s-notification-source",
     "latency-slo-admitter",
     "mm-embeddings-cache-producer",
@@ -145,12 +198,9 @@ pub const NOT_BUILT: &[&str] = &[
     "multicluster-session-affinity-filter",
     "no-hit-lru-scorer",
     "p2p-source-producer",
-    "pd-profile-handler",
     "precise-prefix-cache-producer",
     "precise-prefix-cache-scorer",
     "predicted-latency-producer",
-    "prefill-header-handler",
-    "prefix-based-pd-decider",
     "prefix-cache-affinity-filter",
     "prefix-cache-scorer",
     "priority-holdback-policy",
@@ -162,9 +212,6 @@ pub const NOT_BUILT: &[&str] = &[
     "slo-headroom-tier-filter",
     "soft-reflective-ceiling-policy",
     "static-usage-limit-policy",
-    "topology-affinity-filter",
-    "topology-affinity-scorer",
-    "topology-extractor",
     "utilization-detector",
     "vertexai-parser",
     "vllmgrpc-parser",
@@ -183,6 +230,17 @@ pub fn names() -> impl Iterator<Item = &'static str> {
         .chain(NOT_BUILT.iter().copied())
 }
 
+// === impl Instead ===
+
+impl fmt::Display for Instead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Write(name) => write!(f, "write `{name}`"),
+            Self::Do(words) => f.write_str(words),
+        }
+    }
+}
+
 // === impl Kind ===
 
 impl Kind {
@@ -198,6 +256,9 @@ impl Kind {
             Self::Extractor => "extractor",
             Self::Discovery => "discovery",
             Self::Producer => "producer",
+            Self::Decider => "decider",
+            Self::PreRequest => "pre-request plugin",
+            Self::EndpointExtractor => "endpoint extractor",
         }
     }
 }

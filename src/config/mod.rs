@@ -1,20 +1,23 @@
 //! `EndpointPickerConfig`: read, check, complete with defaults.
 //!
 //! `document` is the file's shape, [`catalog`] what plugin types there are, `resolve` turns one into a
-//! [`PickerConfig`]: every reference looked up, every default filled in. Nothing here runs anything.
+//! [`PickerConfig`]: every reference looked up, every default filled in. Nothing here runs anything. [`file`] follows
+//! files as they change.
 //! The format is the llm-d picker's; what it accepts and means, this accepts and means.
 
 use std::fmt;
 
 pub mod catalog;
 mod document;
+pub mod file;
 pub mod params;
 mod resolve;
 pub mod units;
 mod yaml;
 
 pub use resolve::{
-    Discovery, LoadOptions, Parser, PickerConfig, PluginUse, ProfileSpec, Sources, load,
+    DisaggSpec, Discovery, HandlerSpec, HandlerUse, LoadOptions, Parser, PickerConfig, PluginUse,
+    ProfileSpec, Sources, load,
 };
 pub use yaml::read as read_yaml;
 

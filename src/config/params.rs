@@ -1,12 +1,20 @@
 //! Plugin parameters: kept as they came until the plugin's own type reads them.
 
+use std::sync::{Arc, OnceLock};
+
 use http::uri::PathAndQuery;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::yaml::{Tree, unknown_field};
 use super::{Problem, units};
+
+mod handlers;
+mod topology;
+
+pub use handlers::*;
+pub use topology::*;
 
 /// The `parameters` of one plugin, and where they stand.
 #[derive(Clone, Debug)]
@@ -15,10 +23,12 @@ pub struct Parameters {
     tree: Option<Tree>,
     /// The line on which the plugin is declared.
     line: u64,
+    /// What they were read as, for this and all its clones.
+    resolved: Arc<OnceLock<Value>>,
 }
 
 /// Of `file-discovery`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct FileDiscoveryParams {
     /// The endpoints file.
@@ -29,7 +39,7 @@ pub struct FileDiscoveryParams {
 }
 
 /// Of `metrics-data-source`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct MetricsSourceParams {
     /// `http`; https is not available yet.
@@ -51,7 +61,7 @@ pub struct MetricsSourceParams {
 }
 
 /// Of `core-metrics-extractor`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct CoreMetricsParams {
     /// The label that names an endpoint's engine.
@@ -63,7 +73,7 @@ pub struct CoreMetricsParams {
 }
 
 /// One engine's metrics, each as `name` or `name{label=value}`.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct EngineParams {
     /// What the engine label says.
@@ -91,7 +101,7 @@ pub struct EngineParams {
 }
 
 /// A metric that is kept under a name of the user's.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct CustomMetric {
     /// The name.
@@ -101,7 +111,7 @@ pub struct CustomMetric {
 }
 
 /// Of all pickers.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct PickerParams {
     /// How many endpoints to name, best first.
@@ -109,7 +119,7 @@ pub struct PickerParams {
 }
 
 /// Of `blocking-testing-scorer`.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 pub struct BlockingTestingParams {
     /// For how long to block, in milliseconds.
@@ -117,9 +127,22 @@ pub struct BlockingTestingParams {
 }
 
 /// Of plugins that have none.
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 pub struct NoParams {}
+
+/// What is not set is not told.
+fn without_nulls(value: Value) -> Value {
+    match value {
+        Value::Object(map) => map
+            .into_iter()
+            .filter(|(_, value)| !value.is_null())
+            .map(|(key, value)| (key, without_nulls(value)))
+            .collect(),
+        Value::Array(items) => items.into_iter().map(without_nulls).collect(),
+        other => other,
+    }
+}
 
 // === impl Parameters ===
 
@@ -129,16 +152,27 @@ impl Parameters {
             plugin: plugin.to_owned(),
             tree,
             line,
+            resolved: Arc::default(),
         }
     }
 
-    /// Reads them as `T`.
-    pub fn read<T: DeserializeOwned>(&self) -> Result<T, Problem> {
+    /// The name of their plugin.
+    pub fn plugin(&self) -> &str {
+        &self.plugin
+    }
+
+    /// Reads them as `T`, and keeps what they come to for [`Parameters::to_json`].
+    pub fn read<T: DeserializeOwned + Serialize>(&self) -> Result<T, Problem> {
         let value = match self.value() {
             Value::Null => Value::Object(serde_json::Map::new()),
             other => other.clone(),
         };
-        serde_path_to_error::deserialize(value).map_err(|error| self.problem(&error))
+        let read: T =
+            serde_path_to_error::deserialize(value).map_err(|error| self.problem(&error))?;
+        if let Ok(resolved) = serde_json::to_value(&read) {
+            self.resolved.get_or_init(|| without_nulls(resolved));
+        }
+        Ok(read)
     }
 
     /// A problem with one field of them, written `a.b[0].c`; at the field's own line.
@@ -153,14 +187,14 @@ impl Parameters {
         )
     }
 
-    /// The name of the plugin that they are given to.
-    pub fn plugin(&self) -> &str {
-        &self.plugin
+    /// The line on which that plugin is declared.
+    pub(super) fn at(&self) -> u64 {
+        self.line
     }
 
-    /// As compact JSON, for reports.
+    /// As compact JSON, for reports: with all defaults if they were read, else as they were given.
     pub fn to_json(&self) -> String {
-        match self.value() {
+        match self.resolved.get().unwrap_or(self.value()) {
             Value::Null => "{}".to_owned(),
             other => other.to_string(),
         }
@@ -216,7 +250,13 @@ impl Default for MetricsSourceParams {
 }
 
 impl MetricsSourceParams {
-    pub(super) fn check(&self, parameters: &Parameters) -> Result<(), Problem> {
+    pub(super) fn of(parameters: &Parameters) -> Result<Self, Problem> {
+        let read: Self = parameters.read()?;
+        read.check(parameters)?;
+        Ok(read)
+    }
+
+    fn check(&self, parameters: &Parameters) -> Result<(), Problem> {
         if self.scheme != "http" {
             let message = format!(
                 "`{}` is not available in this version; use http",

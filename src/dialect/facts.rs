@@ -50,12 +50,17 @@ const MESSAGE: &[(&str, Read)] = &[
 ];
 
 /// A content part of any dialect: text, an Anthropic tool use (`input`) or tool result (`content`).
-/// Images and sound are left out: their encoded bytes say nothing of the tokens they take.
-const PART: &[(&str, Read)] = &[
+/// Images and sound are left out: their encoded bytes say nothing of the tokens they take. A static, because parts are
+/// known by their table.
+static PART: &[(&str, Read)] = &[
     ("text", Read::Text),
     ("input", Read::Raw),
     ("content", Read::Content),
 ];
+
+/// What a content part holds instead of text, named as OpenAI's chat format and vLLM name it. The name of the field
+/// says as much as the part's `type` does, and model servers read a part without a `type` too.
+const MEDIA: [&str; 4] = ["image_url", "audio_url", "video_url", "input_audio"];
 
 /// No table of prompt fields is longer.
 const MAX_FIELDS: usize = 6;
@@ -70,12 +75,15 @@ struct Ranges {
     kept: Vec<Range<usize>>,
     /// Bytes of the ranges past `MAX_RANGES`.
     more: usize,
+    /// Content parts that are no text.
+    media: usize,
 }
 
 /// What one field added to the ranges.
 struct Added {
     ranges: Range<usize>,
     more: usize,
+    media: usize,
 }
 
 /// The prompt fields of one object, and where the ranges of each stand.
@@ -149,6 +157,7 @@ pub(super) fn read(shape: &Shape, body: &[u8]) -> Result<RequestFacts, DialectEr
     facts.prompt.retain(|range| !range.is_empty());
     let kept: usize = facts.prompt.iter().map(ExactSizeIterator::len).sum();
     facts.prompt_bytes = kept + ranges.more;
+    facts.multimodal = ranges.media > 0;
     Ok(facts)
 }
 
@@ -181,17 +190,21 @@ impl Fields {
         ranges: &mut Ranges,
     ) -> Result<(), Invalid> {
         let Some(index) = self.table.iter().position(|(field, _)| *field == key) else {
+            if std::ptr::eq(self.table, PART) && MEDIA.contains(&key) {
+                ranges.media += usize::from(cursor.peek()? != b'n');
+            }
             return cursor.skip().map(drop);
         };
         // Of duplicate keys the last one counts, as in the parsers of the model servers.
         if let Some((void, _)) = self.seen[index].take() {
             ranges.forget(void);
         }
-        let (first, more) = (ranges.kept.len(), ranges.more);
+        let (first, more, media) = (ranges.kept.len(), ranges.more, ranges.media);
         let usable = self.table[index].1.value(cursor, ranges)?;
         let added = Added {
             ranges: first..ranges.kept.len(),
             more: ranges.more - more,
+            media: ranges.media - media,
         };
         self.seen[index] = Some((added, usable));
         Ok(())
@@ -264,8 +277,16 @@ impl Ranges {
     }
 
     /// What a field added does not count after all.
-    fn forget(&mut self, Added { ranges, more }: Added) {
+    fn forget(
+        &mut self,
+        Added {
+            ranges,
+            more,
+            media,
+        }: Added,
+    ) {
         self.more -= more;
+        self.media -= media;
         if ranges.end == self.kept.len() {
             self.kept.truncate(ranges.start);
         } else {

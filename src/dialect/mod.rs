@@ -94,6 +94,9 @@ pub struct RequestFacts {
     pub prompt: Vec<Range<usize>>,
     /// Length of the whole prompt, in bytes of raw JSON: of all ranges, those that `prompt` has no room for included.
     pub prompt_bytes: usize,
+    /// A message has an image, sound or a video: a content part with `image_url`, `audio_url`, `video_url` or
+    /// `input_audio`.
+    pub multimodal: bool,
 }
 
 /// Why a request body cannot be read. All are the client's fault: HTTP 400.

@@ -25,6 +25,12 @@ impl Headers {
             .and_then(value_of)
     }
 
+    /// All values of `name`, as [`Self::get`] reads the first.
+    pub fn all(&self, name: &str) -> impl Iterator<Item = &str> {
+        let named = move |h: &&core::HeaderValue| h.key.eq_ignore_ascii_case(name);
+        self.0.iter().filter(named).filter_map(value_of)
+    }
+
     /// Whether `name` (in lower case) is there at all.
     pub fn contains(&self, name: &str) -> bool {
         self.0.iter().any(|h| h.key.eq_ignore_ascii_case(name))

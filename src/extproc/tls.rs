@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use notify::{RecursiveMode, Watcher};
 use rustls::client::danger::HandshakeSignatureValid;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
@@ -15,16 +14,16 @@ use rustls::{
     DigitallySignedStruct, DistinguishedName, RootCertStore, ServerConfig, SignatureScheme,
     SupportedProtocolVersion,
 };
-use tokio::sync::mpsc;
-use tokio::time::{Instant, timeout_at};
 use tokio_rustls::TlsAcceptor;
 
-/// A directory of certificates changes in several steps; wait until it is quiet.
-const DEBOUNCE: Duration = Duration::from_millis(250);
-/// In a directory that is never quiet.
-const LONGEST_DEBOUNCE: Duration = Duration::from_secs(2);
-/// For file systems that report nothing.
-const POLL: Duration = Duration::from_secs(60);
+use crate::config::file::{Follower, Pace};
+
+/// A directory of certificates changes in several steps.
+const PACE: Pace = Pace {
+    quiet: Duration::from_millis(250),
+    longest: Duration::from_secs(2),
+    poll: Duration::from_secs(60),
+};
 
 /// What the TLS side is to be.
 #[derive(Clone, Debug, Default)]
@@ -111,40 +110,15 @@ impl Tls {
     }
 
     /// Reloads whenever the certificate directory changes, for as long as the process lives.
-    pub fn watch(self: &Arc<Self>) -> Result<(), TlsError> {
-        let Some(dir) = self.options.cert_dir.clone() else {
-            return Ok(());
+    pub fn watch(self: &Arc<Self>) {
+        let Some(dir) = &self.options.cert_dir else {
+            return;
         };
-        let (sender, mut changes) = mpsc::channel::<()>(1);
-        let failed = |error: notify::Error| TlsError::File {
-            path: dir.clone(),
-            reason: format!("cannot be watched: {error}"),
-        };
-        let mut watcher =
-            notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
-                // Our own reading is an event too.
-                if event.is_ok_and(|event| event.kind.is_access()) {
-                    return;
-                }
-                // A full channel already holds a wake-up.
-                let _ = sender.try_send(());
-            })
-            .map_err(failed)?;
-        watcher
-            .watch(&dir, RecursiveMode::NonRecursive)
-            .map_err(failed)?;
+        let mut follower = Follower::of_directory(dir, PACE);
         let tls = Arc::clone(self);
         tokio::spawn(async move {
-            let _watcher = watcher;
             loop {
-                if let Ok(None) = tokio::time::timeout(POLL, changes.recv()).await {
-                    return;
-                }
-                let latest = Instant::now() + LONGEST_DEBOUNCE;
-                while let Ok(Some(())) =
-                    timeout_at(latest.min(Instant::now() + DEBOUNCE), changes.recv()).await
-                {
-                }
+                follower.changed().await;
                 match tls.reload() {
                     Ok(()) => tracing::debug!("Certificates were read."),
                     Err(error) => {
@@ -153,7 +127,6 @@ impl Tls {
                 }
             }
         });
-        Ok(())
     }
 }
 

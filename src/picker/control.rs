@@ -17,6 +17,17 @@ pub(super) const DROPPED_REASON: &str = "x-llm-d-request-dropped-reason";
 /// One id for a request, through all hops.
 pub(super) const REQUEST_ID: &str = "x-request-id";
 
+/// Where the proxy of a decode endpoint has the prompt worked on first.
+pub(super) const PREFILL: &str = "x-prefiller-host-port";
+/// Where it has images, sound and videos encoded first, with commas.
+pub(super) const ENCODE: &str = "x-encoder-hosts-ports";
+/// The data-parallel rank that a pod's first rank passes the request on to.
+pub(super) const DATA_PARALLEL: &str = "x-data-parallel-host-port";
+/// What the client would like (RFC 7240).
+pub(super) const PREFER: &str = "prefer";
+/// The preference for an answer only if the prompt is cached.
+pub(super) const IF_AVAILABLE: &str = "if-available";
+
 /// Flow id, current name first.
 pub(super) const FAIRNESS: [&str; 2] = [
     "x-llm-d-inference-fairness-id",
@@ -26,7 +37,7 @@ pub(super) const FAIRNESS: [&str; 2] = [
 pub(super) const MODEL_REWRITE: [&str; 2] =
     ["x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite"];
 
-/// Meant for pickers and proxies: a model server never sees them. [`DESTINATION`] is not among them because it is
+/// Meant for pickers and proxies: a model server never sees a client's. [`DESTINATION`] is not among them because it is
 /// always overwritten.
 pub(super) const CONTROL: [&str; 21] = [
     FAIRNESS[0],
@@ -45,10 +56,10 @@ pub(super) const CONTROL: [&str; 21] = [
     "x-llm-d-video-fps",
     "x-llm-d-video-duration-seconds",
     "x-llm-d-video-resolution",
-    "x-prefiller-host-port",
+    PREFILL,
     // What the header above was called first; sidecars of that time still obey it.
     "x-prefiller-url",
-    "x-encoder-hosts-ports",
-    "x-data-parallel-host-port",
+    ENCODE,
+    DATA_PARALLEL,
     "x-kv-cache-source-host-port",
 ];

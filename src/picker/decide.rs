@@ -1,24 +1,25 @@
 //! The decision: bytes and headers in, endpoints out. Plain code: no `await`, no lock that is held.
 
 use std::cell::RefCell;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
-use prost_types::{Struct, Value};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
-use super::Picker;
-use super::control::{CONTROL, DESTINATION, FAIRNESS, LB, MODEL_REWRITE, REQUEST_ID, SCORES};
+use super::control::{FAIRNESS, IF_AVAILABLE, MODEL_REWRITE, PREFER, REQUEST_ID};
 use super::denial::Denial;
 use super::desk::Progress;
+use super::edits::{edits, metadata_of, sent_to};
 use super::subset;
+use super::{Picker, Policy};
 use crate::dialect::{self, Api, DecodeError, RequestFacts};
 use crate::extproc::{HeaderEdits, Headers, Held, Metadata, RequestBody, Verdict};
 use crate::pool::slab::lora_key;
 use crate::pool::{LoadView, Member, Reservation, Snapshot, Tokens, clock_ms};
-use crate::scheduling::{self, Decision, RequestView, Scratch, input_tokens};
+use crate::scheduling::{self, Decision, PrefixView, RequestView, Scratch, input_tokens};
 use crate::telemetry::inflight::Counted;
 use crate::telemetry::metrics::RequestSeries;
 
@@ -27,6 +28,7 @@ const DEFAULT_FLOW: &str = "default-flow";
 
 /// What a decision is made from.
 pub(super) struct Question {
+    pub(super) policy: Arc<Policy>,
     pub(super) headers: Arc<Headers>,
     pub(super) metadata: Arc<Metadata>,
     pub(super) api: Api,
@@ -43,6 +45,10 @@ pub(super) struct Answer {
     pub(super) counted: Option<Counted>,
     /// Where it goes.
     pub(super) picked: Arc<Member>,
+    /// At the endpoints that work on the request before its first token.
+    pub(super) before: Vec<(Reservation, Option<Counted>)>,
+    /// Where the request goes, if that is not the endpoint's own address.
+    pub(super) via: Option<SocketAddr>,
     pub(super) series: Arc<RequestSeries>,
     /// The model's name, if the request is sent on under another: as it came, and as it goes.
     pub(super) renamed: Option<Renamed>,
@@ -85,6 +91,16 @@ thread_local! {
     });
 }
 
+// === impl Question ===
+
+impl Question {
+    /// The request's id: its own, or the one that it is given.
+    fn id(&self) -> &str {
+        let own = self.headers.first_of(&[REQUEST_ID]);
+        own.or(self.request_id.as_deref()).unwrap_or_default()
+    }
+}
+
 // === impl Picker ===
 
 impl Picker {
@@ -108,8 +124,7 @@ impl Picker {
                 "model not found in request body".to_owned(),
             ));
         }
-        let producers = self.scheduler.producers();
-        let flow = self.flow(headers);
+        let flow = flow(&question.policy, headers);
         let series = self
             .metrics
             .series(incoming.unwrap_or_default(), target, flow, 0);
@@ -117,37 +132,51 @@ impl Picker {
         series.request_bytes.observe(body_bytes as f64);
 
         let picked = DESKTOP.with_borrow_mut(|desktop| {
-            self.pick(
-                headers,
-                &question.metadata,
-                target,
-                &read.facts,
-                body_bytes,
-                desktop,
-            )
+            self.pick(&question, target, &read.facts, body_bytes, desktop)
         });
         let (snapshot, decision) = picked.inspect_err(|denial| {
             series.failed(denial.error_code());
-            self.metrics.not_scheduled(target);
+            if !matches!(denial, Denial::NotCached) {
+                self.metrics.not_scheduled(target);
+            }
         })?;
         let primary = snapshot.member(decision.endpoints[0]);
-        let id = &primary.endpoint.id;
-        let mut tokens = Tokens::default();
-        let mut counted = None;
-        if let Some(inflight) = &producers.inflight {
+        let inflight = question.policy.scheduler.producers.inflight.as_ref();
+        let tokens = inflight.map(|inflight| {
             let input = input_tokens(read.facts.prompt_bytes);
-            tokens = inflight.weigh(input, read.facts.max_tokens);
-            let at = (id.namespace.as_str(), id.name.as_str());
-            let sum = tokens.input.saturating_add(tokens.output);
-            let gauges = &self.metrics.inflight;
-            counted = Some(gauges.count(&inflight.name, &series, at, sum));
-        }
-        let reservation = Reservation::of(&primary.slot, tokens);
+            inflight.weigh(input, read.facts.max_tokens)
+        });
+        let tokens = tokens.unwrap_or_default();
+        let book = |member: &Member, tokens: Tokens| {
+            let id = &member.endpoint.id;
+            let counted = inflight.map(|inflight| {
+                let at = (id.namespace.as_str(), id.name.as_str());
+                let sum = tokens.input.saturating_add(tokens.output);
+                let gauges = &self.metrics.inflight;
+                gauges.count(&inflight.name, &series, at, sum)
+            });
+            (Reservation::of(&member.slot, tokens), counted)
+        };
+        let (reservation, counted) = book(primary, tokens);
+        let prompt = Tokens {
+            output: 0,
+            ..tokens
+        };
+        let prefill = decision.prefill.map(|at| book(snapshot.member(at), prompt));
+        let encode = decision.encode.iter();
+        let encode = encode.map(|&at| book(snapshot.member(at), Tokens::default()));
+        let before = prefill.into_iter().chain(encode).collect();
+        let id = &primary.endpoint.id;
         primary
             .slot
             .adapter_sent(lora_key(adapter(&read.facts, target)));
         self.metrics
             .scheduled(target, &id.namespace, &id.name, primary.endpoint.port);
+        self.picks[decision.reason as usize].inc();
+        let (handler, r#type) = &question.policy.scheduler.name;
+        let (prefill, encode) = (decision.prefill.is_some(), !decision.encode.is_empty());
+        self.metrics
+            .staged((handler, r#type), target, prefill, encode);
 
         // A body that was whole but not read goes on as it is, under the name that is in it.
         let unseen = matches!(question.body, RequestBody::Unseen);
@@ -177,17 +206,12 @@ impl Picker {
             reservation,
             counted,
             picked: Arc::clone(primary),
+            before,
+            via: decision.primary_port.map(|port| sent_to(primary, port)),
             series,
             renamed,
             streaming,
         })
-    }
-
-    /// The flow that a request says it belongs to, or that a producer says it does.
-    pub(super) fn flow<'a>(&self, headers: &'a Headers) -> &'a str {
-        let named = headers.first_of(&FAIRNESS);
-        let produced = || self.scheduler.producers().flow(headers);
-        named.or_else(produced).unwrap_or(DEFAULT_FLOW)
     }
 
     /// Finds what the request asks for. An encoding that we cannot read is no fault: route on load.
@@ -254,8 +278,7 @@ impl Picker {
 
     fn pick(
         &self,
-        headers: &Headers,
-        metadata: &Metadata,
+        question: &Question,
         model: &str,
         facts: &RequestFacts,
         body_bytes: usize,
@@ -265,41 +288,66 @@ impl Picker {
         let snapshot = self.pool.snapshot();
         let now = clock_ms();
         if self.options.subset_filter {
-            subset::candidates(metadata, &snapshot, &mut desktop.candidates);
+            subset::candidates(&question.metadata, &snapshot, &mut desktop.candidates);
         } else {
             desktop.candidates.clear();
             desktop.candidates.extend(0..snapshot.len() as u32);
         }
-        let staleness = self.options.metrics_staleness.as_millis() as u64;
+        let policy = &question.policy;
+        let staleness = policy.metrics_staleness.as_millis() as u64;
         desktop.load.gather(&snapshot, now, staleness);
         let request = RequestView {
             model,
             adapter: adapter(facts, model),
             prompt_bytes: facts.prompt_bytes,
             body_bytes,
-            headers,
+            multimodal: facts.multimodal,
+            headers: &*question.headers,
         };
+        let prefix = PrefixView::default();
         let cx = scheduling::Context {
             request: &request,
             snapshot: &snapshot,
             load: &desktop.load,
+            prefix,
+            earlier: None,
             now_ms: now,
         };
-        let decision = self.scheduler.schedule(
+        let (candidates, scratch) = (&desktop.candidates, &mut desktop.scratch);
+        if self.decisions.is_some() {
+            scratch.trace.begin(&cx, question.id(), candidates);
+        }
+        let decided = policy.scheduler.schedule(
             &cx,
-            &mut desktop.candidates,
-            &mut desktop.scratch,
+            candidates,
+            scratch,
             &mut desktop.rng,
             self.options.emit_scores,
-        )?;
-        for follower in self.scheduler.followers() {
-            follower.picked(&cx, decision.endpoints[0]);
+        );
+        if let (Some(decisions), Some(record)) = (&self.decisions, scratch.trace.end()) {
+            record.end(begun.elapsed(), decided.as_ref().err().map(|e| e.reason()));
+            decisions.put(record);
         }
+        let decision = decided?;
         self.metrics
             .scheduling
             .observe(begun.elapsed().as_secs_f64());
+        if prefix.tokens(decision.endpoints[0]) == 0 && only_if_cached(&question.headers) {
+            return Err(Denial::NotCached);
+        }
+        for follower in policy.scheduler.followers() {
+            follower.picked(&cx, decision.endpoints[0]);
+        }
         Ok((snapshot, decision))
     }
+}
+
+/// Whether the request is to be decoded only where its KV cache is (RFC 7240: `Prefer: if-available`). Its sender would
+/// rather have it prefilled elsewhere first.
+fn only_if_cached(headers: &Headers) -> bool {
+    let preferences = headers.all(PREFER).flat_map(|value| value.split(','));
+    let mut names = preferences.map(|preference| preference.split(';').next().unwrap_or_default());
+    names.any(|name| name.trim().eq_ignore_ascii_case(IF_AVAILABLE))
 }
 
 /// The LoRA adapter asked for: servers that know no adapter beside the model name it as the model.
@@ -335,66 +383,11 @@ impl Read {
     }
 }
 
-/// The destination, and out with what only concerns us.
-fn edits(
-    headers: &Headers,
-    snapshot: &Snapshot,
-    decision: &Decision,
-    request_id: Option<String>,
-) -> HeaderEdits {
-    let mut list = String::new();
-    for &position in &decision.endpoints {
-        if !list.is_empty() {
-            list.push(',');
-        }
-        list.push_str(&snapshot.member(position).address);
-    }
-    let mut set = vec![(DESTINATION.into(), Bytes::from(list))];
-    if let Some(id) = request_id {
-        set.push((REQUEST_ID.into(), id.into()));
-    }
-    HeaderEdits {
-        set,
-        remove: control_headers(headers),
-    }
-}
-
-/// The control headers that are there.
-pub(super) fn control_headers(headers: &Headers) -> Vec<&'static str> {
-    CONTROL
-        .into_iter()
-        .filter(|name| headers.contains(name))
-        .collect()
-}
-
-/// The same destination once more, where no client can write it.
-fn metadata_of(
-    snapshot: &Snapshot,
-    decision: &Decision,
-    edits: &HeaderEdits,
-    emit_scores: bool,
-) -> Struct {
-    let destination = String::from_utf8_lossy(&edits.set[0].1).into_owned();
-    let mut lb = Struct::default();
-    lb.fields
-        .insert(DESTINATION.to_owned(), Value::from(destination));
-    if emit_scores {
-        let mut scores = Struct::default();
-        for &(position, score) in &decision.scores {
-            let address = snapshot.member(position).address.to_string();
-            scores.fields.insert(address, Value::from(f64::from(score)));
-        }
-        lb.fields.insert(SCORES.to_owned(), nested(scores));
-    }
-    let mut namespaces = Struct::default();
-    namespaces.fields.insert(LB.to_owned(), nested(lb));
-    namespaces
-}
-
-fn nested(fields: Struct) -> Value {
-    Value {
-        kind: Some(prost_types::value::Kind::StructValue(fields)),
-    }
+/// The flow that a request says it belongs to, or that a producer says it does.
+pub(super) fn flow<'a>(policy: &Policy, headers: &'a Headers) -> &'a str {
+    let named = headers.first_of(&FAIRNESS);
+    let produced = || policy.scheduler.producers.flow(headers);
+    named.or_else(produced).unwrap_or(DEFAULT_FLOW)
 }
 
 /// The body under the new name: every other byte as it came, except that a compressed body goes on decoded.
@@ -421,101 +414,4 @@ fn rename(
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-    use crate::config::{self, LoadOptions};
-    use crate::picker::{Desk, PickerOptions};
-    use crate::pool::slab::{LoraState, Scrape};
-    use crate::pool::{Endpoint, EndpointId, Pool};
-    use crate::scheduling::registry;
-    use crate::telemetry::metrics::Metrics;
-    use std::time::Duration;
-
-    const CONFIG: &str = "\
-apiVersion: llm-d.ai/v1alpha1
-kind: EndpointPickerConfig
-plugins: [{type: lora-affinity-scorer}]
-";
-
-    fn picker() -> Picker {
-        picker_of(CONFIG)
-    }
-
-    /// Of three endpoints, each with an adapter.
-    pub(in crate::picker) fn picker_of(config: &str) -> Picker {
-        let pool = Arc::new(Pool::default());
-        let endpoints = (0..3).map(|n| Endpoint {
-            id: EndpointId {
-                namespace: "default".into(),
-                name: format!("e{n}"),
-            },
-            address: [10, 0, 0, n].into(),
-            port: 80,
-            labels: Default::default(),
-        });
-        let snapshot = pool.replace(endpoints.collect());
-        for (member, adapter) in snapshot.members().iter().zip(["a", "b", "m"]) {
-            let page = Scrape {
-                lora: Some(LoraState {
-                    max: 1,
-                    running: [lora_key(adapter)].into(),
-                    ..Default::default()
-                }),
-                ..Default::default()
-            };
-            member.slot.record(&page, 0, clock_ms());
-        }
-        let options = LoadOptions {
-            allow_experimental: true,
-        };
-        let config = config::load(config, options).unwrap();
-        let minute = Duration::from_secs(60);
-        let options = PickerOptions {
-            metrics_staleness: minute,
-            subset_filter: true,
-            emit_scores: false,
-            parsers: Vec::new(),
-            max_body: 1 << 20,
-        };
-        let scheduler = registry::build(&config).unwrap();
-        let metrics = Arc::new(Metrics::new());
-        Picker::new(
-            pool,
-            scheduler,
-            options,
-            metrics,
-            Desk::new(1, minute, minute),
-        )
-    }
-
-    fn destination(picker: &Picker, api: Api, body: &str) -> String {
-        let facts = dialect::inspect(api, body.as_bytes()).unwrap();
-        let model = facts.model.clone().unwrap_or_default();
-        let (headers, metadata) = (Headers::default(), Metadata::default());
-        let (snapshot, decision) = DESKTOP
-            .with_borrow_mut(|desktop| {
-                picker.pick(&headers, &metadata, &model, &facts, body.len(), desktop)
-            })
-            .unwrap();
-        snapshot.member(decision.endpoints[0]).address.to_string()
-    }
-
-    #[test]
-    fn the_adapter_is_the_one_beside_the_model_or_else_the_model() {
-        let picker = picker();
-        let sglang = |body| destination(&picker, Api::SglangGenerate, body);
-        assert_eq!(
-            sglang(r#"{"text":"x","model":"a","lora_path":"b"}"#),
-            "10.0.0.1:80"
-        );
-        assert_eq!(
-            sglang(r#"{"text":"x","model":"m","lora_path":""}"#),
-            "10.0.0.2:80"
-        );
-        let chat = r#"{"model":"a","messages":[{"role":"user","content":"x"}]}"#;
-        assert_eq!(
-            destination(&picker, Api::ChatCompletions, chat),
-            "10.0.0.0:80"
-        );
-    }
-}
+pub(super) mod tests;

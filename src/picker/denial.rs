@@ -25,6 +25,9 @@ pub(super) enum Denial {
     /// Filters left none.
     #[error("no endpoints available for the given request")]
     Saturated,
+    /// It was to go only where its KV cache is, and that is nowhere.
+    #[error("no decode worker has the requested KV cache")]
+    NotCached,
     /// All bodies together exceed the budget.
     #[error("too many request bodies are being read; try again")]
     NoBufferLeft,
@@ -48,6 +51,7 @@ impl Denial {
     fn status(&self) -> u16 {
         match self {
             Self::BadRequest(_) | Self::NoParser => 400,
+            Self::NotCached => 412,
             Self::TooLarge(_) => 413,
             Self::Saturated => 429,
             Self::NoEndpoints | Self::NoBufferLeft | Self::Late(_) | Self::Stuck => 503,
@@ -71,6 +75,7 @@ impl Denial {
             Self::TooLarge(_) => "body_too_large",
             Self::NoEndpoints => "no_endpoints",
             Self::Saturated => "saturated",
+            Self::NotCached => "not_cached",
             Self::NoBufferLeft => "no_buffer_left",
             Self::Late(Late::Parsing) => "parse_timeout",
             Self::Late(Late::Picking) => "pick_timeout",
@@ -84,6 +89,7 @@ impl Denial {
     pub(super) fn error_code(&self) -> &'static str {
         match self {
             Self::BadRequest(_) | Self::TooLarge(_) | Self::NoParser => "BadRequest",
+            Self::NotCached => "PreconditionFailed",
             Self::Saturated => "ResourceExhausted",
             Self::NoEndpoints | Self::NoBufferLeft | Self::Late(_) | Self::Stuck => {
                 "ServiceUnavailable"
@@ -94,7 +100,7 @@ impl Denial {
 
     /// Whether it was counted when it happened, for the model that the request asked for.
     pub(super) fn is_counted(&self) -> bool {
-        matches!(self, Self::NoEndpoints | Self::Saturated)
+        matches!(self, Self::NoEndpoints | Self::Saturated | Self::NotCached)
     }
 
     /// The answer, in the envelope of the request's own dialect.

@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use bytes::Bytes;
 
-use super::Picker;
 use super::control::{DESTINATION, LB, REQUEST_ID, SERVED};
-use super::decide::{Answer, Question, Renamed, control_headers};
+use super::decide::{Answer, Question, Renamed, flow};
 use super::denial::Denial;
+use super::edits::control_headers;
 use super::flights::Announced;
 use super::served::{Booking, Response, is_fault};
+use super::{Picker, Policy};
 use crate::dialect::{self, Api, Dialect, ModelRewriter};
 use crate::extproc::{
     Exchange, HeaderEdits, Headers, Metadata, Overrun, Refusal, RequestBody, Verdict,
@@ -25,6 +26,7 @@ const DEFAULT_PATH: &str = "/v1/completions";
 #[derive(Debug)]
 pub struct PickExchange {
     picker: Arc<Picker>,
+    policy: Arc<Policy>,
     headers: Arc<Headers>,
     metadata: Arc<Metadata>,
     api: Api,
@@ -37,7 +39,6 @@ pub struct PickExchange {
     announced: Option<Announced>,
     /// Where this stream sent the request.
     picked: Option<Arc<Member>>,
-    streaming: bool,
     renamed: Option<Renamed>,
     request_rewriter: Option<ModelRewriter>,
     response_rewriter: Option<ModelRewriter>,
@@ -49,6 +50,7 @@ pub struct PickExchange {
 impl PickExchange {
     pub(super) fn new(picker: Arc<Picker>) -> Self {
         Self {
+            policy: picker.policy.load_full(),
             picker,
             headers: Arc::default(),
             metadata: Arc::default(),
@@ -59,7 +61,6 @@ impl PickExchange {
             booking: None,
             announced: None,
             picked: None,
-            streaming: false,
             renamed: None,
             request_rewriter: None,
             response_rewriter: None,
@@ -75,7 +76,7 @@ impl PickExchange {
             .get_or_create(&ReasonLabels { reason })
             .inc();
         if !denial.is_counted() {
-            let flow = self.picker.flow(&self.headers);
+            let flow = flow(&self.policy, &self.headers);
             let series = metrics.series("", "", flow, 0);
             series.failed(denial.error_code());
         }
@@ -84,14 +85,20 @@ impl PickExchange {
     }
 
     fn accept(&mut self, mut answer: Answer, unseen: bool) -> Verdict {
-        let mut booking = Booking::new(answer.reservation, answer.series, self.started);
+        let mut booking = Booking::new(
+            answer.reservation,
+            answer.series,
+            self.started,
+            answer.streaming,
+        );
+        booking.before = answer.before;
+        booking.via = answer.via;
         booking.counted = answer.counted;
         self.booking = match &self.request_id {
             Some(id) => self.picker.flights.hand_over(id, booking),
             None => Some(booking),
         };
         self.picked = Some(answer.picked);
-        self.streaming = answer.streaming;
         // A body that is only now to come gets its new name as it passes.
         self.request_rewriter = answer
             .renamed
@@ -115,11 +122,14 @@ impl PickExchange {
         // An endpoint that fails is none to come back to.
         if let (Some(picked), false) = (&self.picked, is_fault(status)) {
             let served = served.unwrap_or(picked);
-            let followers = self.picker.scheduler.followers();
+            let followers = self.policy.scheduler.followers();
             let stamps = followers.filter_map(|follower| follower.stamp(served));
-            edits.set = stamps
-                .map(|stamp| (stamp.name.into(), stamp.value))
-                .collect();
+            for stamp in stamps {
+                // Plugins of several profiles may tell the same.
+                if !edits.set.iter().any(|(name, _)| *name == stamp.name) {
+                    edits.set.push((stamp.name.into(), stamp.value));
+                }
+            }
         }
         edits
     }
@@ -137,7 +147,7 @@ impl PickExchange {
         let path = headers
             .first_of(&[":path", "x-original-path", "x-forwarded-path"])
             .unwrap_or(DEFAULT_PATH);
-        let parsers = &self.picker.options.parsers;
+        let parsers = &self.policy.parsers;
         match dialect::resolve(path) {
             api if parsers.contains(&api.dialect()) => Some(api),
             _ => parsers
@@ -191,6 +201,7 @@ impl Exchange for PickExchange {
         };
         let unseen = matches!(body, RequestBody::Unseen);
         let question = Question {
+            policy: Arc::clone(&self.policy),
             headers: Arc::clone(&self.headers),
             metadata: Arc::clone(&self.metadata),
             api: self.api,
@@ -231,20 +242,24 @@ impl Exchange for PickExchange {
             .first_of(&[":status", "status"])
             .and_then(|status| status.parse().ok())
             .unwrap_or(200);
-        let kind = headers.get("content-type").unwrap_or_default();
-        // Some servers stream under another name, but an answer in JSON is one document.
-        let sse = kind.contains("text/event-stream") || self.streaming && !kind.contains("json");
         if let Some(announced) = &self.announced {
             self.booking = announced.booking();
         }
+        let streaming = self.booking.as_ref().is_some_and(|b| b.streaming);
+        let kind = headers.get("content-type").unwrap_or_default();
+        // Some servers stream under another name, but an answer in JSON is one document.
+        let sse = kind.contains("text/event-stream") || streaming && !kind.contains("json");
         let snapshot = self.picker.pool.snapshot();
+        let booking = self.booking.take();
+        // What was reached by another address was served where it was picked.
+        let via = booking.as_ref().and_then(|booking| booking.via);
         let served = metadata
             .string(LB, SERVED)
             .and_then(|address| address.parse().ok())
+            .filter(|address| via != Some(*address))
             .and_then(|address| snapshot.by_address(&address))
             .map(|position| snapshot.member(position));
         let mut edits = self.stamps(served, status);
-        let booking = self.booking.take();
         self.response = Some(Response::new(booking, served, status, sse, self.started));
 
         let Some(renamed) = self.renamed.as_ref().filter(|_| body) else {

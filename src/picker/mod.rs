@@ -7,16 +7,21 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
+use prometheus_client::metrics::counter::Counter;
+
 use crate::dialect::Dialect;
 use crate::extproc::Processor;
 use crate::pool::Pool;
-use crate::scheduling::Scheduler;
+use crate::scheduling::{Reason, Scheduler};
+use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::Metrics;
 
 mod control;
 mod decide;
 mod denial;
 mod desk;
+mod edits;
 mod exchange;
 mod flights;
 mod served;
@@ -28,48 +33,66 @@ pub use exchange::PickExchange;
 /// What a picker is set up with.
 #[derive(Clone, Debug)]
 pub struct PickerOptions {
-    /// Scrapes older than this are not believed.
-    pub metrics_staleness: Duration,
     /// Obey the subset that the gateway gives.
     pub subset_filter: bool,
     /// Put every candidate's score into the metadata.
     pub emit_scores: bool,
-    /// Whose requests are read. Others are routed on load if [`Dialect::Passthrough`] is among them, else refused.
-    pub parsers: Vec<Dialect>,
     /// The largest decoded body, in bytes.
     pub max_body: usize,
+}
+
+/// What may change while requests are under way: each ends under the policy that it began under.
+#[derive(Debug)]
+pub struct Policy {
+    /// Chooses.
+    pub scheduler: Scheduler,
+    /// Whose requests are read. Others are routed on load if [`Dialect::Passthrough`] is among them, else refused.
+    pub parsers: Vec<Dialect>,
+    /// Scrapes older than this are not believed.
+    pub metrics_staleness: Duration,
 }
 
 /// The policy behind the ext_proc server: one for a pool.
 #[derive(Debug)]
 pub struct Picker {
     pool: Arc<Pool>,
-    scheduler: Scheduler,
+    policy: ArcSwap<Policy>,
     options: PickerOptions,
     metrics: Arc<Metrics>,
+    /// Requests picked for, by [`Reason`].
+    picks: [Counter; Reason::ALL.len()],
     desk: Desk,
+    decisions: Option<Arc<Decisions>>,
     flights: flights::Flights,
 }
 
 // === impl Picker ===
 
 impl Picker {
-    /// Picks endpoints of `pool` with `scheduler`; decisions are made at `desk`.
+    /// Picks endpoints of `pool` by `policy`; decisions are made at `desk` and, if there is one, kept in `decisions`.
     pub fn new(
         pool: Arc<Pool>,
-        scheduler: Scheduler,
+        policy: Policy,
         options: PickerOptions,
         metrics: Arc<Metrics>,
         desk: Desk,
+        decisions: Option<Arc<Decisions>>,
     ) -> Self {
         Self {
             pool,
-            scheduler,
+            policy: ArcSwap::from_pointee(policy),
             options,
+            picks: Reason::ALL.map(|reason| metrics.picks(reason.name())),
             metrics,
             desk,
+            decisions,
             flights: flights::Flights::default(),
         }
+    }
+
+    /// Requests that come from now on are decided by `policy`.
+    pub fn replace(&self, policy: Policy) {
+        self.policy.store(Arc::new(policy));
     }
 }
 

@@ -1,5 +1,6 @@
 //! What a request holds while it is served, and what its response teaches.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -12,8 +13,14 @@ use crate::telemetry::metrics::{RequestSeries, Running};
 #[derive(Debug)]
 pub(super) struct Booking {
     pub(super) reservation: Reservation,
+    /// At the endpoints that work on the request before its first token: prefill, encode.
+    pub(super) before: Vec<(Reservation, Option<Counted>)>,
+    /// Where the request was sent, if that is not the endpoint's own address.
+    pub(super) via: Option<SocketAddr>,
     pub(super) series: Arc<RequestSeries>,
     pub(super) started: Instant,
+    /// The client asked for a stream.
+    pub(super) streaming: bool,
     /// In the gauges of what is in flight, if they are kept.
     pub(super) counted: Option<Counted>,
     _running: Running,
@@ -42,23 +49,32 @@ impl Booking {
         reservation: Reservation,
         series: Arc<RequestSeries>,
         started: Instant,
+        streaming: bool,
     ) -> Self {
         Self {
             _running: series.run(),
             reservation,
+            before: Vec::new(),
+            via: None,
             series,
             started,
+            streaming,
             counted: None,
         }
     }
-}
 
-impl Booking {
-    /// The first token came by.
+    /// The first token came by: the prompt is read.
     fn prefilled(&mut self) {
         let left = self.reservation.prefilled();
         if let Some(counted) = &mut self.counted {
             counted.left(left);
+        }
+    }
+
+    /// There is a token, or an end: what comes before is over.
+    fn begun(&mut self) {
+        for (reservation, _counted) in self.before.drain(..) {
+            reservation.ended();
         }
     }
 }
@@ -129,17 +145,22 @@ impl Response {
         self.scanner.feed(chunk);
         if self.first_token.is_none() && self.scanner.first_token() {
             self.first_token = Some(Instant::now());
-            if let Some(booking) = self.booking.as_mut().filter(|_| self.streaming) {
-                booking.prefilled();
+            let streaming = self.streaming;
+            if let Some(booking) = &mut self.booking {
+                booking.begun();
+                if streaming {
+                    booking.prefilled();
+                }
             }
         }
     }
 
     /// All of the response came by.
     pub(super) fn ended(mut self) {
-        let Some(booking) = self.booking.take() else {
+        let Some(mut booking) = self.booking.take() else {
             return;
         };
+        booking.begun();
         booking.series.response_bytes.observe(self.bytes as f64);
         if !self.failed {
             self.measure(&booking);
@@ -193,7 +214,7 @@ pub(super) mod tests {
     pub(in crate::picker) fn booking() -> Booking {
         let slot = Arc::new(Slab::default()).take();
         let series = Metrics::new().series("m", "m", "default-flow", 0);
-        Booking::new(Reservation::new(&slot), series, Instant::now())
+        Booking::new(Reservation::new(&slot), series, Instant::now(), false)
     }
 
     #[test]
@@ -213,6 +234,36 @@ pub(super) mod tests {
         assert_eq!(s.in_flight[i].load(Ordering::Relaxed), 0);
         assert_eq!(s.ended_since[i].load(Ordering::Relaxed), 1);
         assert_eq!(series.running.get(), 0);
+    }
+
+    #[test]
+    fn what_comes_before_the_first_token_ends_with_it() {
+        let token = b"data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
+        let role = b"data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n";
+        for chunks in [&[&role[..], token][..], &[role], &[]] {
+            let slots = [(); 2].map(|()| Arc::new(Slab::default()).take());
+            let in_flight = |n: usize| {
+                let (s, i) = (slots[n].segment(), slots[n].index());
+                s.in_flight[i].load(Ordering::Relaxed)
+            };
+            let booking = Booking {
+                before: slots.iter().map(|s| (Reservation::new(s), None)).collect(),
+                ..booking()
+            };
+            let mut response = Response::new(Some(booking), None, 200, true, Instant::now());
+            for chunk in chunks {
+                assert_eq!((in_flight(0), in_flight(1)), (1, 1));
+                response.chunk(chunk);
+            }
+            let open = u32::from(chunks.len() < 2);
+            assert_eq!((in_flight(0), in_flight(1)), (open, open));
+            response.ended();
+            assert_eq!((in_flight(0), in_flight(1)), (0, 0));
+            for slot in &slots {
+                let ended = slot.segment().ended_since[slot.index()].load(Ordering::Relaxed);
+                assert_eq!(ended, 1);
+            }
+        }
     }
 
     #[test]
@@ -274,14 +325,14 @@ pub(super) mod tests {
         for n in 0..breaker::STREAK {
             assert!(!snapshot.is_open(0), "{n}");
             let reservation = Reservation::new(&picked.slot);
-            let booking = Booking::new(reservation, Arc::clone(&series), Instant::now());
+            let booking = Booking::new(reservation, Arc::clone(&series), Instant::now(), false);
             Response::new(Some(booking), Some(served), 200, false, Instant::now()).ended();
         }
         assert!(snapshot.is_open(0) && !snapshot.is_open(1));
         // As it is reported where it was picked, nothing has failed.
         for _ in 0..breaker::STREAK {
             let reservation = Reservation::new(&served.slot);
-            let booking = Booking::new(reservation, Arc::clone(&series), Instant::now());
+            let booking = Booking::new(reservation, Arc::clone(&series), Instant::now(), false);
             Response::new(Some(booking), Some(served), 200, false, Instant::now()).ended();
         }
         assert!(!snapshot.is_open(1));

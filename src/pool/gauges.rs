@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
@@ -16,7 +16,7 @@ use super::{Pool, Snapshot, clock_ms};
 pub struct PoolGauges {
     name: String,
     pool: Arc<Pool>,
-    staleness_ms: u64,
+    staleness_ms: Arc<AtomicU64>,
 }
 
 struct Summary {
@@ -27,8 +27,8 @@ struct Summary {
 // === impl PoolGauges ===
 
 impl PoolGauges {
-    /// `name` is the pool's; scrapes older than `staleness_ms` are left out of averages.
-    pub fn new(name: String, pool: Arc<Pool>, staleness_ms: u64) -> Self {
+    /// `name` is the pool's; scrapes older than `staleness_ms`, which may change, are left out of averages.
+    pub fn new(name: String, pool: Arc<Pool>, staleness_ms: Arc<AtomicU64>) -> Self {
         Self {
             name,
             pool,
@@ -80,11 +80,12 @@ impl Collector for PoolGauges {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let snapshot = self.pool.snapshot();
         let now = clock_ms();
+        let staleness_ms = self.staleness_ms.load(Ordering::Relaxed);
         // As scraped: what we add for our own decisions would hide from a dashboard what the engines say.
         let scraped: Vec<Option<Scraped>> = (0..snapshot.len() as u32)
             .map(|position| {
                 let (s, i) = snapshot.cell(position);
-                s.fresh(i, now, self.staleness_ms)
+                s.fresh(i, now, staleness_ms)
             })
             .collect();
         let column = |value: fn(&Scraped) -> f32| -> Vec<f32> {
@@ -180,7 +181,7 @@ mod tests {
         let _sent = [Reservation::new(slot), Reservation::new(slot)];
         slot.record(&page, begun, clock_ms());
         let mut registry = Registry::default();
-        let gauges = PoolGauges::new("p".to_owned(), Arc::clone(&pool), u64::MAX);
+        let gauges = PoolGauges::new("p".to_owned(), Arc::clone(&pool), Arc::new(u64::MAX.into()));
         registry.register_collector(Box::new(gauges));
         let mut text = String::new();
         prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();

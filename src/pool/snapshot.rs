@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -160,6 +161,12 @@ impl Snapshot {
         self.by_ip.get(ip).map_or(&[], Vec::as_slice)
     }
 
+    /// When the endpoint at `position` was last scraped, in milliseconds of [`super::clock_ms`].
+    pub fn scraped_at(&self, position: u32) -> Option<u64> {
+        let (segment, i) = self.cell(position);
+        Some(segment.scraped_at[i].load(Ordering::Acquire)).filter(|&at| at != 0)
+    }
+
     /// The columns and the place in them of the endpoint at `position`.
     pub fn cell(&self, position: u32) -> (&Segment, usize) {
         let number = self.numbers[position as usize] as usize;
@@ -183,7 +190,6 @@ impl Member {
 pub(super) mod tests {
     use super::*;
     use crate::pool::Reservation;
-    use std::sync::atomic::Ordering;
 
     pub(in crate::pool) fn endpoint(name: &str, address: &str) -> Endpoint {
         let address: SocketAddr = address.parse().unwrap();

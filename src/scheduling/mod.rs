@@ -10,6 +10,10 @@
 //!
 //! An endpoint whose breaker is open is no candidate, but when a probe of it is due, one request that it may serve (the
 //! subset and the filters allow it) is sent there first, whatever the scores say.
+//!
+//! There may be several profiles. A profile handler ([`handlers`]) says which of them run for a request, and what their
+//! results come to: the one that a header names, or one for each stage (decode, prefill, encode) of a request that is served
+//! by several endpoints, where a decider says which stages there are.
 
 use bytes::Bytes;
 use rand::rngs::SmallRng;
@@ -18,19 +22,27 @@ use crate::config::{PluginUse, Problem};
 use crate::pool::{LoadView, Member, Snapshot};
 
 mod attributes;
+mod deciders;
 mod filters;
+mod handlers;
 mod per_endpoint;
 mod pickers;
 pub mod pipeline;
 mod producers;
+mod reason;
 pub mod registry;
 mod scorers;
 mod session;
 #[cfg(test)]
 mod testing;
+mod topology;
+mod trace;
 
+pub use handlers::ProfileHandler;
 pub use pipeline::{Profile, Scheduler};
 pub use producers::{InflightLoad, Producers};
+pub use reason::Reason;
+pub use trace::Trace;
 
 /// What a scorer says of an endpoint that it knows nothing about.
 pub const NEUTRAL: f32 = 0.5;
@@ -45,6 +57,8 @@ pub struct RequestView<'a> {
     pub prompt_bytes: usize,
     /// Bytes of the body.
     pub body_bytes: usize,
+    /// It has an image, sound or a video.
+    pub multimodal: bool,
     /// The request's headers.
     pub headers: &'a dyn RequestHeaders,
 }
@@ -58,7 +72,7 @@ impl RequestView<'_> {
     }
 }
 
-/// Tokens of a prompt of so many bytes, estimated: four bytes each.
+/// Tokens of a prompt of so many bytes, estimated as the llm-d picker does where it has no tokenizer: four bytes each.
 pub fn input_tokens(prompt_bytes: usize) -> u32 {
     u32::try_from(prompt_bytes / 4).unwrap_or(u32::MAX)
 }
@@ -69,7 +83,15 @@ pub trait RequestHeaders {
     fn get(&self, name: &str) -> Option<&str>;
 }
 
+/// How much of the request's prompt each endpoint has in its cache already, by position.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct PrefixView<'a> {
+    /// Tokens that match from the prompt's start on. Empty = not known of any endpoint.
+    pub matched_tokens: &'a [u32],
+}
+
 /// All that a decision may look at: one moment, for all plugins.
+#[derive(Clone, Copy)]
 pub struct Context<'a> {
     /// The request.
     pub request: &'a RequestView<'a>,
@@ -77,6 +99,10 @@ pub struct Context<'a> {
     pub snapshot: &'a Snapshot,
     /// Its load, by position.
     pub load: &'a LoadView,
+    /// What is cached where.
+    pub prefix: PrefixView<'a>,
+    /// The endpoint that an earlier stage of the same request chose, for plugins that want to be near it.
+    pub earlier: Option<u32>,
     /// When, in milliseconds of [`crate::pool::clock_ms`].
     pub now_ms: u64,
 }
@@ -85,6 +111,11 @@ pub struct Context<'a> {
 pub trait Filter: Send + Sync {
     /// Keeps those of `candidates` that may serve, in their order.
     fn filter(&self, cx: &Context<'_>, candidates: &mut Vec<u32>);
+
+    /// Why the request goes to the one endpoint that this filter leaves, if it is for more than its fitness.
+    fn reason(&self) -> Option<Reason> {
+        None
+    }
 
     /// What it does once an endpoint is chosen, if anything.
     fn follow(&self) -> Option<&dyn Follow> {
@@ -128,11 +159,23 @@ pub struct Stamp {
 
 /// Orders candidates by their total scores.
 pub trait Picker: Send + Sync {
-    /// Puts the chosen candidates into `out`, best first: at least one, if there is a candidate.
-    fn pick(&self, candidates: &[u32], scores: &[f32], rng: &mut SmallRng, out: &mut Vec<u32>);
+    /// Puts the chosen candidates into `out`, best first: at least one, if there is a candidate. Says why that is the first.
+    fn pick(
+        &self,
+        candidates: &[u32],
+        scores: &[f32],
+        rng: &mut SmallRng,
+        out: &mut Vec<u32>,
+    ) -> Reason;
 
     /// How many it chooses at most.
     fn endpoints(&self) -> usize;
+}
+
+/// Says whether a stage of a request gets an endpoint of its own.
+pub trait Decider: Send + Sync {
+    /// `decode` is the endpoint that was chosen for decode, if it was already.
+    fn disaggregate(&self, cx: &Context<'_>, decode: Option<u32>) -> bool;
 }
 
 /// What was decided.
@@ -140,27 +183,61 @@ pub trait Picker: Send + Sync {
 pub struct Decision {
     /// Where the request goes, first; where to retry it, after. Never empty.
     pub endpoints: Vec<u32>,
+    /// Why the first is the first.
+    pub reason: Reason,
     /// Total scores of all candidates, if they were asked for. An endpoint that is probed is none.
     pub scores: Vec<(u32, f32)>,
+    /// Where the prompt is worked on before that.
+    pub prefill: Option<u32>,
+    /// Where images, sound and videos are encoded before that.
+    pub encode: Vec<u32>,
+    /// The port that the request goes to in place of its endpoint's own: that of the first data-parallel rank, whose
+    /// proxy passes it on.
+    pub primary_port: Option<u16>,
 }
 
 /// Why nothing was decided.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
     /// There was nothing to choose from.
-    #[error("no endpoint candidates")]
+    #[error("{}", self.reason())]
     NoEndpoints,
     /// Filters took all candidates away.
-    #[error("filters left no endpoint")]
+    #[error("{}", self.reason())]
     Filtered,
 }
 
-/// Buffers that a caller keeps from one decision to the next.
+/// Buffers that a caller keeps from one decision to the next. Stages run one after another and share them.
 #[derive(Debug, Default)]
 pub struct Scratch {
+    candidates: Vec<u32>,
     scores: Vec<f32>,
     totals: Vec<f32>,
     alone: Vec<u32>,
+    /// Told of each step, if it is on.
+    pub trace: Trace,
+}
+
+// === impl ScheduleError ===
+
+impl ScheduleError {
+    /// What it says.
+    pub fn reason(self) -> &'static str {
+        match self {
+            Self::NoEndpoints => "no endpoint candidates",
+            Self::Filtered => "filters left no endpoint",
+        }
+    }
+}
+
+// === impl PrefixView ===
+
+impl PrefixView<'_> {
+    /// Tokens of the prompt that the endpoint at `position` has; 0 if not known.
+    pub fn tokens(&self, position: u32) -> u32 {
+        let at = position as usize;
+        self.matched_tokens.get(at).copied().unwrap_or(0)
+    }
 }
 
 /// `name`, the parameter `field`, as a header's name in lower case.

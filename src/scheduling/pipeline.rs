@@ -5,15 +5,31 @@ use std::fmt;
 use rand::rngs::SmallRng;
 
 use super::{
-    Context, Decision, Filter, Follow, NEUTRAL, Picker, Producers, ScheduleError, Scorer, Scratch,
+    Context, Decision, Filter, Follow, NEUTRAL, Picker, Producers, ProfileHandler, Reason,
+    ScheduleError, Scorer, Scratch, Trace,
 };
 
-/// Runs the profiles of a configuration, as its profile handler says. There is one handler so far,
-/// `single-profile-handler`: the one profile's result is the decision.
+/// Runs the profiles of a configuration, as its profile handler says.
 #[derive(Debug)]
 pub struct Scheduler {
-    profile: Profile,
-    producers: Producers,
+    /// At least one.
+    pub profiles: Vec<Profile>,
+    /// The handler's name in the configuration, and its type.
+    pub name: (String, &'static str),
+    /// Which profiles run for a request.
+    pub handler: Box<dyn ProfileHandler>,
+    /// What is to be known of a request before and beside scheduling.
+    pub producers: Producers,
+}
+
+/// The profiles, ready to be run for one request.
+pub struct Stages<'a> {
+    profiles: &'a [Profile],
+    cx: Context<'a>,
+    candidates: &'a [u32],
+    scratch: &'a mut Scratch,
+    rng: &'a mut SmallRng,
+    want_scores: bool,
 }
 
 /// Filters, then scorers, then a picker.
@@ -31,22 +47,16 @@ pub struct Profile {
 // === impl Scheduler ===
 
 impl Scheduler {
-    /// A scheduler of one profile.
-    pub fn single(profile: Profile, producers: Producers) -> Self {
-        Self { profile, producers }
+    /// The plugins of all profiles that go with a request beyond the choice.
+    pub fn followers(&self) -> impl Iterator<Item = &dyn Follow> {
+        self.profiles.iter().flat_map(Profile::followers)
     }
 
-    /// What is to be known of a request before and beside scheduling.
-    pub fn producers(&self) -> &Producers {
-        &self.producers
-    }
-
-    /// Decides among `candidates`, which is used up; open breakers are dealt with here. `want_scores`: tell each
-    /// candidate's total.
+    /// Decides among `candidates`; open breakers are dealt with here. `want_scores`: tell each candidate's total.
     pub fn schedule(
         &self,
         cx: &Context<'_>,
-        candidates: &mut Vec<u32>,
+        candidates: &[u32],
         scratch: &mut Scratch,
         rng: &mut SmallRng,
         want_scores: bool,
@@ -54,12 +64,76 @@ impl Scheduler {
         if candidates.is_empty() {
             return Err(ScheduleError::NoEndpoints);
         }
-        self.profile.run(cx, candidates, scratch, rng, want_scores)
+        self.handler.handle(&mut Stages {
+            profiles: &self.profiles,
+            cx: *cx,
+            candidates,
+            scratch,
+            rng,
+            want_scores,
+        })
+    }
+}
+
+// === impl Stages ===
+
+impl<'a> Stages<'a> {
+    /// What may be looked at before a stage runs.
+    pub fn cx(&self) -> &Context<'a> {
+        &self.cx
     }
 
-    /// The plugins that go with a request beyond the choice.
-    pub fn followers(&self) -> impl Iterator<Item = &dyn Follow> {
-        self.profile.followers()
+    /// The position of the profile called `name`.
+    pub fn profile(&self, name: &str) -> Option<usize> {
+        self.profiles
+            .iter()
+            .position(|profile| profile.name == name)
+    }
+
+    /// Runs the profile whose endpoint is where the request goes. `earlier`: what another stage chose.
+    pub fn destination(
+        &mut self,
+        profile: usize,
+        earlier: Option<u32>,
+    ) -> Result<Decision, ScheduleError> {
+        let cx = Context { earlier, ..self.cx };
+        let profile = &self.profiles[profile];
+        profile.run(
+            &cx,
+            self.candidates,
+            self.scratch,
+            self.rng,
+            self.want_scores,
+        )
+    }
+
+    /// Runs a profile for a stage beside that. It probes nobody: how such a stage ends is not seen. Empty if there is no
+    /// endpoint for it.
+    pub fn aside(&mut self, profile: usize, earlier: Option<u32>) -> Vec<u32> {
+        let cx = Context { earlier, ..self.cx };
+        let profile = &self.profiles[profile];
+        let mut decision = Decision::default();
+        profile.choose(
+            &cx,
+            self.candidates,
+            self.scratch,
+            self.rng,
+            false,
+            &mut decision,
+        );
+        let picker = &profile.picker.0;
+        self.scratch.tell(&cx, picker, &decision.endpoints, false);
+        decision.endpoints
+    }
+}
+
+// === impl Scratch ===
+
+impl Scratch {
+    /// Tells the trace what `picker` chose among the candidates that are left here.
+    fn tell(&mut self, cx: &Context<'_>, picker: &str, chosen: &[u32], probe: bool) {
+        let left = (&*self.candidates, &*self.totals);
+        self.trace.picked(cx, picker, left, chosen, probe);
     }
 }
 
@@ -74,23 +148,21 @@ impl Profile {
     fn run(
         &self,
         cx: &Context<'_>,
-        candidates: &mut Vec<u32>,
+        all: &[u32],
         scratch: &mut Scratch,
         rng: &mut SmallRng,
         want_scores: bool,
     ) -> Result<Decision, ScheduleError> {
-        let probe = self.probe(cx, candidates, &mut scratch.alone);
-        cx.snapshot.retain_closed(candidates);
-        self.filter(cx, candidates);
+        let probe = self.probe(cx, all, &mut scratch.alone);
         let mut decision = Decision::default();
-        if !candidates.is_empty() {
-            self.choose(cx, candidates, scratch, rng, want_scores, &mut decision);
-        }
+        self.choose(cx, all, scratch, rng, want_scores, &mut decision);
         if let Some(probe) = probe {
             decision.endpoints.retain(|&endpoint| endpoint != probe);
             decision.endpoints.insert(0, probe);
             decision.endpoints.truncate(self.picker.1.endpoints());
+            decision.reason = Reason::Probe;
         }
+        scratch.tell(cx, &self.picker.0, &decision.endpoints, probe.is_some());
         if decision.endpoints.is_empty() {
             return Err(ScheduleError::Filtered);
         }
@@ -106,43 +178,87 @@ impl Profile {
             }
             alone.clear();
             alone.push(candidate);
-            self.filter(cx, alone);
+            self.filter(cx, alone, None);
             !alone.is_empty() && cx.snapshot.take_probe(candidate, cx.now_ms)
         })
     }
 
-    fn filter(&self, cx: &Context<'_>, candidates: &mut Vec<u32>) {
-        for (_, filter) in &self.filters {
+    /// Says why the endpoint that is left is left, if there is one and a filter knows more than that it fits.
+    fn filter(
+        &self,
+        cx: &Context<'_>,
+        candidates: &mut Vec<u32>,
+        mut trace: Option<&mut Trace>,
+    ) -> Option<Reason> {
+        let mut reason = None;
+        for (name, filter) in &self.filters {
+            let before = candidates.len();
             filter.filter(cx, candidates);
+            if let Some(trace) = &mut trace {
+                trace.filtered(cx, name, candidates);
+            }
+            if before > 1 && candidates.len() == 1 {
+                reason = filter.reason();
+            }
         }
+        reason
     }
 
-    /// Scorers and picker.
+    /// Filters, scorers and picker, over those of `all` whose breaker is closed. If the filters leave none of them, what
+    /// they want is open: all of it is offered, as where all of the pool is open.
     fn choose(
         &self,
         cx: &Context<'_>,
-        candidates: &[u32],
+        all: &[u32],
         scratch: &mut Scratch,
         rng: &mut SmallRng,
         want_scores: bool,
         decision: &mut Decision,
     ) {
-        let Scratch { scores, totals, .. } = scratch;
+        let Scratch {
+            candidates,
+            scores,
+            totals,
+            trace,
+            ..
+        } = scratch;
+        candidates.clear();
+        candidates.extend_from_slice(all);
         totals.clear();
+        trace.run(&self.name, candidates);
+        cx.snapshot.retain_closed(candidates);
+        trace.filtered(cx, "breaker", candidates);
+        let closed = candidates.len();
+        let mut filtered = self.filter(cx, candidates, Some(&mut *trace));
+        if candidates.is_empty() && closed < all.len() {
+            candidates.extend_from_slice(all);
+            trace.run(&self.name, candidates);
+            filtered = self.filter(cx, candidates, Some(&mut *trace));
+        }
+        if candidates.is_empty() {
+            return;
+        }
         totals.resize(candidates.len(), 0.0);
         scores.clear();
         scores.resize(candidates.len(), 0.0);
-        for (_, weight, scorer) in &self.scorers {
+        for (name, weight, scorer) in &self.scorers {
             scorer.score(cx, candidates, scores);
+            trace.scored(name, *weight, scores);
             for (total, score) in totals.iter_mut().zip(scores.iter()) {
                 // NaN would poison the total, and no comparison with it is ever true.
                 let score = if score.is_nan() { NEUTRAL } else { *score };
                 *total += score.clamp(0.0, 1.0) * weight;
             }
         }
-        self.picker
+        let picked = self
+            .picker
             .1
             .pick(candidates, totals, rng, &mut decision.endpoints);
+        decision.reason = match (candidates.len(), picked) {
+            (1, _) => filtered.unwrap_or(Reason::OnlyCandidate),
+            (_, Reason::Tie) if self.scorers.is_empty() => Reason::Random,
+            (_, picked) => picked,
+        };
         if want_scores {
             decision.scores = candidates
                 .iter()
@@ -171,178 +287,4 @@ impl fmt::Debug for Profile {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::filters::header_based_testing::HeaderBasedTesting;
-    use super::super::pickers::max_score::MaxScore;
-    use super::super::registry;
-    use super::super::scorers::tests::{NoHeaders, snapshot};
-    use super::super::{RequestHeaders, RequestView};
-    use super::*;
-    use crate::config::{DEFAULT, LoadOptions, load};
-    use crate::pool::slab::Scrape;
-    use crate::pool::{Breaker, LoadView, Outcome, Reservation, Snapshot, breaker};
-    use rand::SeedableRng as _;
-
-    /// Says of each endpoint what it was given.
-    struct Fixed(Vec<f32>);
-
-    impl Scorer for Fixed {
-        fn score(&self, _cx: &Context<'_>, candidates: &[u32], out: &mut [f32]) {
-            for (out, &candidate) in out.iter_mut().zip(candidates) {
-                *out = self.0[candidate as usize];
-            }
-        }
-    }
-
-    struct Named(&'static str);
-
-    impl RequestHeaders for Named {
-        fn get(&self, _name: &str) -> Option<&str> {
-            Some(self.0)
-        }
-    }
-
-    fn fixed(scores: Vec<f32>, endpoints: usize) -> Profile {
-        Profile {
-            name: "p".to_owned(),
-            filters: Vec::new(),
-            scorers: vec![("s".to_owned(), 2.0, Box::new(Fixed(scores)))],
-            picker: ("max".to_owned(), Box::new(MaxScore { endpoints })),
-        }
-    }
-
-    fn run(
-        profile: &Profile,
-        snapshot: &Snapshot,
-        headers: &dyn RequestHeaders,
-        now_ms: u64,
-    ) -> Result<Decision, ScheduleError> {
-        let mut load = LoadView::default();
-        load.gather(snapshot, now_ms, u64::MAX);
-        let request = RequestView {
-            model: "m",
-            adapter: "m",
-            prompt_bytes: 0,
-            body_bytes: 0,
-            headers,
-        };
-        let cx = Context {
-            request: &request,
-            snapshot,
-            load: &load,
-            now_ms,
-        };
-        let mut candidates = (0..snapshot.len() as u32).collect();
-        let mut rng = SmallRng::seed_from_u64(now_ms);
-        profile.run(
-            &cx,
-            &mut candidates,
-            &mut Scratch::default(),
-            &mut rng,
-            true,
-        )
-    }
-
-    /// The endpoint at `position` failed at 100.
-    fn trip(snapshot: &Snapshot, position: u32) {
-        for _ in 0..breaker::STREAK {
-            let slot = &snapshot.member(position).slot;
-            Breaker::observe(slot, Outcome::Failed, 50, 100);
-        }
-    }
-
-    const PAUSE_OVER: u64 = 100 + breaker::PAUSE_MS;
-
-    #[test]
-    fn a_score_that_is_no_number_is_neutral() {
-        let profile = fixed(vec![0.4, f32::NAN, 0.6, f32::INFINITY], 9);
-        let decision = run(&profile, &snapshot(4), &NoHeaders, 1).unwrap();
-        assert_eq!(decision.endpoints, [3, 2, 1, 0]);
-        assert_eq!(decision.scores, [(0, 0.8), (1, 1.0), (2, 1.2), (3, 2.0)]);
-        let profile = fixed(vec![f32::NAN; 3], 1);
-        let decision = run(&profile, &snapshot(3), &NoHeaders, 1).unwrap();
-        assert_eq!(decision.endpoints.len(), 1);
-    }
-
-    #[test]
-    fn a_probe_goes_to_the_worst_endpoint_once_and_the_others_are_its_fallbacks() {
-        let snapshot = snapshot(4);
-        let profile = fixed(vec![0.0, 0.2, 0.3, 0.1], 3);
-        trip(&snapshot, 0);
-        let endpoints = |now| run(&profile, &snapshot, &NoHeaders, now).unwrap().endpoints;
-        assert_eq!(endpoints(PAUSE_OVER - 1), [2, 1, 3]);
-        assert_eq!(endpoints(PAUSE_OVER), [0, 2, 1]);
-        assert_eq!(endpoints(PAUSE_OVER), [2, 1, 3]);
-        // It told nothing.
-        assert_eq!(endpoints(PAUSE_OVER + breaker::PROBE_MS), [0, 2, 1]);
-        let one = fixed(vec![0.0, 0.2, 0.3, 0.1], 1);
-        let later = PAUSE_OVER + 2 * breaker::PROBE_MS;
-        let decision = run(&one, &snapshot, &NoHeaders, later).unwrap();
-        assert_eq!(decision.endpoints, [0]);
-        let slot = &snapshot.member(0).slot;
-        Breaker::observe(slot, Outcome::Ok, later, later);
-        assert_eq!(endpoints(later), [2, 1, 3]);
-    }
-
-    #[test]
-    fn every_open_endpoint_gets_its_probe_and_all_open_are_all_offered() {
-        let snapshot = snapshot(2);
-        let profile = fixed(vec![0.0, 1.0], 2);
-        (0..2).for_each(|position| trip(&snapshot, position));
-        let endpoints = |now| run(&profile, &snapshot, &NoHeaders, now).unwrap().endpoints;
-        assert_eq!(endpoints(200), [1, 0]);
-        assert_eq!(endpoints(PAUSE_OVER), [0, 1]);
-        assert_eq!(endpoints(PAUSE_OVER), [1, 0]);
-        assert!(!snapshot.wants_probe(1, PAUSE_OVER));
-    }
-
-    #[test]
-    fn filters_keep_a_probe_from_an_endpoint_and_do_not_use_it_up() {
-        let snapshot = snapshot(3);
-        let mut profile = fixed(vec![0.0, 0.2, 0.3], 3);
-        profile.filters = vec![("f".to_owned(), Box::new(HeaderBasedTesting))];
-        trip(&snapshot, 0);
-        let named = |name| run(&profile, &snapshot, &Named(name), PAUSE_OVER);
-        assert_eq!(named("10.0.0.1,10.0.0.2").unwrap().endpoints, [2, 1]);
-        assert_eq!(named("10.0.0.9"), Err(ScheduleError::Filtered));
-        assert!(snapshot.wants_probe(0, PAUSE_OVER));
-        // Nothing else is left by the filters, and nothing else is needed.
-        assert_eq!(named("10.0.0.0").unwrap().endpoints, [0]);
-        assert!(!snapshot.wants_probe(0, PAUSE_OVER));
-    }
-
-    #[test]
-    fn a_burst_that_no_scrape_shows_yet_is_spread() {
-        let config = load(DEFAULT, LoadOptions::default()).unwrap();
-        let scheduler = registry::build(&config).unwrap();
-        let snapshot = snapshot(8);
-        // All idle; what is left in their caches makes the first look best for as long as nothing else is known.
-        let scrape_all = || {
-            for (n, member) in snapshot.members().iter().enumerate() {
-                let page = Scrape {
-                    waiting: Some(0.0),
-                    running: Some(0.0),
-                    kv_usage: Some(n as f32 / 100.0),
-                    ..Default::default()
-                };
-                let begun = member.slot.scrape_begins();
-                member.slot.record(&page, begun, 1);
-            }
-        };
-        let mut live = Vec::new();
-        for n in 0..200 {
-            if n % 10 == 0 {
-                scrape_all();
-            }
-            let decision = run(&scheduler.profile, &snapshot, &NoHeaders, 1).unwrap();
-            live.push(Reservation::new(
-                &snapshot.member(decision.endpoints[0]).slot,
-            ));
-        }
-        let mut view = LoadView::default();
-        view.gather(&snapshot, 1, 1);
-        let mean = live.len() as f32 / snapshot.len() as f32;
-        let most = view.in_flight.iter().max().copied().unwrap() as f32;
-        assert!(most / mean <= 1.5, "{:?}", view.in_flight);
-    }
-}
+mod tests;

@@ -2,12 +2,18 @@
 
 use std::time::Duration;
 
-use serde::de::DeserializeOwned;
-
+use super::deciders::always::Always;
+use super::deciders::multimodal::Multimodal;
+use super::deciders::prefix_based::PrefixBased;
 use super::filters::header_based_testing::HeaderBasedTesting;
 use super::filters::label_selector::LabelSelector;
 use super::filters::roles::Role;
+use super::filters::topology_affinity::TopologyAffinityFilter;
 use super::filters::utilization::Utilization;
+use super::handlers::data_parallel::DataParallel;
+use super::handlers::disagg::Disagg;
+use super::handlers::header::Header;
+use super::handlers::single::Single;
 use super::pickers::max_score::MaxScore;
 use super::pickers::random::Random;
 use super::pickers::weighted_random::WeightedRandom;
@@ -22,49 +28,120 @@ use super::scorers::lora_affinity::LoraAffinity;
 use super::scorers::queue::Queue;
 use super::scorers::running_requests::RunningRequests;
 use super::scorers::token_load::TokenLoad;
+use super::scorers::topology_affinity::TopologyAffinityScorer;
 use super::session::Sessions;
-use super::{Filter, Picker, Producers, Profile, Scheduler, Scorer, filters, scorers};
-use crate::config::params::{BlockingTestingParams, NoParams, PickerParams};
-use crate::config::{ConfigErrors, PickerConfig, PluginUse, Problem};
+use super::topology::Topology;
+use super::{
+    Decider, Filter, Picker, Producers, Profile, ProfileHandler, Scheduler, Scorer, filters,
+    scorers,
+};
+use crate::config::catalog::Kind;
+use crate::config::params::{
+    BlockingTestingParams, NoParams, Parameters, PickerParams, PrefixBasedPdParams,
+    TopologyFilterParams, TopologyScorerParams,
+};
+use crate::config::{ConfigErrors, HandlerSpec, PickerConfig, PluginUse, Problem, ProfileSpec};
 
 /// More fallbacks than anyone retries over.
 const MAX_ENDPOINTS: usize = 64;
 
 /// Makes the scheduler that `config` describes.
 pub fn build(config: &PickerConfig) -> Result<Scheduler, ConfigErrors> {
-    let profile = &config.profile;
     let mut problems = Vec::new();
     let producers = Producers::of(config, &mut problems);
-    let filters = collect(
-        &profile.filters,
-        |plugin| filter(plugin, config, &producers),
-        &mut problems,
-    )
-    .map(|(plugin, filter)| (plugin.name.clone(), filter))
-    .collect();
-    let scorers = collect(
-        &profile.scorers,
-        |plugin| scorer(plugin, config, &producers),
-        &mut problems,
-    )
-    .map(|(plugin, scorer)| (plugin.name.clone(), plugin.weight, scorer))
-    .collect();
-    match picker(&profile.picker) {
-        Ok(picker) if problems.is_empty() => Ok(Scheduler::single(
-            Profile {
-                name: profile.name.clone(),
-                filters,
-                scorers,
-                picker: (profile.picker.name.clone(), picker),
-            },
+    let profiles = config
+        .profiles
+        .iter()
+        .filter_map(|spec| profile(spec, config, &producers, &mut problems))
+        .collect();
+    let unused = |plugin: &PluginUse| unused(plugin, config, &producers);
+    collect(&config.unused, unused, &mut problems);
+    let handler = handler(&config.handler.spec).map_err(|problem| problems.push(problem));
+    match handler {
+        Ok(handler) if problems.is_empty() => Ok(Scheduler {
+            profiles,
+            name: (config.handler.name.clone(), config.handler.r#type),
+            handler,
             producers,
-        )),
-        Ok(_) => Err(ConfigErrors(problems)),
-        Err(problem) => {
-            problems.push(problem);
+        }),
+        _ => {
+            // A plugin of two profiles has its problem once.
+            let mut told = Vec::new();
+            problems.retain(|problem| {
+                let new = !told.contains(problem);
+                told.extend(new.then(|| problem.clone()));
+                new
+            });
             Err(ConfigErrors(problems))
         }
     }
+}
+
+/// `None`: it has problems.
+fn profile(
+    spec: &ProfileSpec,
+    config: &PickerConfig,
+    producers: &Producers,
+    problems: &mut Vec<Problem>,
+) -> Option<Profile> {
+    let filter = |plugin: &PluginUse| filter(plugin, config, producers);
+    let scorer = |plugin: &PluginUse| scorer(plugin, config, producers);
+    let filters = collect(&spec.filters, filter, problems)
+        .map(|(plugin, filter)| (plugin.name.clone(), filter))
+        .collect();
+    let scorers = collect(&spec.scorers, scorer, problems)
+        .map(|(plugin, scorer)| (plugin.name.clone(), plugin.weight, scorer))
+        .collect();
+    let picker = picker(&spec.picker).map_err(|problem| problems.push(problem));
+    Some(Profile {
+        name: spec.name.clone(),
+        filters,
+        scorers,
+        picker: (spec.picker.name.clone(), picker.ok()?),
+    })
+}
+
+fn handler(spec: &HandlerSpec) -> Result<Box<dyn ProfileHandler>, Problem> {
+    Ok(match spec {
+        HandlerSpec::Single => Box::new(Single),
+        HandlerSpec::Header { header, default } => Box::new(Header {
+            header: header.clone(),
+            default: *default,
+        }),
+        HandlerSpec::DataParallel { primary_port } => Box::new(DataParallel {
+            primary_port: *primary_port,
+        }),
+        HandlerSpec::Disagg(spec) => Box::new(Disagg {
+            order: spec.order,
+            decode: spec.decode,
+            prefill: match &spec.prefill {
+                Some((profile, plugin)) => {
+                    Some((*profile, plugin.as_ref().map(decider).transpose()?))
+                }
+                None => None,
+            },
+            encode: match &spec.encode {
+                Some((profile, plugin)) => Some((*profile, decider(plugin)?)),
+                None => None,
+            },
+            primary_port: spec.primary_port,
+        }),
+    })
+}
+
+fn decider(plugin: &PluginUse) -> Result<Box<dyn Decider>, Problem> {
+    Ok(match plugin.entry.name {
+        "always-disagg-pd-decider" => Box::new(none(plugin, Always)?),
+        "always-disagg-multimodal-decider" => Box::new(none(plugin, Multimodal)?),
+        "prefix-based-pd-decider" => {
+            let params: PrefixBasedPdParams = plugin.parameters.read()?;
+            Box::new(PrefixBased {
+                non_cached_tokens: params.non_cached_tokens,
+                prompt_tokens: params.prompt_tokens,
+            })
+        }
+        _ => return Err(unknown(plugin)),
+    })
 }
 
 fn collect<'a, T>(
@@ -102,6 +179,13 @@ fn filter(
         "session-affinity-filter" => Box::new(filters::session_affinity::SessionAffinity(
             Sessions::of(plugin, producers)?,
         )),
+        "topology-affinity-filter" => {
+            let params: TopologyFilterParams = plugin.parameters.read()?;
+            Box::new(TopologyAffinityFilter {
+                widest: params.min_affinity,
+                topology: topology(plugin)?,
+            })
+        }
         _ => return Err(unknown(plugin)),
     })
 }
@@ -128,6 +212,12 @@ fn scorer(
         "token-load-scorer" => Box::new(TokenLoad::of(plugin)?),
         "header-label-affinity-scorer" => Box::new(HeaderLabelAffinity::of(plugin)?),
         "context-length-aware" => Box::new(ContextLengthAware::of(plugin)?),
+        "topology-affinity-scorer" => {
+            plugin.parameters.read::<TopologyScorerParams>()?;
+            Box::new(TopologyAffinityScorer {
+                topology: topology(plugin)?,
+            })
+        }
         "blocking-testing-scorer" => {
             let params: BlockingTestingParams = plugin.parameters.read()?;
             Box::new(BlockingTesting {
@@ -155,14 +245,27 @@ fn picker(plugin: &PluginUse) -> Result<Box<dyn Picker>, Problem> {
     })
 }
 
+/// As the extractor that `plugin` asks tells it.
+fn topology(plugin: &PluginUse) -> Result<Topology, Problem> {
+    let extractor = plugin.producer.as_ref().map(Parameters::read);
+    Ok(Topology::new(extractor.transpose()?))
+}
+
 /// A plugin without parameters, which must have been given none.
 fn none<T>(plugin: &PluginUse, made: T) -> Result<T, Problem> {
-    read::<NoParams>(plugin)?;
+    plugin.parameters.read::<NoParams>()?;
     Ok(made)
 }
 
-fn read<T: DeserializeOwned>(plugin: &PluginUse) -> Result<T, Problem> {
-    plugin.parameters.read()
+/// Makes and drops `plugin`, which nothing refers to: what is wrong with it is told all the same.
+fn unused(plugin: &PluginUse, config: &PickerConfig, producers: &Producers) -> Result<(), Problem> {
+    match plugin.entry.kind {
+        Kind::Filter => filter(plugin, config, producers).map(drop),
+        Kind::Scorer => scorer(plugin, config, producers).map(drop),
+        Kind::Picker => picker(plugin).map(drop),
+        // Read when the configuration was.
+        _ => Ok(()),
+    }
 }
 
 /// The catalog has a type that is not made here: a fault of ours, found by the test below.
@@ -176,7 +279,7 @@ fn unknown(plugin: &PluginUse) -> Problem {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::config::catalog::{BUILT, Kind};
+    use crate::config::catalog::BUILT;
     use crate::config::{LoadOptions, load};
 
     fn built(plugins: &str) -> Result<Scheduler, ConfigErrors> {
@@ -219,6 +322,28 @@ mod tests {
     }
 
     #[test]
+    fn every_handler_and_decider_of_the_catalog_can_be_made() {
+        for entry in BUILT {
+            let plugins = match entry.kind {
+                Kind::ProfileHandler => format!("- type: {}\n", entry.name),
+                Kind::Decider => format!(
+                    "- type: disagg-profile-handler\n  parameters: {{profiles: {{decode: default, encode: default}}, deciders: {{encode: {}}}}}\n- type: {}\n",
+                    entry.name, entry.name
+                ),
+                _ => continue,
+            };
+            let rest = match entry.name {
+                "disagg-profile-handler" => "  parameters: {profiles: {decode: default}}\n",
+                "pd-profile-handler" => {
+                    "  parameters: {decodeProfile: default, prefillProfile: default}\n- type: prefix-based-pd-decider\n"
+                }
+                _ => "",
+            };
+            built(&format!("{plugins}{rest}")).unwrap();
+        }
+    }
+
+    #[test]
     fn wrong_parameters_are_named_with_their_line() {
         for (plugins, expected) in [
             (
@@ -232,6 +357,10 @@ mod tests {
             (
                 "- type: queue-scorer\n  parameters: {x: 1}\n",
                 "plugin `queue-scorer`: parameters: unknown field `x` (it has no parameters)",
+            ),
+            (
+                "- type: queue-scorer\n- type: random-picker\n  parameters:\n    maxNumOfEndpoints: 0\nschedulingProfiles: [{name: p, plugins: [{pluginRef: queue-scorer}]}]\n",
+                "line 7: plugin `random-picker`: parameters.maxNumOfEndpoints: 0 is not from 1 to 64",
             ),
         ] {
             let got = built(plugins).unwrap_err().to_string();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{Context, Filter, RequestHeaders, RequestView, Scorer};
+use super::{Context, Filter, PrefixView, RequestHeaders, RequestView, Scorer};
 use crate::config::{LoadOptions, PickerConfig, PluginUse, load};
 use crate::pool::slab::{Scrape, attribute_key};
 use crate::pool::{Endpoint, EndpointId, LoadView, Pool, Snapshot};
@@ -19,7 +19,7 @@ impl RequestHeaders for Given<'_> {
 
 /// A plugin as a configuration gives it, which must be right; `name` is its type.
 pub(super) fn plugin(name: &str, parameters: &str) -> PluginUse {
-    let profile = config(name, parameters).profile;
+    let profile = config(name, parameters).profiles.remove(0);
     let mut all = profile.filters.into_iter().chain(profile.scorers);
     all.find(|plugin| plugin.name == name).unwrap()
 }
@@ -38,6 +38,11 @@ pub(super) fn config(name: &str, parameters: &str) -> PickerConfig {
 /// A producer as a configuration gives it, which must be right; `name` is its type.
 pub(super) fn producer(name: &str, parameters: &str) -> PluginUse {
     config(name, parameters).producers.remove(0)
+}
+
+/// So many endpoints without labels: `e0` at 10.0.0.0, and so on.
+pub(super) fn snapshot(endpoints: usize) -> Arc<Snapshot> {
+    labelled(&vec![&[][..]; endpoints])
 }
 
 /// One endpoint for each set of labels: `e0` at 10.0.0.0, and so on.
@@ -59,8 +64,7 @@ pub(super) fn labelled(labels: &[&[(&str, &str)]]) -> Arc<Snapshot> {
 
 /// Endpoints with these values of one attribute, just scraped, and what is known of them.
 pub(super) fn attributed(name: &str, values: &[Option<f32>]) -> (Arc<Snapshot>, LoadView) {
-    let labels = vec![&[][..]; values.len()];
-    let snapshot = labelled(&labels);
+    let snapshot = snapshot(values.len());
     for (member, value) in snapshot.members().iter().zip(values) {
         let mut page = Scrape::default();
         if let Some(value) = value {
@@ -86,12 +90,15 @@ pub(super) fn with_context<T>(
         adapter: "m",
         prompt_bytes,
         body_bytes: prompt_bytes,
+        multimodal: false,
         headers: &Given(headers),
     };
     run(&Context {
         request: &request,
         snapshot,
         load,
+        prefix: PrefixView::default(),
+        earlier: None,
         now_ms: 1,
     })
 }
@@ -125,9 +132,34 @@ pub(super) fn scores_for(
     headers: &[(&str, &str)],
 ) -> Vec<f32> {
     with_context(snapshot, load, prompt_bytes, headers, |cx| {
-        let candidates: Vec<u32> = (0..snapshot.len() as u32).collect();
-        let mut out = vec![f32::NAN; candidates.len()];
-        scorer.score(cx, &candidates, &mut out);
-        out
+        scored(scorer, cx)
     })
+}
+
+/// Scores all endpoints of `snapshot` for a request for `model`, which is an adapter.
+pub(super) fn scores(
+    scorer: &dyn Scorer,
+    snapshot: &Snapshot,
+    load: &LoadView,
+    model: &str,
+) -> Vec<f32> {
+    with_context(snapshot, load, 0, &[], |cx| {
+        let request = RequestView {
+            model,
+            adapter: model,
+            ..*cx.request
+        };
+        let cx = Context {
+            request: &request,
+            ..*cx
+        };
+        scored(scorer, &cx)
+    })
+}
+
+fn scored(scorer: &dyn Scorer, cx: &Context<'_>) -> Vec<f32> {
+    let candidates: Vec<u32> = (0..cx.snapshot.len() as u32).collect();
+    let mut out = vec![f32::NAN; candidates.len()];
+    scorer.score(cx, &candidates, &mut out);
+    out
 }

@@ -20,6 +20,8 @@ use xxhash_rust::xxh3::Xxh3Default;
 
 use super::inflight::InflightGauges;
 
+mod decisions;
+
 /// Distinct values of a label that clients can choose.
 pub const DISTINCT: usize = 1000;
 /// Bytes of a label value that clients can choose.
@@ -80,6 +82,7 @@ pub struct Metrics {
     pub scheduling: Histogram,
     attempts: Family<AttemptLabels, Counter>,
     attempt_series: DashMap<u64, Counter>,
+    decisions: decisions::Decisions,
     /// Requests refused before a decision could be made, by reason.
     pub refused: Family<ReasonLabels, Counter>,
     /// What endpoints have in flight.
@@ -228,6 +231,7 @@ impl Metrics {
         );
         let inflight = InflightGauges::default();
         inflight.register(&mut registry);
+        let decisions = decisions::Decisions::register(&mut registry);
         let info = Family::<InfoLabels, Gauge<i64, std::sync::atomic::AtomicI64>>::default();
         info.get_or_create(&InfoLabels {
             commit: option_env!("POINTSMAN_COMMIT")
@@ -247,6 +251,7 @@ impl Metrics {
             scheduling,
             attempts,
             attempt_series: DashMap::new(),
+            decisions,
             refused,
             inflight,
         }

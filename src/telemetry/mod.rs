@@ -1,6 +1,8 @@
-//! What the picker tells of itself: logs ([`logs`]), metrics ([`metrics`]) and the pages that show them ([`admin`]).
+//! What the picker tells of itself: logs ([`logs`]), metrics ([`metrics`]), why it decided what ([`decisions`]) and the pages
+//! that show it ([`admin`]).
 
 pub mod admin;
+pub mod decisions;
 pub mod inflight;
 pub mod logs;
 pub mod metrics;

@@ -6,7 +6,7 @@ use pointsman::cli::demo::bootstrap::{Profile, cluster};
 use tempfile::TempDir;
 
 use super::{Chain, PROFILES, SCORERS};
-use crate::support::envoy::Envoy;
+use crate::support::envoy::{Envoy, without_retries};
 use crate::support::picker::{self, Picker};
 use crate::support::sims::Sims;
 use crate::support::{http, machine, until};
@@ -100,13 +100,7 @@ async fn a_server_that_fails_fast_stops_getting_requests_and_comes_back() {
             profile,
             &[chain.picker.grpc],
             &chain.sims.addresses,
-            |resources| {
-                let pool = cluster(resources, "pool").unwrap();
-                pool.as_object_mut().unwrap().remove("outlier_detection");
-                let route = &mut resources["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"]
-                    ["route_config"]["virtual_hosts"][0]["routes"][0]["route"];
-                route.as_object_mut().unwrap().remove("retry_policy");
-            },
+            without_retries,
         )
         .await;
         fault(chain.sims.addresses[0], r#"{"status": 500}"#).await;

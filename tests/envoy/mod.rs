@@ -4,6 +4,7 @@ mod bodies;
 mod failures;
 mod routing;
 mod spoofing;
+mod vectors;
 
 use pointsman::cli::demo::bootstrap::Profile;
 

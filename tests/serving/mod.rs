@@ -1,6 +1,8 @@
-//! The process around the picker: TLS, health, exit codes.
+//! The process around the picker: TLS, health, exit codes, its configuration as it changes, what it tells of its decisions.
 
+mod decisions;
 mod health;
+mod reload;
 mod tls;
 
 use crate::support::pointsman;

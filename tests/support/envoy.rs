@@ -8,7 +8,7 @@ use http::{HeaderMap, Method, StatusCode};
 use http_body_util::{BodyExt as _, Full};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
-use pointsman::cli::demo::bootstrap::{Addresses, Profile};
+use pointsman::cli::demo::bootstrap::{Addresses, Profile, cluster};
 use pointsman::cli::demo::envoy;
 use serde_json::Value;
 use tempfile::TempDir;
@@ -143,6 +143,15 @@ impl Answer {
         let end = b"data: [DONE]\n\n";
         self.status == StatusCode::OK && self.body.as_ref().is_ok_and(|body| body.ends_with(end))
     }
+}
+
+/// Edits a bootstrap so that Envoy neither retries nor judges servers itself: what is seen is what the picker chose.
+pub(crate) fn without_retries(resources: &mut Value) {
+    let pool = cluster(resources, "pool").unwrap();
+    pool.as_object_mut().unwrap().remove("outlier_detection");
+    let manager = &mut resources["listeners"][0]["filter_chains"][0]["filters"][0]["typed_config"];
+    let route = &mut manager["route_config"]["virtual_hosts"][0]["routes"][0]["route"];
+    route.as_object_mut().unwrap().remove("retry_policy");
 }
 
 /// A request for a chat completion.

@@ -118,6 +118,9 @@ pub struct ServeOptions {
     /// Put all scores into the dynamic metadata.
     #[arg(long, value_parser = boolean, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
     emit_endpoint_scores: bool,
+    /// Decisions to keep for /debug/decisions on the metrics port, up to 65536; 0 = none.
+    #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(..=65536))]
+    decision_records: u32,
     /// Between two scrapes of an endpoint; 50ms at least.
     #[arg(long, value_parser = duration, default_value = "50ms")]
     refresh_metrics_interval: Duration,

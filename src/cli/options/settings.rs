@@ -56,6 +56,8 @@ pub struct Settings {
     pub subset_filter: bool,
     /// Put all scores into the metadata.
     pub emit_scores: bool,
+    /// Decisions to keep; 0 = none.
+    pub decision_records: usize,
     /// Between two scrapes.
     pub refresh_metrics: Duration,
     /// How old a scrape may be.
@@ -150,6 +152,7 @@ impl ServeOptions {
             drain_timeout: self.drain_timeout,
             subset_filter: !self.disable_endpoint_subset_filter,
             emit_scores: self.emit_endpoint_scores,
+            decision_records: self.decision_records as usize,
             refresh_metrics: self.refresh_metrics_interval.max(MIN_REFRESH),
             metrics_staleness: self.metrics_staleness_threshold,
             pool_name: if self.pool_name.is_empty() {

@@ -52,8 +52,9 @@ impl Resolver {
             return None;
         }
         // Declared, but not listed: still the parameters that the user means.
-        let declared = |resolver: &Self, kind| {
+        let declared = |resolver: &mut Self, kind| {
             let at = resolver.of_kind(kind).first().copied()?;
+            resolver.declared[at].used = true;
             Some(resolver.declared[at].parameters.clone())
         };
         if source.is_none() {
@@ -67,14 +68,12 @@ impl Resolver {
         let missing = |kind: &str| Parameters::new(kind, None, 0);
         let source = source.unwrap_or_else(|| missing("metrics-data-source"));
         let extractor = extractor.unwrap_or_else(|| missing("core-metrics-extractor"));
-        let read = source.read::<MetricsSourceParams>().and_then(|params| {
-            params.check(&source)?;
-            Ok(params)
-        });
-        let (source, read) = (self.read(read), extractor.read());
+        let (read, metrics) = (MetricsSourceParams::of(&source), extractor.read());
+        let (read, metrics) = (self.read(read), self.read(metrics));
         Some(Sources {
-            extractor: self.read(read)?,
-            source: source?,
+            source: read?,
+            source_parameters: source,
+            extractor: metrics?,
             extractor_parameters: extractor,
         })
     }

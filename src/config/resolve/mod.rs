@@ -7,15 +7,23 @@ use serde_saphyr::Spanned;
 
 use super::catalog::{self, Entry, Kind};
 use super::document::Document;
-use super::params::{CoreMetricsParams, FileDiscoveryParams, MetricsSourceParams, Parameters};
+use super::params::{
+    CoreMetricsParams, FileDiscoveryParams, MetricsSourceParams, NoParams, Parameters,
+};
 use super::{ConfigErrors, Problem, did_you_mean, yaml};
 
+pub use handler::{DisaggSpec, HandlerSpec, HandlerUse};
+
 mod data_layer;
+mod handler;
+#[cfg(test)]
+mod handler_tests;
 mod producers;
 mod profile;
 mod requests;
 #[cfg(test)]
 mod tests;
+mod topology;
 
 const API_VERSION: &str = "llm-d.ai/v1alpha1";
 const LEGACY_API_VERSION: &str = "inference.networking.x-k8s.io/v1alpha1";
@@ -36,8 +44,10 @@ pub struct LoadOptions {
 /// A configuration with every reference looked up and every default filled in.
 #[derive(Clone, Debug)]
 pub struct PickerConfig {
-    /// One profile; the handler takes no more yet.
-    pub profile: ProfileSpec,
+    /// The profiles; at least one.
+    pub profiles: Vec<ProfileSpec>,
+    /// Which of them run for a request.
+    pub handler: HandlerUse,
     /// Producers: those of the file, then those that were added.
     pub producers: Vec<PluginUse>,
     /// Which request bodies are read.
@@ -46,6 +56,8 @@ pub struct PickerConfig {
     pub sources: Option<Sources>,
     /// Where endpoints come from; `None` = not from here.
     pub discovery: Option<Discovery>,
+    /// What is declared for profiles, and in none.
+    pub unused: Vec<PluginUse>,
     /// What was accepted, but should be written otherwise.
     pub warnings: Vec<Problem>,
     /// What was not in the file and was added, and why.
@@ -74,8 +86,10 @@ pub struct PluginUse {
     pub entry: &'static Entry,
     /// For scorers.
     pub weight: f32,
-    /// As given.
+    /// Its parameters.
     pub parameters: Parameters,
+    /// Those of the plugin that it asks, if it asks one.
+    pub producer: Option<Parameters>,
 }
 
 /// Parsers by the reference's names.
@@ -98,6 +112,8 @@ pub enum Parser {
 pub struct Sources {
     /// How to scrape.
     pub source: MetricsSourceParams,
+    /// Where `source` stands.
+    pub source_parameters: Parameters,
     /// What to read.
     pub extractor: CoreMetricsParams,
     /// Where `extractor` stands, for problems with what it says.
@@ -116,6 +132,8 @@ struct Declared {
     entry: &'static Entry,
     line: u64,
     parameters: Parameters,
+    /// Something refers to it, or takes it for want of another.
+    used: bool,
 }
 
 struct Resolver {
@@ -139,18 +157,23 @@ pub fn load(text: &str, options: LoadOptions) -> Result<PickerConfig, ConfigErro
     };
     resolver.header(&document);
     resolver.declare(&document, options);
-    let profile = resolver.profile(&document);
-    let producers = resolver.producers(profile.as_ref());
+    resolver.extractors();
+    let profiles = resolver.profiles(&document);
+    let producers = resolver.producers(&profiles);
+    let handler = resolver.handler(&document, &profiles);
     let parsers = resolver.parsers(&document);
     resolver.flow_control(&document);
     let (sources, discovery) = resolver.data_layer(&document);
-    match profile {
-        Some(profile) if resolver.problems.is_empty() => Ok(PickerConfig {
-            profile,
+    let unused = resolver.unused();
+    match handler {
+        Some(handler) if resolver.problems.is_empty() => Ok(PickerConfig {
+            profiles,
+            handler,
             producers,
             parsers,
             sources,
             discovery,
+            unused,
             warnings: resolver.warnings,
             injected: resolver.injected,
         }),
@@ -246,9 +269,8 @@ impl Resolver {
                     ),
                 );
             }
-            if let Some(successor) = entry.deprecated {
-                let message =
-                    format!("plugins: type `{type_name}` is deprecated; write `{successor}`");
+            if let Some(instead) = entry.deprecated {
+                let message = format!("plugins: type `{type_name}` is deprecated; {instead}");
                 self.warnings.push(Problem::new(line, message));
             }
             self.declared.push(Declared {
@@ -256,6 +278,7 @@ impl Resolver {
                 entry,
                 line,
                 parameters: Parameters::new(name, plugin.parameters.clone(), line),
+                used: false,
             });
         }
     }
@@ -287,6 +310,7 @@ impl Resolver {
             self.problem(line, message);
             return None;
         }
+        self.declared[at].used = true;
         Some(&self.declared[at])
     }
 
@@ -333,6 +357,27 @@ impl Resolver {
         (0..self.declared.len()).filter(of_kind).collect()
     }
 
+    /// Reads what no section read: what is declared is right, or told. Those for profiles are left to whoever makes them.
+    fn unused(&mut self) -> Vec<PluginUse> {
+        let mut unused = Vec::new();
+        for declared in &self.declared {
+            let (used, parameters) = (declared.used, &declared.parameters);
+            let read = match declared.entry.kind {
+                Kind::Filter | Kind::Scorer | Kind::Picker if !used => {
+                    unused.push(use_of(declared));
+                    Ok(())
+                }
+                Kind::Parser => parameters.read::<NoParams>().map(drop),
+                Kind::Source if !used => MetricsSourceParams::of(parameters).map(drop),
+                Kind::Extractor if !used => parameters.read::<CoreMetricsParams>().map(drop),
+                Kind::Discovery if !used => parameters.read::<FileDiscoveryParams>().map(drop),
+                _ => Ok(()),
+            };
+            self.problems.extend(read.err());
+        }
+        unused
+    }
+
     fn read<T>(&mut self, read: Result<T, Problem>) -> Option<T> {
         read.map_err(|problem| self.problems.push(problem)).ok()
     }
@@ -344,5 +389,6 @@ fn use_of(declared: &Declared) -> PluginUse {
         entry: declared.entry,
         weight: 1.0,
         parameters: declared.parameters.clone(),
+        producer: None,
     }
 }

@@ -1,7 +1,7 @@
 //! Producers: those that are declared, and those that other plugins cannot do without.
 
 use super::super::Problem;
-use super::super::catalog::{self, Kind};
+use super::super::catalog::{self, Instead, Kind};
 use super::super::params::Parameters;
 use super::{PluginUse, ProfileSpec, Resolver, use_of};
 
@@ -15,7 +15,7 @@ const NEEDS: [(&str, &str); 3] = [
 // === impl Resolver ===
 
 impl Resolver {
-    pub(super) fn producers(&mut self, profile: Option<&ProfileSpec>) -> Vec<PluginUse> {
+    pub(super) fn producers(&mut self, profiles: &[ProfileSpec]) -> Vec<PluginUse> {
         let mut producers: Vec<PluginUse> = Vec::new();
         for at in self.of_kind(Kind::Producer) {
             let declared = &self.declared[at];
@@ -32,15 +32,15 @@ impl Resolver {
             }
             producers.push(use_of(declared));
         }
-        let scorers = profile.map(|profile| profile.scorers.as_slice());
-        for scorer in scorers.unwrap_or_default() {
+        for scorer in profiles.iter().flat_map(|profile| &profile.scorers) {
             let needs = NEEDS
                 .iter()
                 .filter(|(plugin, _)| *plugin == scorer.entry.name);
             for &(_, producer) in needs {
                 // An old name stands for the new one.
                 let is = |known: &PluginUse| {
-                    known.entry.name == producer || known.entry.deprecated == Some(producer)
+                    known.entry.name == producer
+                        || known.entry.deprecated == Some(Instead::Write(producer))
                 };
                 if producers.iter().any(is) {
                     continue;
@@ -55,6 +55,7 @@ impl Resolver {
                     entry,
                     weight: 1.0,
                     parameters: Parameters::new(producer, None, 0),
+                    producer: None,
                 });
             }
         }

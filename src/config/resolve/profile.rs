@@ -16,42 +16,37 @@ const MAX_WEIGHT: f64 = 1e6;
 // === impl Resolver ===
 
 impl Resolver {
-    pub(super) fn profile(&mut self, document: &Document) -> Option<ProfileSpec> {
-        let handlers = self.of_kind(Kind::ProfileHandler);
-        if let Some(second) = handlers.get(1) {
-            let line = self.declared[*second].line;
-            self.problem(line, "plugins: more than one profile handler; keep one");
+    /// The profiles of the file; without any, one of all its plugins.
+    pub(super) fn profiles(&mut self, document: &Document) -> Vec<ProfileSpec> {
+        self.profile_names(document);
+        if document.scheduling_profiles.is_empty() {
+            self.injected.push(
+                "profile `default`: no profile is given, so it has all plugins of the file"
+                    .to_owned(),
+            );
+            let scheduling = self
+                .declared
+                .iter_mut()
+                .filter(|declared| SCHEDULING.contains(&declared.entry.kind));
+            let uses = scheduling.map(|declared| {
+                declared.used = true;
+                (use_of(declared), declared.line)
+            });
+            let uses = uses.collect();
+            return self.profile("default", uses).into_iter().collect();
         }
-        if handlers.is_empty() {
-            self.injected
-                .push("single-profile-handler: no profile handler is declared".to_owned());
+        let mut profiles = Vec::new();
+        for profile in &document.scheduling_profiles {
+            let uses = self.profile_uses(profile);
+            profiles.extend(self.profile(&profile.name.value, uses));
         }
-        let (name, uses) = match document.scheduling_profiles.as_slice() {
-            [] => {
-                self.injected.push(
-                    "profile `default`: no profile is given, so it has all plugins of the file"
-                        .to_owned(),
-                );
-                let scheduling = self
-                    .declared
-                    .iter()
-                    .filter(|declared| SCHEDULING.contains(&declared.entry.kind));
-                let uses = scheduling.map(|declared| (use_of(declared), declared.line));
-                ("default".to_owned(), uses.collect())
-            }
-            [profile] => (profile.name.value.clone(), self.profile_uses(profile)),
-            [_, second, ..] => {
-                self.profile_names(document);
-                let line = second.name.referenced.line();
-                self.problem(
-                    line,
-                    "schedulingProfiles: single-profile-handler runs one profile; handlers for more are not available in this version",
-                );
-                return None;
-            }
-        };
+        profiles
+    }
+
+    fn profile(&mut self, name: &str, uses: Vec<(PluginUse, u64)>) -> Option<ProfileSpec> {
         let mut spec: (Vec<PluginUse>, Vec<PluginUse>, Option<PluginUse>) = Default::default();
-        for (plugin, line) in uses {
+        for (mut plugin, line) in uses {
+            self.producer(&mut plugin);
             match plugin.entry.kind {
                 Kind::Filter => spec.0.push(plugin),
                 Kind::Scorer => {
@@ -81,6 +76,7 @@ impl Resolver {
                     entry: catalog::find("max-score-picker")?,
                     weight: 1.0,
                     parameters: Parameters::new("max-score-picker", None, 0),
+                    producer: None,
                 }
             }
         };
@@ -89,7 +85,7 @@ impl Resolver {
             self.warnings.push(Problem::new(0, message));
         }
         Some(ProfileSpec {
-            name,
+            name: name.to_owned(),
             filters,
             scorers,
             picker,

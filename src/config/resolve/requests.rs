@@ -31,13 +31,10 @@ impl Resolver {
             parsers.extend(found.and_then(|declared| Parser::from_type(declared.entry.name)));
         }
         if parsers.is_empty() {
-            parsers = vec![
-                Parser::OpenAi,
-                Parser::Anthropic,
-                Parser::VllmHttp,
-                Parser::SglangHttp,
-                Parser::Passthrough,
-            ];
+            parsers = Parser::ALL.to_vec();
+            let names: Vec<_> = parsers.iter().map(|parser| parser.type_name()).collect();
+            self.injected
+                .push(format!("{}: no parser is listed", names.join(", ")));
         }
         parsers
     }
@@ -137,14 +134,26 @@ impl Resolver {
 // === impl Parser ===
 
 impl Parser {
+    const ALL: [Self; 5] = [
+        Self::OpenAi,
+        Self::Anthropic,
+        Self::VllmHttp,
+        Self::SglangHttp,
+        Self::Passthrough,
+    ];
+
+    /// What configurations call it.
+    pub fn type_name(self) -> &'static str {
+        match self {
+            Self::OpenAi => "openai-parser",
+            Self::Anthropic => "anthropic-parser",
+            Self::VllmHttp => "vllmhttp-parser",
+            Self::SglangHttp => "sglanghttp-parser",
+            Self::Passthrough => "passthrough-parser",
+        }
+    }
+
     fn from_type(name: &str) -> Option<Self> {
-        Some(match name {
-            "openai-parser" => Self::OpenAi,
-            "anthropic-parser" => Self::Anthropic,
-            "vllmhttp-parser" => Self::VllmHttp,
-            "sglanghttp-parser" => Self::SglangHttp,
-            "passthrough-parser" => Self::Passthrough,
-            _ => return None,
-        })
+        Self::ALL.into_iter().find(|p| p.type_name() == name)
     }
 }

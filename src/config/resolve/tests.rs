@@ -15,8 +15,7 @@ fn bad(rest: &str) -> String {
 #[test]
 fn the_default() {
     let config = load(DEFAULT, LoadOptions::default()).unwrap();
-    let weights: Vec<_> = config
-        .profile
+    let weights: Vec<_> = config.profiles[0]
         .scorers
         .iter()
         .map(|s| (s.entry.name, s.weight))
@@ -25,7 +24,7 @@ fn the_default() {
         weights,
         [("queue-scorer", 2.0), ("kv-cache-utilization-scorer", 2.0)]
     );
-    assert_eq!(config.profile.picker.entry.name, "max-score-picker");
+    assert_eq!(config.profiles[0].picker.entry.name, "max-score-picker");
     assert!(config.sources.is_some());
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
 }
@@ -33,9 +32,9 @@ fn the_default() {
 #[test]
 fn a_profile_is_made_of_what_is_listed() {
     let config = good("plugins: [{type: queue-scorer, name: q}, {type: random-picker}]\n");
-    assert_eq!(config.profile.name, "default");
-    assert_eq!(config.profile.scorers[0].name, "q");
-    assert_eq!(config.profile.picker.entry.name, "random-picker");
+    assert_eq!(config.profiles[0].name, "default");
+    assert_eq!(config.profiles[0].scorers[0].name, "q");
+    assert_eq!(config.profiles[0].picker.entry.name, "random-picker");
 }
 
 #[test]
@@ -213,6 +212,39 @@ fn wrong_types_are_told_with_field_and_line() {
     ] {
         only(rest, expected);
     }
+}
+
+#[test]
+fn what_nothing_refers_to_is_read_too() {
+    for (rest, expected) in [
+        (
+            "plugins:\n- type: openai-parser\n  parameters:\n    strict: true\n",
+            "line 6: plugin `openai-parser`: parameters: unknown field `strict` (it has no parameters)",
+        ),
+        (
+            "plugins:\n- type: single-profile-handler\n  parameters: {profile: p}\n",
+            "line 5: plugin `single-profile-handler`: parameters: unknown field `profile`",
+        ),
+        (
+            "plugins:\n- type: file-discovery\n  parameters:\n    path: x\n    watchfile: true\n",
+            "line 7: plugin `file-discovery`: parameters: unknown field `watchfile`; did you mean `watchFile`?",
+        ),
+        (
+            "plugins:\n- type: metrics-data-source\n  parameters: {path: x}\ndataLayer: {injectDefaults: false}\n",
+            "line 5: plugin `metrics-data-source`: parameters.path: `x` is not a path",
+        ),
+        (
+            "plugins:\n- type: core-metrics-extractor\n  parameters: {engine: x}\ndataLayer: {injectDefaults: false}\n",
+            "line 5: plugin `core-metrics-extractor`: parameters: unknown field `engine`",
+        ),
+    ] {
+        only(rest, expected);
+    }
+    let config = good(
+        "plugins: [{type: queue-scorer}, {type: random-picker}]\nschedulingProfiles: [{name: p, plugins: [{pluginRef: queue-scorer}]}]\n",
+    );
+    let unused: Vec<_> = config.unused.iter().map(|u| u.name.as_str()).collect();
+    assert_eq!(unused, ["random-picker"]);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Tests of the whole room, and the generators that its files' own tests share.
 
+mod media;
 mod requests;
 mod responses;
 mod tree;

@@ -9,8 +9,7 @@
 //!   labels: {llm-d.ai/engine-type: vllm}
 //! ```
 //!
-//! YAML or JSON, 1 MiB at most. A bad entry fails the start; on a later edit the last good version stays. What is watched
-//! is the directory: editors and Kubernetes replace files instead of writing into them.
+//! YAML or JSON, 1 MiB at most. A bad entry fails the start; on a later edit the last good version stays.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::net::{IpAddr, SocketAddr};
@@ -18,23 +17,20 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use notify::{EventKind, RecursiveMode, Watcher};
 use serde::Deserialize;
-use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::super::{Endpoint, EndpointId, Pool};
+use crate::config::file::{self, Follower, Pace};
 use crate::config::read_yaml;
 
-/// The largest file.
-const LARGEST_FILE: u64 = 1 << 20;
-/// An edit is several events: it is over when there was none for this long.
-const DEBOUNCE: Duration = Duration::from_millis(50);
-/// But no edit is waited for longer than this: in a busy folder there always is an event.
-const LONGEST_EDIT: Duration = Duration::from_millis(500);
-/// For file systems that report nothing.
-const POLL: Duration = Duration::from_secs(5);
+/// Endpoints come and go at any time: their file is followed closely.
+const PACE: Pace = Pace {
+    quiet: Duration::from_millis(50),
+    longest: Duration::from_millis(500),
+    poll: Duration::from_secs(5),
+};
 
 /// Why an endpoints file cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -75,15 +71,7 @@ pub fn load(path: &Path) -> Result<Vec<Endpoint>, DiscoveryError> {
         path: path.to_owned(),
         reason,
     };
-    let length = std::fs::metadata(path)
-        .map_err(|e| failed(e.to_string()))?
-        .len();
-    if length > LARGEST_FILE {
-        return Err(failed(format!(
-            "is {length} bytes long; {LARGEST_FILE} is the limit"
-        )));
-    }
-    let text = std::fs::read_to_string(path).map_err(|e| failed(e.to_string()))?;
+    let text = file::read(path).map_err(failed)?;
     parse(&text).map_err(failed)
 }
 
@@ -98,49 +86,19 @@ pub fn spawn(
     if !watch {
         return Ok(None);
     }
-    let (sender, changes) = mpsc::channel(1);
-    let failed = |error: notify::Error| DiscoveryError {
-        path: path.clone(),
-        reason: format!("cannot be watched: {error}"),
-    };
-    let mut watcher = notify::recommended_watcher(move |event| {
-        if is_change(&event) {
-            // A full channel already holds a wake-up.
-            let _ = sender.try_send(());
-        }
-    })
-    .map_err(failed)?;
-    let directory = match path.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    watcher
-        .watch(directory, RecursiveMode::NonRecursive)
-        .map_err(failed)?;
+    let follower = Follower::of_file(&path, PACE);
     Ok(Some(tokio::spawn(async move {
-        let _watcher = watcher;
         tokio::select! {
             () = stop.cancelled() => {}
-            () = follow(pool, &path, changes) => {}
+            () = follow(pool, &path, follower) => {}
         }
     })))
 }
 
-/// Whether the file may be another one now. Reading is an event too: our own reads must not make us read again.
-fn is_change(event: &notify::Result<notify::Event>) -> bool {
-    !matches!(event, Ok(event) if matches!(event.kind, EventKind::Access(_)))
-}
-
-async fn follow(pool: Arc<Pool>, path: &Path, mut changes: mpsc::Receiver<()>) {
+async fn follow(pool: Arc<Pool>, path: &Path, mut follower: Follower) {
     let mut last_error = String::new();
     loop {
-        if let Ok(None) = tokio::time::timeout(POLL, changes.recv()).await {
-            return;
-        }
-        let _ = tokio::time::timeout(LONGEST_EDIT, async {
-            while let Ok(Some(())) = tokio::time::timeout(DEBOUNCE, changes.recv()).await {}
-        })
-        .await;
+        follower.changed().await;
         match load(path) {
             Ok(endpoints) => {
                 last_error.clear();
@@ -283,53 +241,6 @@ mod tests {
         format!("endpoints:\n{entries}")
     }
 
-    #[test]
-    fn reading_is_no_change() {
-        use notify::event::{AccessKind, AccessMode, Event, Flag, ModifyKind};
-        let of = |kind| is_change(&Ok(Event::new(kind)));
-        for kind in [
-            AccessKind::Open(AccessMode::Any),
-            AccessKind::Read,
-            AccessKind::Close(AccessMode::Read),
-        ] {
-            assert!(!of(EventKind::Access(kind)), "{kind:?}");
-        }
-        assert!(of(EventKind::Modify(ModifyKind::Any)));
-        assert!(is_change(&Ok(
-            Event::new(EventKind::Other).set_flag(Flag::Rescan)
-        )));
-        assert!(is_change(&Err(notify::Error::generic("lost"))));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_busy_folder_holds_nothing_up() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("endpoints.yaml");
-        std::fs::write(&path, document("ab")).unwrap();
-        let pool = Arc::new(Pool::default());
-        let (sender, changes) = mpsc::channel(1);
-        let busy = async {
-            loop {
-                let _ = sender.try_send(());
-                tokio::time::sleep(DEBOUNCE / 5).await;
-            }
-        };
-        let read = async {
-            while pool.snapshot().is_empty() {
-                tokio::time::sleep(DEBOUNCE).await;
-            }
-        };
-        // In the test's own time.
-        let patience = tokio::time::sleep(LONGEST_EDIT * 2);
-        tokio::select! {
-            () = read => {}
-            () = busy => {}
-            () = follow(Arc::clone(&pool), &path, changes) => panic!("it gave up"),
-            () = patience => panic!("the file was not read"),
-        }
-        assert_eq!(pool.snapshot().len(), 2);
-    }
-
     #[tokio::test]
     async fn edits_are_followed_and_bad_ones_are_not() {
         let dir =
@@ -347,11 +258,11 @@ mod tests {
         let task = spawn(Arc::clone(&pool), path.clone(), true, stop.clone()).unwrap();
         assert_eq!(pool.snapshot().len(), 1);
         std::fs::write(&path, "endpoints: nonsense").unwrap();
-        tokio::time::sleep(DEBOUNCE * 4).await;
+        tokio::time::sleep(PACE.quiet * 4).await;
         assert_eq!(pool.snapshot().len(), 1);
         put("abc");
         while pool.snapshot().len() != 3 {
-            tokio::time::sleep(DEBOUNCE / 5).await;
+            tokio::time::sleep(PACE.quiet / 5).await;
         }
         stop.cancel();
         task.unwrap().await.unwrap();

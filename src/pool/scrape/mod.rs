@@ -30,7 +30,7 @@ pub const DEFAULT_PATH: &str = "/metrics";
 const LEGACY_ENGINE_LABEL: &str = "inference.networking.k8s.io/engine-type";
 
 /// How to scrape.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ScrapeConfig {
     /// Between two scrapes of an endpoint.
     pub interval: Duration,

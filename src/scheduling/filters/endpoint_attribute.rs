@@ -6,7 +6,7 @@
 //! does, `Pass` or `Fail`; `fallbackOnEmpty` (false): if none is left, keep all. Source: the llm-d picker. Use it to keep
 //! requests from endpoints that a number of your own rules out.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::attributes::Attribute;
 use super::super::{Context, Filter};
@@ -21,7 +21,7 @@ pub(in crate::scheduling) struct EndpointAttribute {
     fallback_on_empty: bool,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     attribute: String,
@@ -34,14 +34,14 @@ struct Params {
     algorithm: Algorithm,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, Serialize)]
 enum OnMissing {
     #[default]
     Pass,
     Fail,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Algorithm {
     #[serde(rename = "type")]
@@ -49,20 +49,20 @@ struct Algorithm {
     threshold: Threshold,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "camelCase")]
 enum AlgorithmType {
     Threshold,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Threshold {
     operator: Operator,
     value: f32,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 enum Operator {
     LessThan,
     LessThanOrEqual,

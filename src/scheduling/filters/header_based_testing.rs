@@ -5,7 +5,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
-use super::super::{Context, Filter};
+use super::super::{Context, Filter, Reason};
 
 const HEADER: &str = "test-epp-endpoint-selection";
 
@@ -41,12 +41,16 @@ impl Filter for HeaderBasedTesting {
         }
         *candidates = kept;
     }
+
+    fn reason(&self) -> Option<Reason> {
+        Some(Reason::Named)
+    }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::scorers::tests::snapshot;
-    use super::super::super::{RequestHeaders, RequestView};
+    use super::super::super::testing::snapshot;
+    use super::super::super::{PrefixView, RequestHeaders, RequestView};
     use super::*;
     use crate::pool::LoadView;
 
@@ -73,12 +77,15 @@ mod tests {
                 adapter: "",
                 prompt_bytes: 0,
                 body_bytes: 0,
+                multimodal: false,
                 headers: &Named(header),
             };
             let cx = Context {
                 request: &request,
                 snapshot: &snapshot,
                 load: &LoadView::default(),
+                prefix: PrefixView::default(),
+                earlier: None,
                 now_ms: 1,
             };
             let mut candidates = vec![0, 1, 2];

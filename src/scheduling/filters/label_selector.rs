@@ -10,7 +10,7 @@
 
 use std::collections::BTreeMap;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::per_endpoint::PerEndpoint;
 use super::super::{Context, Filter};
@@ -38,14 +38,14 @@ pub(super) enum Requirement {
     DoesNotExist(String),
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct Params {
     match_labels: Labels,
     match_expressions: Vec<Expression>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Expression {
     key: String,
@@ -54,7 +54,7 @@ struct Expression {
     values: Vec<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 enum Operator {
     In,
     NotIn,
@@ -62,7 +62,7 @@ enum Operator {
     DoesNotExist,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct ByLabelParams {
     label: String,

@@ -5,4 +5,5 @@ pub(super) mod header_based_testing;
 pub(super) mod label_selector;
 pub(super) mod roles;
 pub(super) mod session_affinity;
+pub(super) mod topology_affinity;
 pub(super) mod utilization;

@@ -5,7 +5,7 @@
 //! back to what is kept for it on its endpoint; to prefer that endpoint only, use the scorer of the same name.
 
 use super::super::session::Sessions;
-use super::super::{Context, Filter, Follow, Stamp};
+use super::super::{Context, Filter, Follow, Reason, Stamp};
 use crate::pool::Member;
 
 /// See the module.
@@ -18,6 +18,10 @@ impl Filter for SessionAffinity {
             candidates.clear();
             candidates.push(pinned);
         }
+    }
+
+    fn reason(&self) -> Option<Reason> {
+        Some(Reason::Session)
     }
 
     fn follow(&self) -> Option<&dyn Follow> {

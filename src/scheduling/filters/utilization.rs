@@ -6,7 +6,7 @@
 //! `inFlightLoadProducerName` (the only one). What is not known is under every cap. Source: the llm-d picker. Use it where
 //! a full endpoint must get nothing at all; to prefer the emptier one, use scorers.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::{Context, Filter};
 use crate::config::{PluginUse, Problem};
@@ -15,7 +15,7 @@ use crate::config::{PluginUse, Problem};
 #[derive(Debug)]
 pub(in crate::scheduling) struct Utilization(Params);
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct Params {
     conditions: Vec<Condition>,
@@ -24,14 +24,14 @@ struct Params {
     _in_flight_load_producer_name: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Condition {
     metric: Metric,
     max_value: f32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "kebab-case")]
 enum Metric {
     ActiveRequests,
@@ -90,7 +90,7 @@ impl Filter for Utilization {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::scorers::tests::snapshot;
+    use super::super::super::testing::snapshot;
     use super::super::super::testing::{kept_for, plugin};
     use super::*;
     use crate::pool::LoadView;

@@ -7,7 +7,7 @@ use rand::RngExt as _;
 use rand::rngs::SmallRng;
 use rand::seq::SliceRandom as _;
 
-use super::super::Picker;
+use super::super::{Picker, Reason};
 use super::rank;
 
 /// See the module.
@@ -17,10 +17,17 @@ pub(in crate::scheduling) struct MaxScore {
 }
 
 impl Picker for MaxScore {
-    fn pick(&self, candidates: &[u32], scores: &[f32], rng: &mut SmallRng, out: &mut Vec<u32>) {
+    fn pick(
+        &self,
+        candidates: &[u32],
+        scores: &[f32],
+        rng: &mut SmallRng,
+        out: &mut Vec<u32>,
+    ) -> Reason {
         if self.endpoints == 1 {
-            out.extend(best(candidates, scores, rng));
-            return;
+            let (best, ties) = best(candidates, scores, rng);
+            out.extend(best);
+            return reason(ties > 1);
         }
         let mut order: Vec<(f32, u32)> = scores
             .iter()
@@ -29,12 +36,14 @@ impl Picker for MaxScore {
             .collect();
         order.shuffle(rng);
         order.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let tie = matches!(order.as_slice(), [a, b, ..] if a.0 == b.0);
         out.extend(
             order
                 .into_iter()
                 .take(self.endpoints)
                 .map(|(_, candidate)| candidate),
         );
+        reason(tie)
     }
 
     fn endpoints(&self) -> usize {
@@ -42,9 +51,13 @@ impl Picker for MaxScore {
     }
 }
 
-/// Each further candidate with the best score so far takes the place with a chance of one in their number, so all of
-/// them are equally likely.
-fn best(candidates: &[u32], scores: &[f32], rng: &mut SmallRng) -> Option<u32> {
+fn reason(tie: bool) -> Reason {
+    if tie { Reason::Tie } else { Reason::Scored }
+}
+
+/// The best, and how many are. Each further candidate with the best score so far takes the place with a chance of one in
+/// their number, so all of them are equally likely.
+fn best(candidates: &[u32], scores: &[f32], rng: &mut SmallRng) -> (Option<u32>, u32) {
     let mut best = None;
     let (mut top, mut ties) = (f32::NEG_INFINITY, 0u32);
     for (&candidate, &score) in candidates.iter().zip(scores) {
@@ -58,13 +71,14 @@ fn best(candidates: &[u32], scores: &[f32], rng: &mut SmallRng) -> Option<u32> {
             }
         }
     }
-    best
+    (best, ties)
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::tests::{firsts, order};
     use super::*;
+    use rand::SeedableRng as _;
 
     #[test]
     fn the_best_wins_and_ties_are_spread() {
@@ -76,6 +90,24 @@ mod tests {
                 counts[1..4].iter().all(|n| n.abs_diff(1000) < 150),
                 "{counts:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_tie_is_told() {
+        for endpoints in [1, 2] {
+            for (scores, expected) in [
+                (&[0.1, 0.3, 0.2][..], Reason::Scored),
+                (&[0.3, 0.1, 0.3], Reason::Tie),
+                (&[0.1, 0.1, 0.3], Reason::Scored),
+                (&[0.1], Reason::Scored),
+            ] {
+                let mut rng = SmallRng::seed_from_u64(1);
+                let candidates: Vec<u32> = (0..scores.len() as u32).collect();
+                let picker = MaxScore { endpoints };
+                let got = picker.pick(&candidates, scores, &mut rng, &mut Vec::new());
+                assert_eq!(got, expected, "{scores:?}");
+            }
         }
     }
 

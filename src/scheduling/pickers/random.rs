@@ -3,7 +3,7 @@
 use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom as _;
 
-use super::super::Picker;
+use super::super::{Picker, Reason};
 
 /// See the module.
 #[derive(Debug)]
@@ -12,8 +12,15 @@ pub(in crate::scheduling) struct Random {
 }
 
 impl Picker for Random {
-    fn pick(&self, candidates: &[u32], _scores: &[f32], rng: &mut SmallRng, out: &mut Vec<u32>) {
+    fn pick(
+        &self,
+        candidates: &[u32],
+        _scores: &[f32],
+        rng: &mut SmallRng,
+        out: &mut Vec<u32>,
+    ) -> Reason {
         out.extend(candidates.sample(rng, self.endpoints));
+        Reason::Random
     }
 
     fn endpoints(&self) -> usize {

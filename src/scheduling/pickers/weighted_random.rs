@@ -7,7 +7,7 @@
 use rand::RngExt as _;
 use rand::rngs::SmallRng;
 
-use super::super::Picker;
+use super::super::{Picker, Reason};
 use super::random::Random;
 
 /// See the module.
@@ -17,7 +17,13 @@ pub(in crate::scheduling) struct WeightedRandom {
 }
 
 impl Picker for WeightedRandom {
-    fn pick(&self, candidates: &[u32], scores: &[f32], rng: &mut SmallRng, out: &mut Vec<u32>) {
+    fn pick(
+        &self,
+        candidates: &[u32],
+        scores: &[f32],
+        rng: &mut SmallRng,
+        out: &mut Vec<u32>,
+    ) -> Reason {
         if !scores.iter().any(|&score| score > 0.0) {
             let random = Random {
                 endpoints: self.endpoints,
@@ -43,6 +49,7 @@ impl Picker for WeightedRandom {
                 .take(self.endpoints)
                 .map(|(_, candidate)| candidate),
         );
+        Reason::Random
     }
 
     fn endpoints(&self) -> usize {

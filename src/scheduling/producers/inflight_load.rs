@@ -9,7 +9,7 @@
 
 use std::sync::Arc;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{PluginUse, Problem};
 use crate::pool::Tokens;
@@ -22,7 +22,7 @@ pub struct InflightLoad {
     params: Params,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct Params {
     add_estimated_output_tokens: bool,

@@ -6,7 +6,7 @@
 //! `x-session-affinity`, `session-id`, `session_id`. It is also the flow (fairness id) of a request that names none, so
 //! that all turns of an agent share one. Source: the llm-d picker. Both serve `session-affinity-*`, as `attribute`.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::{RequestHeaders, header_name};
 use crate::config::{PluginUse, Problem};
@@ -29,14 +29,14 @@ pub(in crate::scheduling) enum SessionSource {
     Cookie(String),
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct SessionIdParams {
     header_name: String,
     cookie_name: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct AgentParams {
     additional_session_headers: Vec<String>,

@@ -5,12 +5,12 @@
 //! are not available. `modelName` says whose tokenizer a server would use, so it has no effect. Source: the llm-d picker.
 //! It is added where a plugin needs it.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::config::{PluginUse, Problem};
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct Params {
     #[serde(rename = "estimate")]
@@ -21,7 +21,7 @@ struct Params {
     _model_name: String,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Estimate {}
 

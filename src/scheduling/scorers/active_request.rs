@@ -7,7 +7,7 @@
 //! where engines show no queue, or where their pages come too rarely; with several pickers over one pool it sees only
 //! its own share.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::{Context, Scorer};
 use crate::config::{PluginUse, Problem};
@@ -16,7 +16,7 @@ use crate::config::{PluginUse, Problem};
 #[derive(Debug)]
 pub(in crate::scheduling) struct ActiveRequest(Params);
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct Params {
     idle_threshold: u32,
@@ -69,8 +69,8 @@ impl Scorer for ActiveRequest {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::testing::snapshot;
     use super::super::super::testing::{plugin, scores_for};
-    use super::super::tests::snapshot;
     use super::*;
     use crate::pool::LoadView;
 

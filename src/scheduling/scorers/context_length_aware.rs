@@ -15,7 +15,7 @@
 //! `reusableTokensProducerName` needs `p2p-source-producer`, which is not available. Source: the llm-d picker. Use it
 //! where endpoints differ in the contexts that they can hold or are good at.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::per_endpoint::PerEndpoint;
 use super::super::{Context, Filter, NEUTRAL, Scorer};
@@ -32,7 +32,7 @@ pub(in crate::scheduling) struct ContextLengthAware {
     ranges: PerEndpoint<Range>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct Params {
     label: String,

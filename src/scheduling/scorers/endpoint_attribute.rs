@@ -7,7 +7,7 @@
 //! none has it is the attribute neutral. `attributeKey` is a `customMetrics` key of `core-metrics-extractor`, `producer`
 //! that extractor's name, if it has another. Source: the llm-d picker. Use it for numbers of your own.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::attributes::Attribute;
 use super::super::{Context, NEUTRAL, Scorer};
@@ -22,7 +22,7 @@ pub(in crate::scheduling) struct EndpointAttribute {
     range: Option<Range>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     attribute_key: String,
@@ -31,7 +31,7 @@ struct Params {
     algorithm: Algorithm,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Algorithm {
     r#type: AlgorithmType,
@@ -39,25 +39,25 @@ struct Algorithm {
     normalization: Normalization,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum AlgorithmType {
     LinearLowerIsBetter,
     LinearHigherIsBetter,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct Normalization {
     fixed_range: Option<Range>,
     adaptive_range: Option<Adaptive>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Adaptive {}
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Range {
     min: f32,

@@ -7,7 +7,7 @@
 //! slice of a disaggregated set.
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::per_endpoint::PerEndpoint;
 use super::super::{Context, Follow, Scorer, Stamp};
@@ -23,7 +23,7 @@ pub(in crate::scheduling) struct HeaderLabelAffinity {
     values: PerEndpoint<Option<Box<str>>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase")]
 struct Params {
     header_name: String,

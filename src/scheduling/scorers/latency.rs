@@ -9,7 +9,7 @@
 //! yet, so its parameters (`ttftWeight`, `tpotWeight`, `headroomSelectionStrategy` and the names of producers) are read
 //! and have no effect, as in the reference while its predictor is down. Source: the llm-d picker.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::{Context, NEUTRAL, Scorer};
 use super::mean_known;
@@ -23,7 +23,7 @@ pub(in crate::scheduling) struct Latency {
     prefix: f32,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct Params {
     #[serde(rename = "ttftWeight")]
@@ -42,7 +42,7 @@ struct Params {
     _prefix_match_info_producer_name: String,
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Copy, Debug, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Strategy {
     Least,
@@ -116,8 +116,8 @@ impl Scorer for Latency {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::testing::snapshot;
     use super::super::super::testing::{plugin, scores_for};
-    use super::super::tests::snapshot;
     use super::*;
     use crate::pool::LoadView;
 

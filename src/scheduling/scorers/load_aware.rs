@@ -6,7 +6,7 @@
 //! of the known ones; with none known, empty. Source: the llm-d picker. Unlike `queue-scorer` it does not stretch small
 //! differences to the whole scale: use it beside affinities that a queue of one request should not overrule.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::{Context, Scorer};
 use super::mean_known;
@@ -20,7 +20,7 @@ pub(in crate::scheduling) struct LoadAware {
     threshold: f32,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields)]
 struct Params {
     #[serde(default)]
@@ -58,8 +58,8 @@ impl Scorer for LoadAware {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::testing::snapshot;
     use super::super::super::testing::{plugin, scores_for};
-    use super::super::tests::snapshot;
     use super::*;
     use crate::pool::LoadView;
 

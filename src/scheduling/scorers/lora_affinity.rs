@@ -40,7 +40,7 @@ fn affinity(lora: &LoraState, wanted: u64) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{scores, snapshot};
+    use super::super::super::testing::{scores, snapshot};
     use super::*;
     use crate::pool::LoadView;
     use crate::pool::slab::Scrape;

@@ -6,7 +6,7 @@
 //! `inFlightLoadProducerName`: there is one. Source: the llm-d picker. Use it where prompts differ much in length: ten
 //! short requests are less than a long one.
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::super::{Context, Scorer};
 use crate::config::{PluginUse, Problem};
@@ -19,7 +19,7 @@ pub(in crate::scheduling) struct TokenLoad {
     threshold: u64,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct Params {
     queue_threshold_tokens: i64,
@@ -55,8 +55,8 @@ impl Scorer for TokenLoad {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::testing::snapshot;
     use super::super::super::testing::{plugin, scores_for};
-    use super::super::tests::snapshot;
     use super::*;
     use crate::pool::LoadView;
 

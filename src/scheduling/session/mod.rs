@@ -16,7 +16,7 @@
 //! anyone can read and make it.
 
 use bytes::Bytes;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::per_endpoint::PerEndpoint;
 use super::producers::{Producers, SessionSource};
@@ -54,7 +54,7 @@ enum Way {
     },
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct Params {
     strategy: Strategy,
@@ -63,7 +63,7 @@ struct Params {
     session_id_config: IdParams,
 }
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "snake_case")]
 enum Strategy {
     #[default]
@@ -71,13 +71,13 @@ enum Strategy {
     SessionId,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 struct HeaderParams {
     header: String,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct IdParams {
     sources: Vec<SourceParams>,
@@ -85,7 +85,7 @@ struct IdParams {
     eviction_sweep_seconds: f64,
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
 struct SourceParams {
     header: String,

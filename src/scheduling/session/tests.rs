@@ -1,7 +1,7 @@
 use super::super::registry;
-use super::super::scorers::tests::snapshot;
+use super::super::testing::snapshot;
 use super::super::testing::with_context;
-use super::super::{Scheduler, Scratch};
+use super::super::{Reason, Scheduler, Scratch};
 use crate::config::{LoadOptions, load};
 use crate::pool::{LoadView, Snapshot};
 use rand::SeedableRng as _;
@@ -22,9 +22,9 @@ fn pick(scheduler: &Scheduler, snapshot: &Snapshot, headers: &[(&str, &str)], se
     let mut load = LoadView::default();
     load.gather(snapshot, 1, 1);
     with_context(snapshot, &load, 0, headers, |cx| {
-        let mut candidates = (0..snapshot.len() as u32).collect();
+        let candidates: Vec<u32> = (0..snapshot.len() as u32).collect();
         let (mut scratch, mut rng) = (Scratch::default(), SmallRng::seed_from_u64(seed));
-        let decision = scheduler.schedule(cx, &mut candidates, &mut scratch, &mut rng, false);
+        let decision = scheduler.schedule(cx, &candidates, &mut scratch, &mut rng, false);
         let endpoint = decision.unwrap().endpoints[0];
         scheduler.followers().for_each(|f| f.picked(cx, endpoint));
         endpoint
@@ -114,6 +114,30 @@ fn a_session_stays_where_it_was_first_sent() {
         let member = snapshot.member(0);
         assert!(scheduler.followers().all(|f| f.stamp(member).is_none()));
     }
+}
+
+#[test]
+fn every_profile_learns_where_a_session_went_and_says_so() {
+    let scheduler = scheduler(
+        "- type: header-profile-handler\n  parameters: {defaultProfile: a}\n- {type: session-affinity-filter, name: s, parameters: {strategy: session_id}}\nschedulingProfiles:\n- {name: a, plugins: [{pluginRef: s}]}\n- {name: b, plugins: [{pluginRef: s}]}\n",
+    )
+    .unwrap();
+    let snapshot = snapshot(4);
+    for n in 0..10 {
+        let session = format!("s{n}");
+        let in_a = [("x-session-id", &*session)];
+        let in_b = [("x-session-id", &*session), ("epp-profile", "b")];
+        let first = pick(&scheduler, &snapshot, &in_a, n);
+        assert_eq!(pick(&scheduler, &snapshot, &in_b, n + 1), first);
+    }
+    let mut load = LoadView::default();
+    load.gather(&snapshot, 1, 1);
+    let reason = with_context(&snapshot, &load, 0, &[("x-session-id", "s0")], |cx| {
+        let (mut scratch, mut rng) = (Scratch::default(), SmallRng::seed_from_u64(0));
+        let decision = scheduler.schedule(cx, &[0, 1, 2, 3], &mut scratch, &mut rng, false);
+        decision.unwrap().reason
+    });
+    assert_eq!(reason, Reason::Session);
 }
 
 #[test]
