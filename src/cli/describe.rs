@@ -21,6 +21,10 @@ pub(super) fn pipeline(plan: &Plan) -> String {
     for text in config.profiles.iter().flat_map(profile) {
         line("", &text);
     }
+    for producer in &config.producers {
+        let (name, parameters) = (named(producer), producer.parameters.to_json());
+        line("", &format!("producer {name} {parameters}"));
+    }
     match &config.sources {
         None => line("", "metrics none: nothing is scraped"),
         Some(sources) => {
@@ -124,6 +128,7 @@ plugins:
 - type: core-metrics-extractor
   parameters:
     engineConfigs: [{name: mine, queuedRequestsSpec: waiting}]
+- {type: session-id-producer, name: who, parameters: {headerName: x-who}}
 - type: openai-parser
 requestHandler: {parsers: [{pluginRef: openai-parser}]}
 dataLayer:
@@ -142,6 +147,7 @@ profile main
   scorer queue-scorer weight 2 {}
   scorer lora (lora-affinity-scorer) weight 0.5 {}
   picker max-score-picker {"maxNumOfEndpoints":1}
+producer who (session-id-producer) {"cookieName":"","headerName":"x-who"}
 source metrics-data-source {"insecureSkipVerify":true,"interval":"100ms","scheme":"http"}
   extractor core-metrics-extractor {"defaultEngine":"vllm","engineConfigs":[{"customMetrics":[],"name":"mine","queuedRequestsSpec":"waiting"}],"engineLabelKey":"llm-d.ai/engine-type"}
 discovery file-discovery {"path":"/etc/pointsman/endpoints.yaml","watchFile":false}

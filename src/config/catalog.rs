@@ -1,5 +1,7 @@
 //! Every plugin type that configurations of the field name, and what each is.
 
+use std::fmt;
+
 /// What a plugin does, and so where it may be referred to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -19,6 +21,8 @@ pub enum Kind {
     Extractor,
     /// In `dataLayer.discovery`.
     Discovery,
+    /// In `plugins` alone; finds out what other plugins need to know of a request or an endpoint.
+    Producer,
     /// In the parameters of a profile handler.
     Decider,
     /// In `plugins` alone: changes requests that were decided.
@@ -36,6 +40,19 @@ pub struct Entry {
     pub kind: Kind,
     /// Needs `--allow-experimental-plugins`.
     pub alpha: bool,
+    /// A scorer that is a filter too.
+    pub filters: bool,
+    /// It is deprecated, and this is to be done instead.
+    pub deprecated: Option<Instead>,
+}
+
+/// What to do instead of using a deprecated type.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Instead {
+    /// Write this type, with the same parameters.
+    Write(&'static str),
+    /// In words.
+    Do(&'static str),
 }
 
 const fn stable(name: &'static str, kind: Kind) -> Entry {
@@ -43,6 +60,8 @@ const fn stable(name: &'static str, kind: Kind) -> Entry {
         name,
         kind,
         alpha: false,
+        filters: false,
+        deprecated: None,
     }
 }
 
@@ -53,22 +72,62 @@ const fn alpha(name: &'static str, kind: Kind) -> Entry {
     }
 }
 
+const fn deprecated(name: &'static str, kind: Kind, instead: Instead) -> Entry {
+    Entry {
+        deprecated: Some(instead),
+        ..stable(name, kind)
+    }
+}
+
 /// What this version has.
 pub const BUILT: &[Entry] = &[
     stable("header-based-testing-filter", Kind::Filter),
+    stable("label-selector-filter", Kind::Filter),
+    deprecated(
+        "by-label-selector",
+        Kind::Filter,
+        Instead::Write("label-selector-filter"),
+    ),
+    deprecated(
+        "by-label",
+        Kind::Filter,
+        Instead::Write("label-selector-filter"),
+    ),
+    stable("prefill-filter", Kind::Filter),
+    stable("decode-filter", Kind::Filter),
+    stable("encode-filter", Kind::Filter),
+    alpha("utilization-filter", Kind::Filter),
+    alpha("session-affinity-filter", Kind::Filter),
+    alpha("endpoint-attribute-filter", Kind::Filter),
     stable("queue-scorer", Kind::Scorer),
     stable("running-requests-size-scorer", Kind::Scorer),
     stable("kv-cache-utilization-scorer", Kind::Scorer),
     stable("lora-affinity-scorer", Kind::Scorer),
+    stable("load-aware-scorer", Kind::Scorer),
+    stable("active-request-scorer", Kind::Scorer),
+    stable("token-load-scorer", Kind::Scorer),
+    alpha("header-label-affinity-scorer", Kind::Scorer),
+    alpha("session-affinity-scorer", Kind::Scorer),
+    alpha("endpoint-attribute-scorer", Kind::Scorer),
+    stable("latency-scorer", Kind::Scorer),
     Entry {
-        name: "blocking-testing-scorer",
-        kind: Kind::Scorer,
-        alpha: true,
+        filters: true,
+        ..stable("context-length-aware", Kind::Scorer)
     },
+    alpha("blocking-testing-scorer", Kind::Scorer),
     stable("max-score-picker", Kind::Picker),
     stable("random-picker", Kind::Picker),
     stable("weighted-random-picker", Kind::Picker),
     stable("single-profile-handler", Kind::ProfileHandler),
+    stable("inflight-load-producer", Kind::Producer),
+    stable("token-producer", Kind::Producer),
+    deprecated(
+        "tokenizer",
+        Kind::Producer,
+        Instead::Write("token-producer"),
+    ),
+    stable("session-id-producer", Kind::Producer),
+    alpha("agent-identity", Kind::Producer),
     stable("openai-parser", Kind::Parser),
     stable("anthropic-parser", Kind::Parser),
     stable("vllmhttp-parser", Kind::Parser),
@@ -79,10 +138,28 @@ pub const BUILT: &[Entry] = &[
     stable("file-discovery", Kind::Discovery),
     alpha("header-profile-handler", Kind::ProfileHandler),
     stable("disagg-profile-handler", Kind::ProfileHandler),
-    stable("pd-profile-handler", Kind::ProfileHandler),
-    stable("data-parallel-profile-handler", Kind::ProfileHandler),
-    stable("disagg-headers-handler", Kind::PreRequest),
-    stable("prefill-header-handler", Kind::PreRequest),
+    deprecated(
+        "pd-profile-handler",
+        Kind::ProfileHandler,
+        Instead::Do("write disagg-profile-handler, with deciders.prefill"),
+    ),
+    deprecated(
+        "data-parallel-profile-handler",
+        Kind::ProfileHandler,
+        Instead::Do(
+            "write single-profile-handler and list every rank's port as an endpoint of its own",
+        ),
+    ),
+    deprecated(
+        "disagg-headers-handler",
+        Kind::PreRequest,
+        Instead::Do("remove it: disagg-profile-handler sets these headers itself"),
+    ),
+    deprecated(
+        "prefill-header-handler",
+        Kind::PreRequest,
+        Instead::Do("remove it: disagg-profile-handler sets this header itself"),
+    ),
     stable("always-disagg-pd-decider", Kind::Decider),
     stable("always-disagg-multimodal-decider", Kind::Decider),
     stable("prefix-based-pd-decider", Kind::Decider),
@@ -91,57 +168,23 @@ pub const BUILT: &[Entry] = &[
     alpha("topology-extractor", Kind::EndpointExtractor),
 ];
 
-/// Deprecated types, and what to write instead.
-pub const DEPRECATED: &[(&str, &str)] = &[
-    (
-        "pd-profile-handler",
-        "write disagg-profile-handler, with deciders.prefill",
-    ),
-    (
-        "data-parallel-profile-handler",
-        "write single-profile-handler and list every rank's port as an endpoint of its own",
-    ),
-    (
-        "disagg-headers-handler",
-        "remove it: disagg-profile-handler sets these headers itself",
-    ),
-    (
-        "prefill-header-handler",
-        "remove it: disagg-profile-handler sets this header itself",
-    ),
-];
-
 /// What the llm-d picker has and this version has not. A configuration that names one is right, and still cannot run.
 pub const NOT_BUILT: &[&str] = &[
-    "active-request-scorer",
-    "agent-identity",
     "approx-prefix-cache-producer",
     "burst-prefix-cache-producer",
-    "by-label",
-    "by-label-selector",
     "concurrency-detector",
-    "context-length-aware",
     "dcgm-data-source",
     "dcgm-extractor",
-    "decode-filter",
     "destination-endpoint-served-verifier",
     "disaggregatedset-rollout-screener",
     "edf-ordering-policy",
-    "encode-filter",
-    "endpoint-attribute-filter",
-    "endpoint-attribute-scorer",
     "endpoint-notification-source",
     "eviction-priority-then-time-ordering",
     "eviction-sheddable-filter",
     "fcfs-ordering-policy",
     "global-strict-fairness-policy",
-    "header-label-affinity-scorer",
-    "inflight-load-producer",
     "k8s-notification-source",
-    "label-selector-filter",
-    "latency-scorer",
     "latency-slo-admitter",
-    "load-aware-scorer",
     "mm-embeddings-cache-producer",
     "mm-embeddings-cache-scorer",
     "models-data-extractor",
@@ -158,7 +201,6 @@ pub const NOT_BUILT: &[&str] = &[
     "precise-prefix-cache-producer",
     "precise-prefix-cache-scorer",
     "predicted-latency-producer",
-    "prefill-filter",
     "prefix-cache-affinity-filter",
     "prefix-cache-scorer",
     "priority-holdback-policy",
@@ -166,18 +208,11 @@ pub const NOT_BUILT: &[&str] = &[
     "program-aware-fairness",
     "request-attribute-reporter",
     "round-robin-fairness-policy",
-    "session-affinity-filter",
-    "session-affinity-scorer",
-    "session-id-producer",
     "slo-deadline-ordering-policy",
     "slo-headroom-tier-filter",
     "soft-reflective-ceiling-policy",
     "static-usage-limit-policy",
-    "token-load-scorer",
-    "token-producer",
-    "tokenizer",
     "utilization-detector",
-    "utilization-filter",
     "vertexai-parser",
     "vllmgrpc-parser",
 ];
@@ -195,6 +230,17 @@ pub fn names() -> impl Iterator<Item = &'static str> {
         .chain(NOT_BUILT.iter().copied())
 }
 
+// === impl Instead ===
+
+impl fmt::Display for Instead {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Write(name) => write!(f, "write `{name}`"),
+            Self::Do(words) => f.write_str(words),
+        }
+    }
+}
+
 // === impl Kind ===
 
 impl Kind {
@@ -209,6 +255,7 @@ impl Kind {
             Self::Source => "data source",
             Self::Extractor => "extractor",
             Self::Discovery => "discovery",
+            Self::Producer => "producer",
             Self::Decider => "decider",
             Self::PreRequest => "pre-request plugin",
             Self::EndpointExtractor => "endpoint extractor",

@@ -96,7 +96,7 @@ pub struct EngineParams {
     pub cache_block_size_spec: Option<String>,
     /// A metric whose value is the number of blocks.
     pub cache_num_blocks_spec: Option<String>,
-    /// Attributes for other plugins; none reads any yet.
+    /// Attributes for other plugins.
     pub custom_metrics: Vec<CustomMetric>,
 }
 

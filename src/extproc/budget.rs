@@ -45,7 +45,7 @@ impl BodyBudget {
 // === impl Held ===
 
 impl Held {
-    pub(super) fn new(budget: &Arc<BodyBudget>) -> Self {
+    pub(crate) fn new(budget: &Arc<BodyBudget>) -> Self {
         Self(Arc::new(Holding {
             budget: Arc::clone(budget),
             bytes: AtomicUsize::new(0),

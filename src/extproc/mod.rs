@@ -5,6 +5,7 @@
 //! client's configuration demands ([`session`]). What is decided, and why, it does not know: a
 //! [`Processor`] makes the exchanges.
 
+use std::borrow::Cow;
 use std::future::Future;
 use std::sync::Arc;
 
@@ -114,7 +115,7 @@ pub struct Verdict {
 #[derive(Debug, Default)]
 pub struct HeaderEdits {
     /// Set, whatever was there.
-    pub set: Vec<(&'static str, Bytes)>,
+    pub set: Vec<(Cow<'static, str>, Bytes)>,
     /// Removed.
     pub remove: Vec<&'static str>,
 }

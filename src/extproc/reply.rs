@@ -212,7 +212,7 @@ fn mutation(edits: HeaderEdits) -> Option<HeaderMutation> {
         set_headers: edits
             .set
             .into_iter()
-            .map(|(name, value)| set_header(name, value))
+            .map(|(name, value)| set_header(&name, value))
             .collect(),
         remove_headers: edits.remove.into_iter().map(str::to_owned).collect(),
     })

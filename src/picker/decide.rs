@@ -17,8 +17,10 @@ use super::subset;
 use super::{Picker, Policy};
 use crate::dialect::{self, Api, DecodeError, RequestFacts};
 use crate::extproc::{HeaderEdits, Headers, Held, Metadata, RequestBody, Verdict};
-use crate::pool::{LoadView, Reservation, Snapshot, clock_ms};
-use crate::scheduling::{self, Decision, PrefixView, RequestView, Scratch};
+use crate::pool::slab::lora_key;
+use crate::pool::{LoadView, Member, Reservation, Snapshot, Tokens, clock_ms};
+use crate::scheduling::{self, Decision, PrefixView, RequestView, Scratch, input_tokens};
+use crate::telemetry::inflight::Counted;
 use crate::telemetry::metrics::RequestSeries;
 
 /// The flow of requests that name none.
@@ -39,8 +41,12 @@ pub(super) struct Question {
 pub(super) struct Answer {
     pub(super) verdict: Verdict,
     pub(super) reservation: Reservation,
+    /// In the gauges, if they are kept.
+    pub(super) counted: Option<Counted>,
+    /// Where it goes.
+    pub(super) picked: Arc<Member>,
     /// At the endpoints that work on the request before its first token.
-    pub(super) before: Vec<Reservation>,
+    pub(super) before: Vec<(Reservation, Option<Counted>)>,
     /// Where the request goes, if that is not the endpoint's own address.
     pub(super) via: Option<SocketAddr>,
     pub(super) series: Arc<RequestSeries>,
@@ -118,7 +124,7 @@ impl Picker {
                 "model not found in request body".to_owned(),
             ));
         }
-        let flow = flow(headers);
+        let flow = flow(&question.policy, headers);
         let series = self
             .metrics
             .series(incoming.unwrap_or_default(), target, flow, 0);
@@ -135,11 +141,35 @@ impl Picker {
             }
         })?;
         let primary = snapshot.member(decision.endpoints[0]);
-        let reserve = |&position: &u32| Reservation::new(&snapshot.member(position).slot);
-        let reservation = Reservation::new(&primary.slot);
-        let before = decision.prefill.iter().chain(&decision.encode);
-        let before = before.map(reserve).collect();
+        let inflight = question.policy.scheduler.producers.inflight.as_ref();
+        let tokens = inflight.map(|inflight| {
+            let input = input_tokens(read.facts.prompt_bytes);
+            inflight.weigh(input, read.facts.max_tokens)
+        });
+        let tokens = tokens.unwrap_or_default();
+        let book = |member: &Member, tokens: Tokens| {
+            let id = &member.endpoint.id;
+            let counted = inflight.map(|inflight| {
+                let at = (id.namespace.as_str(), id.name.as_str());
+                let sum = tokens.input.saturating_add(tokens.output);
+                let gauges = &self.metrics.inflight;
+                gauges.count(&inflight.name, &series, at, sum)
+            });
+            (Reservation::of(&member.slot, tokens), counted)
+        };
+        let (reservation, counted) = book(primary, tokens);
+        let prompt = Tokens {
+            output: 0,
+            ..tokens
+        };
+        let prefill = decision.prefill.map(|at| book(snapshot.member(at), prompt));
+        let encode = decision.encode.iter();
+        let encode = encode.map(|&at| book(snapshot.member(at), Tokens::default()));
+        let before = prefill.into_iter().chain(encode).collect();
         let id = &primary.endpoint.id;
+        primary
+            .slot
+            .adapter_sent(lora_key(adapter(&read.facts, target)));
         self.metrics
             .scheduled(target, &id.namespace, &id.name, primary.endpoint.port);
         self.picks[decision.reason as usize].inc();
@@ -174,6 +204,8 @@ impl Picker {
                 body: new_body,
             },
             reservation,
+            counted,
+            picked: Arc::clone(primary),
             before,
             via: decision.primary_port.map(|port| sent_to(primary, port)),
             series,
@@ -303,6 +335,9 @@ impl Picker {
         if prefix.tokens(decision.endpoints[0]) == 0 && only_if_cached(&question.headers) {
             return Err(Denial::NotCached);
         }
+        for follower in policy.scheduler.followers() {
+            follower.picked(&cx, decision.endpoints[0]);
+        }
         Ok((snapshot, decision))
     }
 }
@@ -348,9 +383,11 @@ impl Read {
     }
 }
 
-/// The flow that a request says it belongs to.
-pub(super) fn flow(headers: &Headers) -> &str {
-    headers.first_of(&FAIRNESS).unwrap_or(DEFAULT_FLOW)
+/// The flow that a request says it belongs to, or that a producer says it does.
+pub(super) fn flow<'a>(policy: &Policy, headers: &'a Headers) -> &'a str {
+    let named = headers.first_of(&FAIRNESS);
+    let produced = || policy.scheduler.producers.flow(headers);
+    named.or_else(produced).unwrap_or(DEFAULT_FLOW)
 }
 
 /// The body under the new name: every other byte as it came, except that a compressed body goes on decoded.
@@ -371,10 +408,10 @@ fn rename(
         let length: usize = parts.iter().map(Bytes::len).sum();
         edits
             .set
-            .push(("content-length", length.to_string().into()));
+            .push(("content-length".into(), length.to_string().into()));
     }
     parts
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -25,19 +25,19 @@ pub(super) fn edits(
         None => list(decision.endpoints.iter().map(|&p| &*at(p).address)),
         Some(port) => list(decision.endpoints.iter().map(|&p| sent_to(at(p), port))),
     };
-    let mut set = vec![(DESTINATION, Bytes::from(destination))];
+    let mut set = vec![(DESTINATION.into(), Bytes::from(destination))];
     if let (Some(_), Some(&rank)) = (decision.primary_port, decision.endpoints.first()) {
-        set.push((DATA_PARALLEL, address(at(rank))));
+        set.push((DATA_PARALLEL.into(), address(at(rank))));
     }
     if let Some(prefill) = decision.prefill {
-        set.push((PREFILL, address(at(prefill))));
+        set.push((PREFILL.into(), address(at(prefill))));
     }
     if !decision.encode.is_empty() {
         let encode = list(decision.encode.iter().map(|&p| &*at(p).address));
-        set.push((ENCODE, encode.into()));
+        set.push((ENCODE.into(), encode.into()));
     }
     if let Some(id) = request_id {
-        set.push((REQUEST_ID, id.into()));
+        set.push((REQUEST_ID.into(), id.into()));
     }
     let mut remove = control_headers(headers);
     remove.retain(|name| !set.iter().any(|(set, _)| set == name));
@@ -106,6 +106,7 @@ fn nested(fields: Struct) -> Value {
 mod tests {
     use super::*;
     use crate::pool::{Endpoint, EndpointId, Pool};
+    use std::borrow::Cow;
     use std::sync::Arc;
 
     fn snapshot() -> Arc<Snapshot> {
@@ -137,8 +138,11 @@ mod tests {
         let snapshot = snapshot();
         let edits = edits(&headers, &snapshot, decision, None);
         let mut set = edits.set.iter().map(|(name, value)| {
+            let Cow::Borrowed(name) = *name else {
+                panic!("{name} is made up");
+            };
             let value = std::str::from_utf8(value).unwrap();
-            (*name, value.to_owned())
+            (name, value.to_owned())
         });
         let (name, destination) = set.next().unwrap();
         assert_eq!(name, DESTINATION);

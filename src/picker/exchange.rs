@@ -10,12 +10,13 @@ use super::decide::{Answer, Question, Renamed, flow};
 use super::denial::Denial;
 use super::edits::control_headers;
 use super::flights::Announced;
-use super::served::{Booking, Response};
+use super::served::{Booking, Response, is_fault};
 use super::{Picker, Policy};
 use crate::dialect::{self, Api, Dialect, ModelRewriter};
 use crate::extproc::{
     Exchange, HeaderEdits, Headers, Metadata, Overrun, Refusal, RequestBody, Verdict,
 };
+use crate::pool::Member;
 use crate::telemetry::metrics::ReasonLabels;
 
 /// What a request without a path is taken for, as the reference does.
@@ -36,6 +37,8 @@ pub struct PickExchange {
     /// Held here from the decision until the response or another stream takes it.
     booking: Option<Booking>,
     announced: Option<Announced>,
+    /// Where this stream sent the request.
+    picked: Option<Arc<Member>>,
     renamed: Option<Renamed>,
     request_rewriter: Option<ModelRewriter>,
     response_rewriter: Option<ModelRewriter>,
@@ -57,6 +60,7 @@ impl PickExchange {
             request_id: None,
             booking: None,
             announced: None,
+            picked: None,
             renamed: None,
             request_rewriter: None,
             response_rewriter: None,
@@ -72,7 +76,7 @@ impl PickExchange {
             .get_or_create(&ReasonLabels { reason })
             .inc();
         if !denial.is_counted() {
-            let flow = flow(&self.headers);
+            let flow = flow(&self.policy, &self.headers);
             let series = metrics.series("", "", flow, 0);
             series.failed(denial.error_code());
         }
@@ -89,10 +93,12 @@ impl PickExchange {
         );
         booking.before = answer.before;
         booking.via = answer.via;
+        booking.counted = answer.counted;
         self.booking = match &self.request_id {
             Some(id) => self.picker.flights.hand_over(id, booking),
             None => Some(booking),
         };
+        self.picked = Some(answer.picked);
         // A body that is only now to come gets its new name as it passes.
         self.request_rewriter = answer
             .renamed
@@ -108,6 +114,24 @@ impl PickExchange {
             .processing
             .observe(self.started.elapsed().as_secs_f64());
         answer.verdict
+    }
+
+    /// What plugins tell in the headers of a response that `served` gave.
+    fn stamps(&self, served: Option<&Arc<Member>>, status: u16) -> HeaderEdits {
+        let mut edits = HeaderEdits::default();
+        // An endpoint that fails is none to come back to.
+        if let (Some(picked), false) = (&self.picked, is_fault(status)) {
+            let served = served.unwrap_or(picked);
+            let followers = self.policy.scheduler.followers();
+            let stamps = followers.filter_map(|follower| follower.stamp(served));
+            for stamp in stamps {
+                // Plugins of several profiles may tell the same.
+                if !edits.set.iter().any(|(name, _)| *name == stamp.name) {
+                    edits.set.push((stamp.name.into(), stamp.value));
+                }
+            }
+        }
+        edits
     }
 
     /// Whether a body that passes by is JSON that we may change. An encoded one is not.
@@ -235,19 +259,18 @@ impl Exchange for PickExchange {
             .filter(|address| via != Some(*address))
             .and_then(|address| snapshot.by_address(&address))
             .map(|position| snapshot.member(position));
+        let mut edits = self.stamps(served, status);
         self.response = Some(Response::new(booking, served, status, sse, self.started));
 
         let Some(renamed) = self.renamed.as_ref().filter(|_| body) else {
-            return HeaderEdits::default();
+            return edits;
         };
         let (Some(from), false) = (&renamed.from, headers.contains("content-encoding")) else {
-            return HeaderEdits::default();
+            return edits;
         };
         self.response_rewriter = Some(ModelRewriter::new(sse, &renamed.to, from));
-        HeaderEdits {
-            set: Vec::new(),
-            remove: vec!["content-length"],
-        }
+        edits.remove.push("content-length");
+        edits
     }
 
     fn edits_response(&self) -> bool {
@@ -291,5 +314,66 @@ impl Drop for PickExchange {
         {
             self.picker.flights.leave(id, booking);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::decide::tests::picker_of;
+    use super::*;
+
+    const CONFIG: &str = "\
+apiVersion: llm-d.ai/v1alpha1
+kind: EndpointPickerConfig
+plugins:
+- type: session-affinity-filter
+- type: agent-identity
+- {type: inflight-load-producer, name: p}
+";
+
+    fn headers(pairs: &[(&'static str, &str)]) -> Headers {
+        pairs.iter().map(|&(k, v)| (k, v.to_owned())).collect()
+    }
+
+    /// A request with `token`, if it is given: where it went, and what the response said in that header.
+    async fn exchange(
+        picker: &Arc<Picker>,
+        token: Option<&str>,
+        status: &str,
+    ) -> (Bytes, Option<String>) {
+        let mut exchange = PickExchange::new(Arc::clone(picker));
+        let mut request = vec![(":path", "/x"), ("session-id", "agent")];
+        request.extend(token.map(|token| ("x-session-token", token)));
+        exchange.request_headers(headers(&request), false);
+        let verdict = exchange.decide(RequestBody::None).await.unwrap();
+        let page = picker.metrics.encode().unwrap();
+        let counted = r#"producer_name="p",fairness_id="agent",priority="0"} 1"#;
+        assert!(page.contains(counted), "{page}");
+        let response = headers(&[(":status", status)]);
+        let edits = exchange.response_headers(&response, &Metadata::default(), true);
+        exchange.response_ended();
+        let page = picker.metrics.encode().unwrap();
+        assert!(!page.contains(counted), "{page}");
+        let stamped = edits
+            .set
+            .into_iter()
+            .find(|(name, _)| name == "x-session-token");
+        let token = stamped.map(|(_, value)| String::from_utf8(value.to_vec()).unwrap());
+        let (_, destination) = verdict.headers.set.into_iter().next().unwrap();
+        (destination, token)
+    }
+
+    #[tokio::test]
+    async fn a_session_comes_back_by_what_its_response_said() {
+        let picker = Arc::new(picker_of(CONFIG));
+        for _ in 0..5 {
+            let (first, token) = exchange(&picker, None, "200").await;
+            let token = token.unwrap();
+            for _ in 0..5 {
+                let (again, same) = exchange(&picker, Some(&token), "200").await;
+                assert_eq!((again, same.as_ref()), (first.clone(), Some(&token)));
+            }
+        }
+        assert_eq!(exchange(&picker, None, "503").await.1, None);
     }
 }

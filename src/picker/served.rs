@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::dialect::{ResponseScanner, Usage};
 use crate::pool::{Breaker, Member, Outcome, Reservation, clock_ms};
+use crate::telemetry::inflight::Counted;
 use crate::telemetry::metrics::{RequestSeries, Running};
 
 /// What was booked for a request when it was picked for. Dropping it ends the request.
@@ -13,13 +14,15 @@ use crate::telemetry::metrics::{RequestSeries, Running};
 pub(super) struct Booking {
     pub(super) reservation: Reservation,
     /// At the endpoints that work on the request before its first token: prefill, encode.
-    pub(super) before: Vec<Reservation>,
+    pub(super) before: Vec<(Reservation, Option<Counted>)>,
     /// Where the request was sent, if that is not the endpoint's own address.
     pub(super) via: Option<SocketAddr>,
     pub(super) series: Arc<RequestSeries>,
     pub(super) started: Instant,
     /// The client asked for a stream.
     pub(super) streaming: bool,
+    /// In the gauges of what is in flight, if they are kept.
+    pub(super) counted: Option<Counted>,
     _running: Running,
 }
 
@@ -35,7 +38,7 @@ pub(super) struct Response {
 }
 
 /// HTTP statuses that say that the server, not the request, is at fault. 429 is load, not a fault.
-fn is_fault(status: u16) -> bool {
+pub(super) fn is_fault(status: u16) -> bool {
     matches!(status, 500 | 502 | 503 | 504)
 }
 
@@ -56,12 +59,23 @@ impl Booking {
             series,
             started,
             streaming,
+            counted: None,
+        }
+    }
+
+    /// The first token came by: the prompt is read.
+    fn prefilled(&mut self) {
+        let left = self.reservation.prefilled();
+        if let Some(counted) = &mut self.counted {
+            counted.left(left);
         }
     }
 
     /// There is a token, or an end: what comes before is over.
     fn begun(&mut self) {
-        self.before.drain(..).for_each(Reservation::ended);
+        for (reservation, _counted) in self.before.drain(..) {
+            reservation.ended();
+        }
     }
 }
 
@@ -89,6 +103,10 @@ impl Response {
                 Breaker::observe(reserved, Outcome::Failed, sent_at, now);
             }
             booking.reservation.move_to(&member.slot);
+            if let Some(counted) = &mut booking.counted {
+                let id = &member.endpoint.id;
+                counted.move_to(&id.namespace, &id.name);
+            }
         }
         let slot = served
             .map(|member| &member.slot)
@@ -127,8 +145,12 @@ impl Response {
         self.scanner.feed(chunk);
         if self.first_token.is_none() && self.scanner.first_token() {
             self.first_token = Some(Instant::now());
+            let streaming = self.streaming;
             if let Some(booking) = &mut self.booking {
                 booking.begun();
+                if streaming {
+                    booking.prefilled();
+                }
             }
         }
     }
@@ -225,7 +247,7 @@ pub(super) mod tests {
                 s.in_flight[i].load(Ordering::Relaxed)
             };
             let booking = Booking {
-                before: slots.iter().map(Reservation::new).collect(),
+                before: slots.iter().map(|s| (Reservation::new(s), None)).collect(),
                 ..booking()
             };
             let mut response = Response::new(Some(booking), None, 200, true, Instant::now());

@@ -3,6 +3,9 @@
 //! A count here can neither leak nor fall below zero, because the only way to take one away is to drop
 //! the [`Reservation`] that added it. Scrapes do not touch it.
 //!
+//! A request may weigh some tokens too: those of its prompt until the engine has read it, those of its answer until it
+//! ends.
+//!
 //! Beside the requests in flight it counts those that were seen to end since a scrape began, for [`super::load`]:
 //! [`Reservation::ended`] is the end of a response that came by; a mere drop only says that nobody looks any more.
 
@@ -19,6 +22,16 @@ pub struct Reservation {
     /// How many were sent there before.
     sequence: u64,
     sent_at: u64,
+    tokens: Tokens,
+}
+
+/// What a request weighs, estimated.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tokens {
+    /// Of the prompt, as far as no cache spares the engine the work.
+    pub input: u32,
+    /// To be generated.
+    pub output: u32,
 }
 
 /// Requests that were sent after the scrape that is under way began, or else the last one, and that were seen to end.
@@ -34,14 +47,28 @@ pub(super) struct Ends {
 impl Reservation {
     /// Counts one request at `slot`, from now until the drop.
     pub fn new(slot: &Arc<Slot>) -> Self {
+        Self::of(slot, Tokens::default())
+    }
+
+    /// Counts one request that weighs `tokens` at `slot`, from now until the drop.
+    pub fn of(slot: &Arc<Slot>, tokens: Tokens) -> Self {
         let (segment, i) = (slot.segment(), slot.index());
         segment.in_flight[i].fetch_add(1, Ordering::Relaxed);
+        segment.tokens[i].fetch_add(tokens.sum(), Ordering::Relaxed);
         let sequence = segment.sent[i].fetch_add(1, Ordering::Relaxed);
         Self {
             slot: Arc::clone(slot),
             sequence,
             sent_at: clock_ms(),
+            tokens,
         }
+    }
+
+    /// The engine has read the prompt. Returns how many tokens are left.
+    pub fn prefilled(&mut self) -> u32 {
+        let read = u64::from(std::mem::take(&mut self.tokens.input));
+        self.slot.segment().tokens[self.slot.index()].fetch_sub(read, Ordering::Relaxed);
+        self.tokens.output
     }
 
     /// The response was seen to end: the engine is rid of the request.
@@ -59,7 +86,7 @@ impl Reservation {
     /// The request turned out to be served elsewhere (a retry, a fallback): count it there. Here it has ended.
     pub fn move_to(&mut self, slot: &Arc<Slot>) {
         if slot.number() != self.slot.number() {
-            let mut there = Self::new(slot);
+            let mut there = Self::of(slot, self.tokens);
             there.sent_at = self.sent_at;
             std::mem::replace(self, there).ended();
         }
@@ -78,7 +105,17 @@ impl Reservation {
 
 impl Drop for Reservation {
     fn drop(&mut self) {
-        self.slot.segment().in_flight[self.slot.index()].fetch_sub(1, Ordering::Relaxed);
+        let (segment, i) = (self.slot.segment(), self.slot.index());
+        segment.in_flight[i].fetch_sub(1, Ordering::Relaxed);
+        segment.tokens[i].fetch_sub(self.tokens.sum(), Ordering::Relaxed);
+    }
+}
+
+// === impl Tokens ===
+
+impl Tokens {
+    fn sum(self) -> u64 {
+        u64::from(self.input) + u64::from(self.output)
     }
 }
 
@@ -118,6 +155,8 @@ mod tests {
         Cancel(usize),
         /// The response came to its end.
         End(usize),
+        /// Its first token came.
+        Prefilled(usize),
         Move(usize, u32),
         Flap(Vec<u8>),
         Begin(u32),
@@ -140,6 +179,7 @@ mod tests {
             6 => any::<u32>().prop_map(Step::Connect),
             2 => any_index().prop_map(Step::Cancel),
             3 => any_index().prop_map(Step::End),
+            1 => any_index().prop_map(Step::Prefilled),
             1 => (any_index(), any::<u32>()).prop_map(|(a, b)| Step::Move(a, b)),
             1 => proptest::collection::vec(0u8..6, 1..6).prop_map(Step::Flap),
             2 => any::<u32>().prop_map(Step::Begin),
@@ -200,7 +240,8 @@ mod tests {
                 let slot = |n: u32| &snapshot.member(n % snapshot.len() as u32).slot;
                 match step {
                     Step::Connect(n) => {
-                        live.push(Reservation::new(slot(n)));
+                        let tokens = Tokens { input: n % 100, output: n % 7 };
+                        live.push(Reservation::of(slot(n), tokens));
                         models.entry(Arc::as_ptr(slot(n))).or_default().sent += 1;
                     }
                     Step::Cancel(n) if !live.is_empty() => {
@@ -237,13 +278,20 @@ mod tests {
                             slot(n).record(&page(waiting, running), begun, 1);
                         }
                     }
-                    Step::Cancel(_) | Step::End(_) | Step::Move(..) => {}
+                    Step::Prefilled(n) if !live.is_empty() => {
+                        let at = n % live.len();
+                        live[at].prefilled();
+                    }
+                    Step::Cancel(_) | Step::End(_) | Step::Prefilled(_) | Step::Move(..) => {}
                 }
                 let snapshot = pool.snapshot();
                 let load = load(&pool);
                 for (position, member) in snapshot.members().iter().enumerate() {
                     let really = live.iter().filter(|r| Arc::ptr_eq(r.slot(), &member.slot)).count();
                     prop_assert_eq!(load.in_flight[position] as usize, really);
+                    let here = live.iter().filter(|r| Arc::ptr_eq(r.slot(), &member.slot));
+                    let weigh = here.map(|r| r.tokens.sum()).sum::<u64>();
+                    prop_assert_eq!(load.tokens[position], weigh);
                     let (waiting, running) = (load.waiting[position], load.running[position]);
                     let model = models.entry(Arc::as_ptr(&member.slot)).or_default();
                     match model.effective(really) {
@@ -257,6 +305,7 @@ mod tests {
             for slot in &slots {
                 let (s, i) = (slot.segment(), slot.index());
                 prop_assert_eq!(s.in_flight[i].load(Ordering::Relaxed), 0);
+                prop_assert_eq!(s.tokens[i].load(Ordering::Relaxed), 0);
             }
             let snapshot = pool.snapshot();
             for member in snapshot.members() {

@@ -36,6 +36,8 @@ pub struct LoadView {
     pub kv_usage: Vec<f32>,
     /// Requests of ours that have not ended.
     pub in_flight: Vec<u32>,
+    /// Estimated tokens of those requests that the engines have still to work through.
+    pub tokens: Vec<u64>,
     /// Whether there was a scrape that is not too old.
     pub fresh: Vec<bool>,
     /// How many endpoints had none.
@@ -51,12 +53,14 @@ impl LoadView {
         self.running.clear();
         self.kv_usage.clear();
         self.in_flight.clear();
+        self.tokens.clear();
         self.fresh.clear();
         self.stale = 0;
         for position in 0..snapshot.len() as u32 {
             let (s, i) = snapshot.cell(position);
             let scraped = s.fresh(i, now_ms, max_age_ms);
             self.in_flight.push(s.in_flight[i].load(Ordering::Relaxed));
+            self.tokens.push(s.tokens[i].load(Ordering::Relaxed));
             self.fresh.push(scraped.is_some());
             self.stale += u32::from(scraped.is_none());
             let unknown = Scraped {

@@ -7,6 +7,7 @@
 //! [`discovery`] says who is in the pool, [`scrape`] how loaded they are, [`ledger`] what we sent them, [`load`] what
 //! both come to, [`breaker`] who fails.
 
+pub mod attributes;
 pub mod breaker;
 pub mod discovery;
 pub mod endpoint;
@@ -14,6 +15,7 @@ pub mod engines;
 pub mod gauges;
 pub mod ledger;
 pub mod load;
+pub mod residents;
 pub mod scan;
 pub mod scrape;
 pub mod slab;
@@ -21,7 +23,7 @@ pub mod snapshot;
 
 pub use breaker::{Breaker, Outcome};
 pub use endpoint::{Endpoint, EndpointId};
-pub use ledger::Reservation;
+pub use ledger::{Reservation, Tokens};
 pub use load::LoadView;
 pub use snapshot::{Member, Pool, Snapshot};
 

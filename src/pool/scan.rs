@@ -134,6 +134,7 @@ impl<'a> PageScanner<'a> {
                 found.block_size = of(&self.engine.block_size_label).or(found.block_size);
                 found.kv_blocks = of(&self.engine.blocks_label).or(found.kv_blocks);
             }
+            Signal::Attribute(key) => found.attributes.put(key, value as f32),
             Signal::Lora => {
                 // Strictly greater: of two that are equal the first stays, as in the reference.
                 if value.is_finite() && value > self.lora_value {
@@ -160,6 +161,7 @@ fn adapters(labels: &[u8]) -> LoraState {
             .unwrap_or(0),
         running: keys("running_lora_adapters"),
         waiting: keys("waiting_lora_adapters"),
+        resident: Box::default(),
     }
 }
 
@@ -318,6 +320,21 @@ vllm:cache_config_info{block_size="16",cache_dtype="auto",engine="0",num_cpu_blo
             .waiting,
             Some(4.0)
         );
+    }
+
+    #[test]
+    fn attributes_are_the_first_series_that_is_a_number() {
+        use super::super::slab::attribute_key;
+        let (a, b) = (attribute_key("a"), attribute_key("b"));
+        let mut engines = known();
+        let metric = |spec| super::super::engines::MetricSpec::parse(spec).unwrap();
+        let more = [(metric("m{x=1}"), a), (metric("n"), b)];
+        let more = more.map(|(spec, key)| (spec, Signal::Attribute(key)));
+        engines[0].metrics.extend(more);
+        let mut scanner = PageScanner::new(&engines[0]);
+        scanner.feed(b"m{x=\"2\"} 9\nm{x=\"1\"} NaN\nm{x=\"1\"} -4.5\nm{x=\"1\"} 7\nnn 3\n");
+        let got = scanner.finish().attributes;
+        assert_eq!((got.get(a), got.get(b)), (Some(-4.5), None));
     }
 
     #[test]

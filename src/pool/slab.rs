@@ -13,7 +13,9 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
+pub use super::attributes::{Attributes, MOST_ATTRIBUTES, attribute_key};
 use super::ledger::Ends;
+use super::residents::KnownAdapters;
 
 /// Slots in a segment.
 pub const SEGMENT: usize = 128;
@@ -22,6 +24,7 @@ pub const SEGMENT: usize = 128;
 #[derive(Debug, Default)]
 pub struct Slab {
     inner: Mutex<SlabInner>,
+    adapters: KnownAdapters,
 }
 
 #[derive(Debug, Default)]
@@ -52,6 +55,8 @@ pub struct Segment {
     pub scraped_at: [AtomicU64; SEGMENT],
     /// Requests that we sent and that have not ended.
     pub in_flight: [AtomicU32; SEGMENT],
+    /// Estimated tokens of those requests that the engine has still to work through.
+    pub tokens: [AtomicU64; SEGMENT],
     /// Requests that we ever sent.
     pub sent: [AtomicU64; SEGMENT],
     /// The value of `sent` when the last successful scrape began.
@@ -76,7 +81,9 @@ pub struct Segment {
     pub window_failed: [AtomicU32; SEGMENT],
     /// How often the breaker opened since it was last closed.
     pub breaker_trips: [AtomicU32; SEGMENT],
-    /// LoRA adapters, as scraped.
+    /// Numbers that a configuration asks for by name, as scraped.
+    pub attributes: [ArcSwapOption<Attributes>; SEGMENT],
+    /// LoRA adapters, as scraped, and those remembered.
     pub lora: [ArcSwapOption<LoraState>; SEGMENT],
     /// KV cache blocks of the engine; 0 = unknown.
     pub kv_blocks: [AtomicU32; SEGMENT],
@@ -93,6 +100,8 @@ pub struct LoraState {
     pub running: Box<[u64]>,
     /// Adapters with a waiting request.
     pub waiting: Box<[u64]>,
+    /// Adapters that are taken to be loaded, most recent first: see [`super::residents`]. A page does not tell them.
+    pub resident: Box<[u64]>,
 }
 
 /// What the last scrape of one endpoint found. NaN = not known.
@@ -121,6 +130,8 @@ pub struct Scrape {
     pub block_size: Option<u32>,
     /// LoRA state.
     pub lora: Option<LoraState>,
+    /// Numbers asked for by name.
+    pub attributes: Attributes,
 }
 
 /// What an adapter's name becomes in [`LoraState`]: equal names, equal keys.
@@ -180,6 +191,18 @@ impl Slot {
             .scrape_begins(&self.segment.sent[self.index()])
     }
 
+    /// A request for the adapter `key` was sent there.
+    pub fn adapter_sent(&self, key: u64) {
+        let cell = &self.segment.lora[self.index()];
+        if cell.load().is_none() || !self.slab.adapters.contains(key) {
+            return;
+        }
+        cell.rcu(|before| {
+            let after = before.as_ref().and_then(|before| before.sent(key));
+            after.map(Arc::new).or_else(|| before.clone())
+        });
+    }
+
     /// Stores what a scrape found. A value that the page does not give becomes unknown, except for block
     /// size and count: they are fixed for an engine's life, and early pages lack them.
     pub fn record(&self, scrape: &Scrape, sent_when_begun: u64, now_ms: u64) {
@@ -196,9 +219,22 @@ impl Slot {
         if let Some(n) = scrape.block_size {
             s.block_size[i].store(n, Ordering::Relaxed);
         }
-        let current = s.lora[i].load();
-        if current.as_deref() != scrape.lora.as_ref() {
-            s.lora[i].store(scrape.lora.clone().map(Arc::new));
+        match &scrape.lora {
+            None => s.lora[i].store(None),
+            Some(page) => {
+                self.slab.adapters.add(page);
+                // Meanwhile something may be sent there.
+                s.lora[i].rcu(|before| match before {
+                    Some(before) if **before == page.after(Some(before)) => {
+                        Some(Arc::clone(before))
+                    }
+                    before => Some(Arc::new(page.after(before.as_deref()))),
+                });
+            }
+        }
+        let attributes = (!scrape.attributes.is_empty()).then_some(&scrape.attributes);
+        if s.attributes[i].load().as_deref() != attributes {
+            s.attributes[i].store(attributes.cloned().map(Arc::new));
         }
         let ends = s.ends[i].lock();
         s.ended_since[i].store(ends.since(sent_when_begun), Ordering::Relaxed);
@@ -224,6 +260,7 @@ impl Segment {
             kv_usage: [const { AtomicU32::new(0) }; SEGMENT],
             scraped_at: [const { AtomicU64::new(0) }; SEGMENT],
             in_flight: [const { AtomicU32::new(0) }; SEGMENT],
+            tokens: [const { AtomicU64::new(0) }; SEGMENT],
             sent: [const { AtomicU64::new(0) }; SEGMENT],
             sent_at_scrape: [const { AtomicU64::new(0) }; SEGMENT],
             ended_since: [const { AtomicU32::new(0) }; SEGMENT],
@@ -236,6 +273,7 @@ impl Segment {
             window_ok: [const { AtomicU32::new(0) }; SEGMENT],
             window_failed: [const { AtomicU32::new(0) }; SEGMENT],
             breaker_trips: [const { AtomicU32::new(0) }; SEGMENT],
+            attributes: [const { ArcSwapOption::const_empty() }; SEGMENT],
             lora: [const { ArcSwapOption::const_empty() }; SEGMENT],
             kv_blocks: [const { AtomicU32::new(0) }; SEGMENT],
             block_size: [const { AtomicU32::new(0) }; SEGMENT],
@@ -260,6 +298,7 @@ impl Segment {
         }
         for cell in [
             &self.scraped_at,
+            &self.tokens,
             &self.sent,
             &self.sent_at_scrape,
             &self.open_until,
@@ -270,6 +309,7 @@ impl Segment {
             cell[i].store(0, Ordering::Relaxed);
         }
         *self.ends[i].lock() = Ends::NONE;
+        self.attributes[i].store(None);
         self.lora[i].store(None);
     }
 

@@ -15,23 +15,32 @@
 //! results come to: the one that a header names, or one for each stage (decode, prefill, encode) of a request that is served
 //! by several endpoints, where a decider says which stages there are.
 
+use bytes::Bytes;
 use rand::rngs::SmallRng;
 
-use crate::pool::{LoadView, Snapshot};
+use crate::config::{PluginUse, Problem};
+use crate::pool::{LoadView, Member, Snapshot};
 
+mod attributes;
 mod deciders;
 mod filters;
 mod handlers;
+mod per_endpoint;
 mod pickers;
 pub mod pipeline;
+mod producers;
 mod reason;
 pub mod registry;
 mod scorers;
+mod session;
+#[cfg(test)]
+mod testing;
 mod topology;
 mod trace;
 
 pub use handlers::ProfileHandler;
 pub use pipeline::{Profile, Scheduler};
+pub use producers::{InflightLoad, Producers};
 pub use reason::Reason;
 pub use trace::Trace;
 
@@ -52,6 +61,20 @@ pub struct RequestView<'a> {
     pub multimodal: bool,
     /// The request's headers.
     pub headers: &'a dyn RequestHeaders,
+}
+
+// === impl RequestView ===
+
+impl RequestView<'_> {
+    /// Tokens of the prompt, estimated: four bytes each.
+    pub fn input_tokens(&self) -> u32 {
+        input_tokens(self.prompt_bytes)
+    }
+}
+
+/// Tokens of a prompt of so many bytes, estimated as the llm-d picker does where it has no tokenizer: four bytes each.
+pub fn input_tokens(prompt_bytes: usize) -> u32 {
+    u32::try_from(prompt_bytes / 4).unwrap_or(u32::MAX)
 }
 
 /// Headers, by lower-case name.
@@ -93,12 +116,45 @@ pub trait Filter: Send + Sync {
     fn reason(&self) -> Option<Reason> {
         None
     }
+
+    /// What it does once an endpoint is chosen, if anything.
+    fn follow(&self) -> Option<&dyn Follow> {
+        None
+    }
 }
 
 /// Says how good each candidate is.
 pub trait Scorer: Send + Sync {
     /// Writes a score of 0 (worst) to 1 (best) for each candidate.
     fn score(&self, cx: &Context<'_>, candidates: &[u32], out: &mut [f32]);
+
+    /// What it does once an endpoint is chosen, if anything.
+    fn follow(&self) -> Option<&dyn Follow> {
+        None
+    }
+}
+
+/// A plugin that goes with a request beyond the choice.
+pub trait Follow: Send + Sync {
+    /// The request goes to the endpoint at `endpoint`.
+    fn picked(&self, cx: &Context<'_>, endpoint: u32) {
+        let _ = (cx, endpoint);
+    }
+
+    /// A header for the response that `served` gives.
+    fn stamp(&self, served: &Member) -> Option<Stamp> {
+        let _ = served;
+        None
+    }
+}
+
+/// A header of a response.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// In lower case.
+    pub name: String,
+    /// A valid header value.
+    pub value: Bytes,
 }
 
 /// Orders candidates by their total scores.
@@ -174,18 +230,6 @@ impl ScheduleError {
     }
 }
 
-/// Bytes of prompt that are taken for a token, as the llm-d picker estimates where it has no tokenizer.
-const TOKEN_BYTES: usize = 4;
-
-// === impl RequestView ===
-
-impl RequestView<'_> {
-    /// How many tokens the prompt may have.
-    pub fn estimated_tokens(&self) -> u64 {
-        (self.prompt_bytes / TOKEN_BYTES) as u64
-    }
-}
-
 // === impl PrefixView ===
 
 impl PrefixView<'_> {
@@ -193,5 +237,16 @@ impl PrefixView<'_> {
     pub fn tokens(&self, position: u32) -> u32 {
         let at = position as usize;
         self.matched_tokens.get(at).copied().unwrap_or(0)
+    }
+}
+
+/// `name`, the parameter `field`, as a header's name in lower case.
+fn header_name(plugin: &PluginUse, field: &str, name: &str) -> Result<String, Problem> {
+    match http::HeaderName::from_bytes(name.as_bytes()) {
+        Ok(name) => Ok(name.as_str().to_owned()),
+        Err(_) => {
+            let message = format!("`{name}` is not the name of a header");
+            Err(plugin.parameters.field_problem(field, &message))
+        }
     }
 }

@@ -5,8 +5,8 @@ use std::fmt;
 use rand::rngs::SmallRng;
 
 use super::{
-    Context, Decision, Filter, NEUTRAL, Picker, ProfileHandler, Reason, ScheduleError, Scorer,
-    Scratch, Trace,
+    Context, Decision, Filter, Follow, NEUTRAL, Picker, Producers, ProfileHandler, Reason,
+    ScheduleError, Scorer, Scratch, Trace,
 };
 
 /// Runs the profiles of a configuration, as its profile handler says.
@@ -18,6 +18,8 @@ pub struct Scheduler {
     pub name: (String, &'static str),
     /// Which profiles run for a request.
     pub handler: Box<dyn ProfileHandler>,
+    /// What is to be known of a request before and beside scheduling.
+    pub producers: Producers,
 }
 
 /// The profiles, ready to be run for one request.
@@ -45,6 +47,11 @@ pub struct Profile {
 // === impl Scheduler ===
 
 impl Scheduler {
+    /// The plugins of all profiles that go with a request beyond the choice.
+    pub fn followers(&self) -> impl Iterator<Item = &dyn Follow> {
+        self.profiles.iter().flat_map(Profile::followers)
+    }
+
     /// Decides among `candidates`; open breakers are dealt with here. `want_scores`: tell each candidate's total.
     pub fn schedule(
         &self,
@@ -133,6 +140,11 @@ impl Scratch {
 // === impl Profile ===
 
 impl Profile {
+    fn followers(&self) -> impl Iterator<Item = &dyn Follow> {
+        let filters = self.filters.iter().filter_map(|(_, f)| f.follow());
+        filters.chain(self.scorers.iter().filter_map(|(_, _, s)| s.follow()))
+    }
+
     fn run(
         &self,
         cx: &Context<'_>,

@@ -6,7 +6,10 @@ use super::deciders::always::Always;
 use super::deciders::multimodal::Multimodal;
 use super::deciders::prefix_based::PrefixBased;
 use super::filters::header_based_testing::HeaderBasedTesting;
+use super::filters::label_selector::LabelSelector;
+use super::filters::roles::Role;
 use super::filters::topology_affinity::TopologyAffinityFilter;
+use super::filters::utilization::Utilization;
 use super::handlers::data_parallel::DataParallel;
 use super::handlers::disagg::Disagg;
 use super::handlers::header::Header;
@@ -14,14 +17,24 @@ use super::handlers::single::Single;
 use super::pickers::max_score::MaxScore;
 use super::pickers::random::Random;
 use super::pickers::weighted_random::WeightedRandom;
+use super::scorers::active_request::ActiveRequest;
 use super::scorers::blocking_testing::BlockingTesting;
+use super::scorers::context_length_aware::ContextLengthAware;
+use super::scorers::header_label_affinity::HeaderLabelAffinity;
 use super::scorers::kv_cache_utilization::KvCacheUtilization;
+use super::scorers::latency::Latency;
+use super::scorers::load_aware::LoadAware;
 use super::scorers::lora_affinity::LoraAffinity;
 use super::scorers::queue::Queue;
 use super::scorers::running_requests::RunningRequests;
+use super::scorers::token_load::TokenLoad;
 use super::scorers::topology_affinity::TopologyAffinityScorer;
+use super::session::Sessions;
 use super::topology::Topology;
-use super::{Decider, Filter, Picker, Profile, ProfileHandler, Scheduler, Scorer};
+use super::{
+    Decider, Filter, Picker, Producers, Profile, ProfileHandler, Scheduler, Scorer, filters,
+    scorers,
+};
 use crate::config::catalog::Kind;
 use crate::config::params::{
     BlockingTestingParams, NoParams, Parameters, PickerParams, PrefixBasedPdParams,
@@ -35,11 +48,13 @@ const MAX_ENDPOINTS: usize = 64;
 /// Makes the scheduler that `config` describes.
 pub fn build(config: &PickerConfig) -> Result<Scheduler, ConfigErrors> {
     let mut problems = Vec::new();
+    let producers = Producers::of(config, &mut problems);
     let profiles = config
         .profiles
         .iter()
-        .filter_map(|spec| profile(spec, &mut problems))
+        .filter_map(|spec| profile(spec, config, &producers, &mut problems))
         .collect();
+    let unused = |plugin: &PluginUse| unused(plugin, config, &producers);
     collect(&config.unused, unused, &mut problems);
     let handler = handler(&config.handler.spec).map_err(|problem| problems.push(problem));
     match handler {
@@ -47,6 +62,7 @@ pub fn build(config: &PickerConfig) -> Result<Scheduler, ConfigErrors> {
             profiles,
             name: (config.handler.name.clone(), config.handler.r#type),
             handler,
+            producers,
         }),
         _ => {
             // A plugin of two profiles has its problem once.
@@ -62,7 +78,14 @@ pub fn build(config: &PickerConfig) -> Result<Scheduler, ConfigErrors> {
 }
 
 /// `None`: it has problems.
-fn profile(spec: &ProfileSpec, problems: &mut Vec<Problem>) -> Option<Profile> {
+fn profile(
+    spec: &ProfileSpec,
+    config: &PickerConfig,
+    producers: &Producers,
+    problems: &mut Vec<Problem>,
+) -> Option<Profile> {
+    let filter = |plugin: &PluginUse| filter(plugin, config, producers);
+    let scorer = |plugin: &PluginUse| scorer(plugin, config, producers);
     let filters = collect(&spec.filters, filter, problems)
         .map(|(plugin, filter)| (plugin.name.clone(), filter))
         .collect();
@@ -123,7 +146,7 @@ fn decider(plugin: &PluginUse) -> Result<Box<dyn Decider>, Problem> {
 
 fn collect<'a, T>(
     uses: &'a [PluginUse],
-    make: fn(&PluginUse) -> Result<T, Problem>,
+    make: impl Fn(&PluginUse) -> Result<T, Problem>,
     problems: &mut Vec<Problem>,
 ) -> std::vec::IntoIter<(&'a PluginUse, T)> {
     let mut made = Vec::new();
@@ -136,26 +159,59 @@ fn collect<'a, T>(
     made.into_iter()
 }
 
-fn filter(plugin: &PluginUse) -> Result<Box<dyn Filter>, Problem> {
-    match plugin.entry.name {
-        "header-based-testing-filter" => none(plugin, HeaderBasedTesting).map(|f| Box::new(f) as _),
-        "topology-affinity-filter" => Ok(Box::new(TopologyAffinityFilter {
-            widest: plugin
-                .parameters
-                .read::<TopologyFilterParams>()?
-                .min_affinity,
-            topology: topology(plugin)?,
-        })),
-        _ => Err(unknown(plugin)),
-    }
+fn filter(
+    plugin: &PluginUse,
+    config: &PickerConfig,
+    producers: &Producers,
+) -> Result<Box<dyn Filter>, Problem> {
+    Ok(match plugin.entry.name {
+        "header-based-testing-filter" => Box::new(none(plugin, HeaderBasedTesting)?),
+        "label-selector-filter" | "by-label-selector" => Box::new(LabelSelector::of(plugin)?),
+        "by-label" => Box::new(LabelSelector::by_label(plugin)?),
+        "prefill-filter" => Box::new(none(plugin, Role::prefill())?),
+        "decode-filter" => Box::new(none(plugin, Role::decode())?),
+        "encode-filter" => Box::new(none(plugin, Role::encode())?),
+        "endpoint-attribute-filter" => Box::new(
+            filters::endpoint_attribute::EndpointAttribute::of(plugin, config)?,
+        ),
+        "utilization-filter" => Box::new(Utilization::of(plugin)?),
+        "context-length-aware" => Box::new(ContextLengthAware::of(plugin)?),
+        "session-affinity-filter" => Box::new(filters::session_affinity::SessionAffinity(
+            Sessions::of(plugin, producers)?,
+        )),
+        "topology-affinity-filter" => {
+            let params: TopologyFilterParams = plugin.parameters.read()?;
+            Box::new(TopologyAffinityFilter {
+                widest: params.min_affinity,
+                topology: topology(plugin)?,
+            })
+        }
+        _ => return Err(unknown(plugin)),
+    })
 }
 
-fn scorer(plugin: &PluginUse) -> Result<Box<dyn Scorer>, Problem> {
+fn scorer(
+    plugin: &PluginUse,
+    config: &PickerConfig,
+    producers: &Producers,
+) -> Result<Box<dyn Scorer>, Problem> {
     Ok(match plugin.entry.name {
         "queue-scorer" => Box::new(none(plugin, Queue)?),
         "running-requests-size-scorer" => Box::new(none(plugin, RunningRequests)?),
         "kv-cache-utilization-scorer" => Box::new(none(plugin, KvCacheUtilization)?),
         "lora-affinity-scorer" => Box::new(none(plugin, LoraAffinity)?),
+        "load-aware-scorer" => Box::new(LoadAware::of(plugin)?),
+        "active-request-scorer" => Box::new(ActiveRequest::of(plugin)?),
+        "endpoint-attribute-scorer" => Box::new(
+            scorers::endpoint_attribute::EndpointAttribute::of(plugin, config)?,
+        ),
+        "latency-scorer" => Box::new(Latency::of(plugin)?),
+        "session-affinity-scorer" => Box::new(scorers::session_affinity::SessionAffinity(
+            Sessions::of(plugin, producers)?,
+        )),
+        "token-load-scorer" => Box::new(TokenLoad::of(plugin)?),
+        "header-label-affinity-scorer" => Box::new(HeaderLabelAffinity::of(plugin)?),
+        "context-length-aware" => Box::new(ContextLengthAware::of(plugin)?),
         "topology-affinity-scorer" => {
             plugin.parameters.read::<TopologyScorerParams>()?;
             Box::new(TopologyAffinityScorer {
@@ -202,10 +258,10 @@ fn none<T>(plugin: &PluginUse, made: T) -> Result<T, Problem> {
 }
 
 /// Makes and drops `plugin`, which nothing refers to: what is wrong with it is told all the same.
-fn unused(plugin: &PluginUse) -> Result<(), Problem> {
+fn unused(plugin: &PluginUse, config: &PickerConfig, producers: &Producers) -> Result<(), Problem> {
     match plugin.entry.kind {
-        Kind::Filter => filter(plugin).map(drop),
-        Kind::Scorer => scorer(plugin).map(drop),
+        Kind::Filter => filter(plugin, config, producers).map(drop),
+        Kind::Scorer => scorer(plugin, config, producers).map(drop),
         Kind::Picker => picker(plugin).map(drop),
         // Read when the configuration was.
         _ => Ok(()),
@@ -239,11 +295,22 @@ mod tests {
     #[test]
     fn every_type_of_the_catalog_can_be_made() {
         for entry in BUILT {
-            if !matches!(entry.kind, Kind::Filter | Kind::Scorer | Kind::Picker) {
+            let made_here = [Kind::Filter, Kind::Scorer, Kind::Picker, Kind::Producer];
+            if !made_here.contains(&entry.kind) {
                 continue;
             }
             let parameters = match entry.name {
                 "blocking-testing-scorer" => "{sleepMs: 1}",
+                "session-id-producer" => "{headerName: a}",
+                "endpoint-attribute-filter" => {
+                    "{attribute: a, algorithm: {type: threshold, threshold: {operator: Equal, value: 1}}}"
+                }
+                "endpoint-attribute-scorer" => {
+                    "{attributeKey: a, algorithm: {type: linear_lower_is_better}}"
+                }
+                "by-label" => "{label: a, validValues: [b]}",
+                "utilization-filter" => "{conditions: [{metric: waiting-queue, maxValue: 1}]}",
+                "header-label-affinity-scorer" => "{headerName: a, labelKey: b}",
                 _ => "{}",
             };
             built(&format!(

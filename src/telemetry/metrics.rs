@@ -18,6 +18,8 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 use xxhash_rust::xxh3::Xxh3Default;
 
+use super::inflight::InflightGauges;
+
 mod decisions;
 
 /// Distinct values of a label that clients can choose.
@@ -83,6 +85,8 @@ pub struct Metrics {
     decisions: decisions::Decisions,
     /// Requests refused before a decision could be made, by reason.
     pub refused: Family<ReasonLabels, Counter>,
+    /// What endpoints have in flight.
+    pub inflight: InflightGauges,
 }
 
 /// Whom a request is counted for.
@@ -225,6 +229,8 @@ impl Metrics {
             "Requests answered by the picker itself, by reason",
             refused.clone(),
         );
+        let inflight = InflightGauges::default();
+        inflight.register(&mut registry);
         let decisions = decisions::Decisions::register(&mut registry);
         let info = Family::<InfoLabels, Gauge<i64, std::sync::atomic::AtomicI64>>::default();
         info.get_or_create(&InfoLabels {
@@ -247,6 +253,7 @@ impl Metrics {
             attempt_series: DashMap::new(),
             decisions,
             refused,
+            inflight,
         }
     }
 
@@ -461,6 +468,11 @@ impl RequestFamilies {
 // === impl RequestSeries ===
 
 impl RequestSeries {
+    /// The flow and the priority that its request is counted under.
+    pub(super) fn flow(&self) -> (&str, &str) {
+        (&self.labels.fairness_id, &self.labels.priority)
+    }
+
     /// Counts a request in flight until the drop.
     pub fn run(&self) -> Running {
         self.running.inc();

@@ -3,5 +3,6 @@
 
 pub mod admin;
 pub mod decisions;
+pub mod inflight;
 pub mod logs;
 pub mod metrics;

@@ -18,6 +18,7 @@ mod data_layer;
 mod handler;
 #[cfg(test)]
 mod handler_tests;
+mod producers;
 mod profile;
 mod requests;
 #[cfg(test)]
@@ -47,6 +48,8 @@ pub struct PickerConfig {
     pub profiles: Vec<ProfileSpec>,
     /// Which of them run for a request.
     pub handler: HandlerUse,
+    /// Producers: those of the file, then those that were added.
+    pub producers: Vec<PluginUse>,
     /// Which request bodies are read.
     pub parsers: Vec<Parser>,
     /// Where load comes from; `None` = nothing is scraped.
@@ -156,6 +159,7 @@ pub fn load(text: &str, options: LoadOptions) -> Result<PickerConfig, ConfigErro
     resolver.declare(&document, options);
     resolver.extractors();
     let profiles = resolver.profiles(&document);
+    let producers = resolver.producers(&profiles);
     let handler = resolver.handler(&document, &profiles);
     let parsers = resolver.parsers(&document);
     resolver.flow_control(&document);
@@ -165,6 +169,7 @@ pub fn load(text: &str, options: LoadOptions) -> Result<PickerConfig, ConfigErro
         Some(handler) if resolver.problems.is_empty() => Ok(PickerConfig {
             profiles,
             handler,
+            producers,
             parsers,
             sources,
             discovery,
@@ -264,7 +269,7 @@ impl Resolver {
                     ),
                 );
             }
-            if let Some((_, instead)) = catalog::DEPRECATED.iter().find(|(n, _)| *n == type_name) {
+            if let Some(instead) = entry.deprecated {
                 let message = format!("plugins: type `{type_name}` is deprecated; {instead}");
                 self.warnings.push(Problem::new(line, message));
             }

@@ -49,7 +49,12 @@ impl Resolver {
             self.producer(&mut plugin);
             match plugin.entry.kind {
                 Kind::Filter => spec.0.push(plugin),
-                Kind::Scorer => spec.1.push(plugin),
+                Kind::Scorer => {
+                    if plugin.entry.filters {
+                        spec.0.push(plugin.clone());
+                    }
+                    spec.1.push(plugin);
+                }
                 Kind::Picker if spec.2.is_some() => {
                     let message = format!(
                         "schedulingProfiles: profile `{name}` has a second picker, `{}`; keep one",

@@ -1,6 +1,7 @@
 use super::super::control::{ENCODE, PREFILL};
 use super::*;
 use crate::config::{self, LoadOptions};
+use crate::extproc::BodyBudget;
 use crate::picker::{Desk, PickerOptions};
 use crate::pool::slab::{LoraState, Scrape, lora_key};
 use crate::pool::{Endpoint, EndpointId, Pool};
@@ -16,7 +17,8 @@ kind: EndpointPickerConfig
 plugins: [{type: lora-affinity-scorer}]
 ";
 
-fn picker(config: &str) -> Picker {
+/// Of three endpoints, each with an adapter.
+pub(in crate::picker) fn picker_of(config: &str) -> Picker {
     let pool = Arc::new(Pool::default());
     let endpoints = (0..3).map(|n| Endpoint {
         id: EndpointId {
@@ -33,13 +35,16 @@ fn picker(config: &str) -> Picker {
             lora: Some(LoraState {
                 max: 1,
                 running: [lora_key(adapter)].into(),
-                waiting: Box::default(),
+                ..Default::default()
             }),
             ..Default::default()
         };
         member.slot.record(&page, 0, clock_ms());
     }
-    let config = config::load(config, LoadOptions::default()).unwrap();
+    let options = LoadOptions {
+        allow_experimental: true,
+    };
+    let config = config::load(config, options).unwrap();
     let minute = Duration::from_secs(60);
     let options = PickerOptions {
         subset_filter: true,
@@ -76,7 +81,7 @@ fn destination(picker: &Picker, api: Api, body: &str) -> String {
 
 #[test]
 fn the_adapter_is_the_one_beside_the_model_or_else_the_model() {
-    let picker = picker(CONFIG);
+    let picker = picker_of(CONFIG);
     let sglang = |body| destination(&picker, Api::SglangGenerate, body);
     assert_eq!(
         sglang(r#"{"text":"x","model":"a","lora_path":"b"}"#),
@@ -109,12 +114,20 @@ schedulingProfiles:
 ";
 
 fn ask(picker: &Picker, headers: &[(&str, &str)]) -> Result<Answer, Denial> {
+    ask_with(picker, headers, RequestBody::None)
+}
+
+fn ask_with(
+    picker: &Picker,
+    headers: &[(&str, &str)],
+    body: RequestBody,
+) -> Result<Answer, Denial> {
     let question = Question {
         policy: picker.policy.load_full(),
         headers: Arc::new(headers.iter().map(|(k, v)| (*k, v.to_string())).collect()),
         metadata: Arc::default(),
         api: Api::ChatCompletions,
-        body: RequestBody::None,
+        body,
         request_id: None,
     };
     picker.decide(question, &Progress::default())
@@ -122,7 +135,7 @@ fn ask(picker: &Picker, headers: &[(&str, &str)]) -> Result<Answer, Denial> {
 
 #[test]
 fn every_stage_is_in_flight_where_it_was_picked() {
-    let picker = picker(DISAGG);
+    let picker = picker_of(DISAGG);
     let in_flight = || -> u32 {
         let snapshot = picker.pool.snapshot();
         let cells = (0..snapshot.len() as u32).map(|position| {
@@ -148,8 +161,43 @@ fn every_stage_is_in_flight_where_it_was_picked() {
 }
 
 #[test]
+fn the_prompt_weighs_at_every_stage_that_reads_it_and_the_answer_where_it_is_generated() {
+    let picker = picker_of(&DISAGG.replace(
+        "plugins:\n- type: queue",
+        "plugins:\n- {type: inflight-load-producer, parameters: {addEstimatedOutputTokens: true}}\n- type: queue",
+    ));
+    let prompt = "x".repeat(400);
+    let body = format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{prompt}"}}]}}"#);
+    let facts = dialect::inspect(Api::ChatCompletions, body.as_bytes()).unwrap();
+    let input = u64::from(input_tokens(facts.prompt_bytes));
+    assert!(input >= 100);
+    let weigh = || {
+        let mut load = LoadView::default();
+        load.gather(&picker.pool.snapshot(), clock_ms(), 1);
+        let page = picker.metrics.encode().unwrap();
+        let gauge = |name: &str| -> u64 {
+            let lines = page.lines().filter(|line| line.starts_with(name));
+            let values = lines.map(|line| line.rsplit(' ').next().unwrap());
+            values.map(|value| value.parse::<u64>().unwrap()).sum()
+        };
+        let (requests, tokens) = (
+            gauge("llm_d_epp_inflight_requests{"),
+            gauge("llm_d_epp_inflight_tokens{"),
+        );
+        assert_eq!(tokens, load.tokens.iter().sum::<u64>());
+        (requests, tokens)
+    };
+    let held = Held::new(&Arc::new(BodyBudget::new(1 << 20, 1 << 20)));
+    let body = RequestBody::Whole(vec![body.into()], held);
+    let answer = ask_with(&picker, &[], body).unwrap();
+    assert_eq!(weigh(), (2, 2 * input + input * 3 / 2));
+    drop(answer);
+    assert_eq!(weigh(), (0, 0));
+}
+
+#[test]
 fn a_request_that_wants_its_cache_is_refused_where_there_is_none() {
-    let picker = picker(CONFIG);
+    let picker = picker_of(CONFIG);
     for (prefer, refused) in [
         ("if-available", true),
         ("respond-async, If-Available ; x=1", true),
@@ -174,7 +222,7 @@ fn a_request_that_wants_its_cache_is_refused_where_there_is_none() {
 
 #[test]
 fn a_decision_is_kept_with_what_it_was_made_from() {
-    let picker = picker(CONFIG);
+    let picker = picker_of(CONFIG);
     destination(
         &picker,
         Api::Completions,

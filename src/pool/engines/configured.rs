@@ -1,5 +1,6 @@
 //! Engines as a configuration describes them.
 
+use super::super::slab::{MOST_ATTRIBUTES, attribute_key};
 use super::{EngineSpec, MetricSpec, Signal, known};
 use crate::config::params::EngineParams;
 use crate::config::{ConfigErrors, Problem, Sources, did_you_mean};
@@ -78,10 +79,30 @@ fn engine_of(params: &EngineParams, problem: &mut dyn FnMut(&str, &str)) -> Engi
         }
     }
     for (n, custom) in params.custom_metrics.iter().enumerate() {
-        read(
+        let spec = read(
             &format!("customMetrics[{n}].metricSpec"),
             &custom.metric_spec,
         );
+        let signal = Signal::Attribute(attribute_key(&custom.attribute_key));
+        metrics.extend(spec.map(|spec| (spec, signal)));
+    }
+    for (n, custom) in params.custom_metrics.iter().enumerate() {
+        let mut problem = |message: &str| {
+            problem(&format!("customMetrics[{n}].attributeKey"), message);
+        };
+        let before = &params.custom_metrics[..n];
+        if custom.attribute_key.is_empty() {
+            problem("is empty");
+        } else if n >= MOST_ATTRIBUTES {
+            problem(&format!(
+                "is one more than the {MOST_ATTRIBUTES} that are kept"
+            ));
+        } else if before
+            .iter()
+            .any(|known| known.attribute_key == custom.attribute_key)
+        {
+            problem("is given twice");
+        }
     }
     let label =
         |name: &Option<String>, default: &str| name.clone().unwrap_or_else(|| default.to_owned());
@@ -118,6 +139,36 @@ mod tests {
         assert_eq!(mine.metrics[0].1, Signal::Waiting);
         assert_eq!(mine.block_size_label, "block_size");
         assert_eq!(engines.len(), known().len() + 1);
+    }
+
+    #[test]
+    fn custom_metrics_are_attributes() {
+        let custom = |list: &str| {
+            engines(&format!(
+                "    engineConfigs:\n    - name: a\n      customMetrics: [{list}]\n"
+            ))
+        };
+        let good = custom("{attributeKey: k, metricSpec: 'm{x=y}'}").unwrap();
+        let (spec, signal) = &good.last().unwrap().metrics[0];
+        assert_eq!(spec.name, "m");
+        assert_eq!(*signal, Signal::Attribute(attribute_key("k")));
+        let many: Vec<_> = (0..=MOST_ATTRIBUTES)
+            .map(|n| format!("{{attributeKey: k{n}, metricSpec: m}}"))
+            .collect();
+        for (list, expected) in [
+            ("{metricSpec: m}", "customMetrics[0].attributeKey: is empty"),
+            (
+                "{attributeKey: k, metricSpec: m}, {attributeKey: k, metricSpec: o}",
+                "customMetrics[1].attributeKey: is given twice",
+            ),
+            (
+                &many.join(", "),
+                "customMetrics[16].attributeKey: is one more",
+            ),
+        ] {
+            let got = custom(list).unwrap_err();
+            assert!(got.contains(expected), "{got}\nnot\n{expected}");
+        }
     }
 
     #[test]

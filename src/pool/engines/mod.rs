@@ -25,6 +25,8 @@ pub enum Signal {
     Blocks,
     /// Its labels tell block size and number of blocks.
     CacheInfo,
+    /// Its value is the attribute with this [`super::slab::attribute_key`]; the first series counts.
+    Attribute(u64),
     /// Its labels list LoRA adapters; the series with the greatest value is the current one.
     Lora,
 }

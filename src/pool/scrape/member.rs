@@ -155,7 +155,7 @@ async fn page(
     }
     let scrape = scanner.finish();
     let nothing = [scrape.waiting, scrape.running, scrape.kv_usage] == [None; 3];
-    if nothing {
+    if nothing && scrape.attributes.is_empty() {
         return Err(ScrapeError::NothingKnown);
     }
     Ok(scrape)

@@ -16,7 +16,7 @@ pub(in crate::scheduling) struct PrefixBased {
 
 impl Decider for PrefixBased {
     fn disaggregate(&self, cx: &Context<'_>, decode: Option<u32>) -> bool {
-        let tokens = cx.request.estimated_tokens();
+        let tokens = u64::from(cx.request.input_tokens());
         let cached = decode.map_or(0, |decode| cx.prefix.tokens(decode));
         self.non_cached_tokens > 0
             && tokens >= self.prompt_tokens
@@ -26,7 +26,7 @@ impl Decider for PrefixBased {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::scorers::tests::{NoHeaders, snapshot};
+    use super::super::super::testing::{Given, snapshot};
     use super::super::super::{PrefixView, RequestView};
     use super::*;
     use crate::pool::LoadView;
@@ -58,7 +58,7 @@ mod tests {
                 prompt_bytes: bytes,
                 body_bytes: bytes,
                 multimodal: false,
-                headers: &NoHeaders,
+                headers: &Given(&[]),
             };
             let cx = Context {
                 request: &request,

@@ -49,7 +49,7 @@ impl Filter for HeaderBasedTesting {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::scorers::tests::snapshot;
+    use super::super::super::testing::snapshot;
     use super::super::super::{PrefixView, RequestHeaders, RequestView};
     use super::*;
     use crate::pool::LoadView;

@@ -1,4 +1,9 @@
 //! Filters, one file each.
 
+pub(super) mod endpoint_attribute;
 pub(super) mod header_based_testing;
+pub(super) mod label_selector;
+pub(super) mod roles;
+pub(super) mod session_affinity;
 pub(super) mod topology_affinity;
+pub(super) mod utilization;

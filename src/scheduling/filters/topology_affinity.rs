@@ -35,7 +35,7 @@ impl Filter for TopologyAffinityFilter {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::scorers::tests::NoHeaders;
+    use super::super::super::testing::Given;
     use super::super::super::topology::tests::snapshot;
     use super::super::super::{PrefixView, RequestView};
     use super::*;
@@ -57,7 +57,7 @@ mod tests {
             prompt_bytes: 0,
             body_bytes: 0,
             multimodal: false,
-            headers: &NoHeaders,
+            headers: &Given(&[]),
         };
         for (earlier, widest, candidates, expected) in [
             (None, Level::Host, vec![1, 2, 3, 4], vec![1, 2, 3, 4]),

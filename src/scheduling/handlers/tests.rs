@@ -7,10 +7,10 @@ use super::super::deciders::always::Always;
 use super::super::deciders::multimodal::Multimodal;
 use super::super::deciders::prefix_based::PrefixBased;
 use super::super::pickers::max_score::MaxScore;
-use super::super::scorers::tests::snapshot;
+use super::super::testing::snapshot;
 use super::super::{
-    Context, Decider, Decision, Filter, PrefixView, Profile, ProfileHandler, RequestHeaders,
-    RequestView, ScheduleError, Scheduler, Scratch,
+    Context, Decider, Decision, Filter, PrefixView, Producers, Profile, ProfileHandler,
+    RequestHeaders, RequestView, ScheduleError, Scheduler, Scratch,
 };
 use super::data_parallel::DataParallel;
 use super::disagg::Disagg;
@@ -56,6 +56,7 @@ fn scheduler(handler: impl ProfileHandler + 'static, kept: [&'static [u32]; 3]) 
         profiles: profiles.collect(),
         name: ("h".to_owned(), "h"),
         handler: Box::new(handler),
+        producers: Producers::default(),
     }
 }
 

@@ -1,7 +1,7 @@
 use super::super::filters::header_based_testing::HeaderBasedTesting;
 use super::super::pickers::max_score::MaxScore;
 use super::super::registry;
-use super::super::scorers::tests::{NoHeaders, snapshot};
+use super::super::testing::{Given, snapshot};
 use super::super::{PrefixView, RequestHeaders, RequestView};
 use super::*;
 use crate::config::{DEFAULT, LoadOptions, load};
@@ -88,11 +88,11 @@ const PAUSE_OVER: u64 = 100 + breaker::PAUSE_MS;
 #[test]
 fn a_score_that_is_no_number_is_neutral() {
     let profile = fixed(vec![0.4, f32::NAN, 0.6, f32::INFINITY], 9);
-    let decision = run(&profile, &snapshot(4), &NoHeaders, 1).unwrap();
+    let decision = run(&profile, &snapshot(4), &Given(&[]), 1).unwrap();
     assert_eq!(decision.endpoints, [3, 2, 1, 0]);
     assert_eq!(decision.scores, [(0, 0.8), (1, 1.0), (2, 1.2), (3, 2.0)]);
     let profile = fixed(vec![f32::NAN; 3], 1);
-    let decision = run(&profile, &snapshot(3), &NoHeaders, 1).unwrap();
+    let decision = run(&profile, &snapshot(3), &Given(&[]), 1).unwrap();
     assert_eq!(decision.endpoints.len(), 1);
 }
 
@@ -101,7 +101,11 @@ fn a_probe_goes_to_the_worst_endpoint_once_and_the_others_are_its_fallbacks() {
     let snapshot = snapshot(4);
     let profile = fixed(vec![0.0, 0.2, 0.3, 0.1], 3);
     trip(&snapshot, 0);
-    let endpoints = |now| run(&profile, &snapshot, &NoHeaders, now).unwrap().endpoints;
+    let endpoints = |now| {
+        run(&profile, &snapshot, &Given(&[]), now)
+            .unwrap()
+            .endpoints
+    };
     assert_eq!(endpoints(PAUSE_OVER - 1), [2, 1, 3]);
     assert_eq!(endpoints(PAUSE_OVER), [0, 2, 1]);
     assert_eq!(endpoints(PAUSE_OVER), [2, 1, 3]);
@@ -109,7 +113,7 @@ fn a_probe_goes_to_the_worst_endpoint_once_and_the_others_are_its_fallbacks() {
     assert_eq!(endpoints(PAUSE_OVER + breaker::PROBE_MS), [0, 2, 1]);
     let one = fixed(vec![0.0, 0.2, 0.3, 0.1], 1);
     let later = PAUSE_OVER + 2 * breaker::PROBE_MS;
-    let decision = run(&one, &snapshot, &NoHeaders, later).unwrap();
+    let decision = run(&one, &snapshot, &Given(&[]), later).unwrap();
     assert_eq!(decision.endpoints, [0]);
     let slot = &snapshot.member(0).slot;
     Breaker::observe(slot, Outcome::Ok, later, later);
@@ -121,7 +125,11 @@ fn every_open_endpoint_gets_its_probe_and_all_open_are_all_offered() {
     let snapshot = snapshot(2);
     let profile = fixed(vec![0.0, 1.0], 2);
     (0..2).for_each(|position| trip(&snapshot, position));
-    let endpoints = |now| run(&profile, &snapshot, &NoHeaders, now).unwrap().endpoints;
+    let endpoints = |now| {
+        run(&profile, &snapshot, &Given(&[]), now)
+            .unwrap()
+            .endpoints
+    };
     assert_eq!(endpoints(200), [1, 0]);
     assert_eq!(endpoints(PAUSE_OVER), [0, 1]);
     assert_eq!(endpoints(PAUSE_OVER), [1, 0]);
@@ -152,17 +160,17 @@ fn the_reason_is_told() {
         run(profile, &snapshot, headers, 1).unwrap().reason
     };
     let mut profile = fixed(vec![0.1, 0.3, 0.2], 1);
-    assert_eq!(of(&profile, &NoHeaders), Reason::Scored);
-    assert_eq!(of(&fixed(vec![0.1, 0.2, 0.2], 1), &NoHeaders), Reason::Tie);
+    assert_eq!(of(&profile, &Given(&[])), Reason::Scored);
+    assert_eq!(of(&fixed(vec![0.1, 0.2, 0.2], 1), &Given(&[])), Reason::Tie);
     profile.scorers.clear();
-    assert_eq!(of(&profile, &NoHeaders), Reason::Random);
+    assert_eq!(of(&profile, &Given(&[])), Reason::Random);
     profile.filters = vec![("f".to_owned(), Box::new(HeaderBasedTesting))];
     assert_eq!(of(&profile, &Named("10.0.0.1")), Reason::Named);
     assert_eq!(of(&profile, &Named("10.0.0.1,10.0.0.2")), Reason::Random);
     profile.filters = vec![("f".to_owned(), Box::new(First))];
-    assert_eq!(of(&profile, &NoHeaders), Reason::OnlyCandidate);
+    assert_eq!(of(&profile, &Given(&[])), Reason::OnlyCandidate);
     trip(&snapshot, 1);
-    let decision = run(&profile, &snapshot, &NoHeaders, PAUSE_OVER).unwrap();
+    let decision = run(&profile, &snapshot, &Given(&[]), PAUSE_OVER).unwrap();
     assert_eq!(decision.reason, Reason::Probe);
 }
 
@@ -189,7 +197,7 @@ fn a_burst_that_no_scrape_shows_yet_is_spread() {
         if n % 10 == 0 {
             scrape_all();
         }
-        let decision = run(&scheduler.profiles[0], &snapshot, &NoHeaders, 1).unwrap();
+        let decision = run(&scheduler.profiles[0], &snapshot, &Given(&[]), 1).unwrap();
         live.push(Reservation::new(
             &snapshot.member(decision.endpoints[0]).slot,
         ));

@@ -23,7 +23,7 @@ impl Scorer for KvCacheUtilization {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{scores, snapshot};
+    use super::super::super::testing::{scores, snapshot};
     use super::*;
     use crate::pool::LoadView;
 

@@ -1,8 +1,10 @@
-//! `lora-affinity-scorer`: where the adapter is in use, or where there is room to load it.
+//! `lora-affinity-scorer`: where the adapter is loaded, or where there is room to load it.
 //!
-//! Formula: in use by a running request 1.0; else room for one more adapter (running + waiting < max) 0.8; else wanted by
-//! a waiting request 0.6; else 0. Source: the llm-d / GIE picker. An engine that reports no adapters at all, or whose
-//! last report is too old, is neutral. Use it where many adapters share few slots.
+//! Formula: in use by a running request, or taken to be loaded ([`crate::pool::residents`]) 1.0; else room for one more
+//! adapter (running + waiting < max) 0.8; else wanted by a waiting request 0.6; else 0. Source: the llm-d picker, which
+//! takes the adapters of running requests for those that are loaded **[bug]**: an idle engine that holds the adapter
+//! looks to it like one that must load it. An engine that reports no adapters at all, or whose last report is too old, is
+//! neutral. Use it where many adapters share few slots.
 
 use super::super::{Context, NEUTRAL, Scorer};
 use crate::pool::slab::{LoraState, lora_key};
@@ -25,7 +27,7 @@ impl Scorer for LoraAffinity {
 }
 
 fn affinity(lora: &LoraState, wanted: u64) -> f32 {
-    if lora.running.contains(&wanted) {
+    if lora.running.contains(&wanted) || lora.resident.contains(&wanted) {
         1.0
     } else if lora.running.len() + lora.waiting.len() < lora.max as usize {
         0.8
@@ -38,7 +40,7 @@ fn affinity(lora: &LoraState, wanted: u64) -> f32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::{scores, snapshot};
+    use super::super::super::testing::{scores, snapshot};
     use super::*;
     use crate::pool::LoadView;
     use crate::pool::slab::Scrape;
@@ -59,6 +61,7 @@ mod tests {
                     max: 2,
                     running: keys(running),
                     waiting: keys(waiting),
+                    ..Default::default()
                 }),
                 ..Default::default()
             };
@@ -71,5 +74,36 @@ mod tests {
         load.gather(&snapshot, 300, 200);
         let got = scores(&LoraAffinity, &snapshot, &load, "a");
         assert_eq!(got, [0.5; 5]);
+    }
+
+    #[test]
+    fn an_idle_endpoint_that_holds_the_adapter_wins() {
+        let snapshot = snapshot(3);
+        let record = |position: u32, running: &[&str]| {
+            let page = Scrape {
+                lora: Some(LoraState {
+                    max: 2,
+                    running: running.iter().map(|name| lora_key(name)).collect(),
+                    ..Default::default()
+                }),
+                ..Default::default()
+            };
+            snapshot.member(position).slot.record(&page, 0, 1);
+        };
+        record(0, &["x"]);
+        record(1, &["a"]);
+        record(2, &["x"]);
+        // The last requests end, and the page lists nothing any more.
+        (0..3).for_each(|position| record(position, &[]));
+        let mut load = LoadView::default();
+        load.gather(&snapshot, 1, 1);
+        let score = |adapter| scores(&LoraAffinity, &snapshot, &load, adapter);
+        assert_eq!(score("a"), [0.8, 1.0, 0.8]);
+        // What we send counts before any page shows it.
+        snapshot.member(2).slot.adapter_sent(lora_key("a"));
+        assert_eq!(score("a"), [0.8, 1.0, 1.0]);
+        // Two others take its slots.
+        record(1, &["y", "z"]);
+        assert_eq!(score("a"), [0.8, 0.0, 1.0]);
     }
 }

@@ -1,10 +1,18 @@
 //! Scorers, one file each.
 
+pub(super) mod active_request;
 pub(super) mod blocking_testing;
+pub(super) mod context_length_aware;
+pub(super) mod endpoint_attribute;
+pub(super) mod header_label_affinity;
 pub(super) mod kv_cache_utilization;
+pub(super) mod latency;
+pub(super) mod load_aware;
 pub(super) mod lora_affinity;
 pub(super) mod queue;
 pub(super) mod running_requests;
+pub(super) mod session_affinity;
+pub(super) mod token_load;
 pub(super) mod topology_affinity;
 
 /// `(max − v) / (max − min)` over the candidates: the least gets 1, the most 0; all equal, all 1. Of the llm-d
@@ -47,65 +55,7 @@ fn mean_known(column: &[f32], candidates: &[u32]) -> Option<f32> {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::super::{Context, PrefixView, RequestHeaders, RequestView, Scorer};
-    use crate::pool::{Endpoint, EndpointId, LoadView, Pool, Snapshot};
-    use std::sync::Arc;
-
-    pub(in crate::scheduling) struct NoHeaders;
-
-    impl RequestHeaders for NoHeaders {
-        fn get(&self, _name: &str) -> Option<&str> {
-            None
-        }
-    }
-
-    pub(in crate::scheduling) fn snapshot(endpoints: u8) -> Arc<Snapshot> {
-        let pool = Pool::default();
-        pool.replace(
-            (0..endpoints)
-                .map(|i| Endpoint {
-                    id: EndpointId {
-                        namespace: "default".into(),
-                        name: format!("e{i}"),
-                    },
-                    address: [10, 0, 0, i].into(),
-                    port: 8000,
-                    labels: Default::default(),
-                })
-                .collect(),
-        )
-    }
-
-    /// Scores all endpoints of `snapshot` for a request for `model`, which is an adapter.
-    pub(in crate::scheduling) fn scores(
-        scorer: &dyn Scorer,
-        snapshot: &Snapshot,
-        load: &LoadView,
-        model: &str,
-    ) -> Vec<f32> {
-        let candidates: Vec<u32> = (0..snapshot.len() as u32).collect();
-        let mut out = vec![f32::NAN; candidates.len()];
-        let request = RequestView {
-            model,
-            adapter: model,
-            prompt_bytes: 0,
-            body_bytes: 0,
-            multimodal: false,
-            headers: &NoHeaders,
-        };
-        let cx = Context {
-            request: &request,
-            snapshot,
-            load,
-            prefix: PrefixView::default(),
-            earlier: None,
-            now_ms: 1,
-        };
-        scorer.score(&cx, &candidates, &mut out);
-        out
-    }
-
+mod tests {
     fn least_is_best(values: &[f32], in_flight: &[u32]) -> Vec<f32> {
         let candidates: Vec<u32> = (0..values.len() as u32).collect();
         let mut out = vec![f32::NAN; values.len()];

@@ -35,9 +35,9 @@ impl Scorer for TopologyAffinityScorer {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::testing::Given;
     use super::super::super::topology::tests::snapshot;
     use super::super::super::{PrefixView, RequestView};
-    use super::super::tests::NoHeaders;
     use super::*;
     use crate::config::params::TopologyExtractorParams;
     use crate::pool::LoadView;
@@ -59,7 +59,7 @@ mod tests {
             prompt_bytes: 0,
             body_bytes: 0,
             multimodal: false,
-            headers: &NoHeaders,
+            headers: &Given(&[]),
         };
         let scorer = TopologyAffinityScorer {
             topology: Topology::new(Some(TopologyExtractorParams::default())),

@@ -1,0 +1,127 @@
+//! Producers: those that are declared, and those that other plugins cannot do without.
+
+use super::super::Problem;
+use super::super::catalog::{self, Instead, Kind};
+use super::super::params::Parameters;
+use super::{PluginUse, ProfileSpec, Resolver, use_of};
+
+/// Plugin types and the producer that each needs. More than one plugin may be content with one producer.
+const NEEDS: [(&str, &str); 3] = [
+    ("active-request-scorer", "inflight-load-producer"),
+    ("token-load-scorer", "inflight-load-producer"),
+    ("context-length-aware", "token-producer"),
+];
+
+// === impl Resolver ===
+
+impl Resolver {
+    pub(super) fn producers(&mut self, profiles: &[ProfileSpec]) -> Vec<PluginUse> {
+        let mut producers: Vec<PluginUse> = Vec::new();
+        for at in self.of_kind(Kind::Producer) {
+            let declared = &self.declared[at];
+            if producers
+                .iter()
+                .any(|known| known.entry.name == declared.entry.name)
+            {
+                let message = format!(
+                    "plugins: a second `{}`; one is all that has an effect, so keep one",
+                    declared.entry.name
+                );
+                self.problems.push(Problem::new(declared.line, message));
+                continue;
+            }
+            producers.push(use_of(declared));
+        }
+        for scorer in profiles.iter().flat_map(|profile| &profile.scorers) {
+            let needs = NEEDS
+                .iter()
+                .filter(|(plugin, _)| *plugin == scorer.entry.name);
+            for &(_, producer) in needs {
+                // An old name stands for the new one.
+                let is = |known: &PluginUse| {
+                    known.entry.name == producer
+                        || known.entry.deprecated == Some(Instead::Write(producer))
+                };
+                if producers.iter().any(is) {
+                    continue;
+                }
+                let Some(entry) = catalog::find(producer) else {
+                    continue;
+                };
+                self.injected
+                    .push(format!("{producer}: `{}` needs it", scorer.name));
+                producers.push(PluginUse {
+                    name: producer.to_owned(),
+                    entry,
+                    weight: 1.0,
+                    parameters: Parameters::new(producer, None, 0),
+                    producer: None,
+                });
+            }
+        }
+        producers
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::{LoadOptions, PickerConfig, load};
+
+    fn loaded(plugins: &str) -> Result<PickerConfig, String> {
+        let text = format!(
+            "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n{plugins}"
+        );
+        load(&text, LoadOptions::default()).map_err(|errors| errors.to_string())
+    }
+
+    #[test]
+    fn what_is_needed_is_added_once_and_what_is_there_is_not() {
+        for (plugins, expected, added) in [
+            ("- type: queue-scorer\n", &[][..], 0),
+            (
+                "- type: active-request-scorer\n- type: token-load-scorer\n",
+                &["inflight-load-producer"],
+                1,
+            ),
+            (
+                "- type: token-load-scorer\n- {type: inflight-load-producer, name: mine}\n",
+                &["mine"],
+                0,
+            ),
+            (
+                "- type: context-length-aware\n- type: tokenizer\n",
+                &["tokenizer"],
+                0,
+            ),
+            (
+                "- type: session-id-producer\n- type: context-length-aware\n",
+                &["session-id-producer", "token-producer"],
+                1,
+            ),
+        ] {
+            let config = loaded(plugins).unwrap();
+            let names: Vec<_> = config.producers.iter().map(|p| p.name.as_str()).collect();
+            assert_eq!(names, expected, "{plugins}");
+            let injected = config.injected.iter();
+            let producers = injected.filter(|line| line.contains("-producer: `"));
+            assert_eq!(producers.count(), added, "{:?}", config.injected);
+        }
+    }
+
+    #[test]
+    fn deprecated_names_are_taken_with_a_warning_that_names_the_new_one() {
+        let config = loaded("- type: queue-scorer\n- type: tokenizer\n").unwrap();
+        let warning = config.warnings[0].to_string();
+        assert_eq!(
+            warning,
+            "line 5: plugins: type `tokenizer` is deprecated; write `token-producer`"
+        );
+        let got =
+            loaded("- type: inflight-load-producer\n- {type: inflight-load-producer, name: b}\n");
+        let got = got.unwrap_err();
+        assert!(
+            got.contains("line 5: plugins: a second `inflight-load-producer`"),
+            "{got}"
+        );
+    }
+}

@@ -1,0 +1,94 @@
+//! `prefill-filter`, `decode-filter`, `encode-filter`: keep the endpoints whose label `llm-d.ai/role` says that they do
+//! that stage.
+//!
+//! | Stage | Roles |
+//! |---|---|
+//! | prefill | prefill, encode-prefill, prefill-decode, both, encode-prefill-decode |
+//! | decode | decode, prefill-decode, both, encode-prefill-decode, encode-decode, or no label at all |
+//! | encode | encode, encode-prefill, encode-prefill-decode, encode-decode |
+//!
+//! No parameters. Source: the llm-d picker, which documents the role `encode-decode` and lets no filter match it; here
+//! it is what it says. `both` is an old name of prefill-decode. Use one at the head of each profile of a disaggregated
+//! pool.
+
+use super::super::{Context, Filter};
+use super::label_selector::{LabelSelector, Requirement};
+
+const LABEL: &str = "llm-d.ai/role";
+
+/// See the module.
+#[derive(Debug)]
+pub(in crate::scheduling) struct Role(LabelSelector);
+
+// === impl Role ===
+
+impl Role {
+    pub(in crate::scheduling) fn prefill() -> Self {
+        let roles = ["prefill", "encode-prefill", "prefill-decode", "both"];
+        Self::labelled(&roles)
+    }
+
+    pub(in crate::scheduling) fn decode() -> Self {
+        let roles = ["decode", "prefill-decode", "both", "encode-decode"];
+        let roles = with_all(&roles);
+        Self(LabelSelector::new(vec![Requirement::InOrAbsent(
+            LABEL.to_owned(),
+            roles,
+        )]))
+    }
+
+    pub(in crate::scheduling) fn encode() -> Self {
+        Self::labelled(&["encode", "encode-prefill", "encode-decode"])
+    }
+
+    fn labelled(roles: &[&str]) -> Self {
+        let requirement = Requirement::In(LABEL.to_owned(), with_all(roles));
+        Self(LabelSelector::new(vec![requirement]))
+    }
+}
+
+impl Filter for Role {
+    fn filter(&self, cx: &Context<'_>, candidates: &mut Vec<u32>) {
+        self.0.filter(cx, candidates);
+    }
+}
+
+/// `roles`, and the one that does all stages.
+fn with_all(roles: &[&str]) -> Vec<String> {
+    let all = roles.iter().chain(&["encode-prefill-decode"]);
+    all.map(|role| (*role).to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::testing::{kept, labelled};
+    use super::*;
+
+    #[test]
+    fn each_stage_has_its_roles() {
+        for (role, prefill, decode, encode) in [
+            (Some("prefill"), true, false, false),
+            (Some("decode"), false, true, false),
+            (Some("encode"), false, false, true),
+            (Some("encode-prefill"), true, false, true),
+            (Some("prefill-decode"), true, true, false),
+            (Some("both"), true, true, false),
+            (Some("encode-decode"), false, true, true),
+            (Some("encode-prefill-decode"), true, true, true),
+            (Some("Decode"), false, false, false),
+            (Some(""), false, false, false),
+            (None, false, true, false),
+        ] {
+            let label = role.map(|role| (LABEL, role));
+            let snapshot = labelled(&[label.as_slice()]);
+            for (filter, expected) in [
+                (Role::prefill(), prefill),
+                (Role::decode(), decode),
+                (Role::encode(), encode),
+            ] {
+                let got = !kept(&filter, &snapshot).is_empty();
+                assert_eq!(got, expected, "{role:?} {filter:?}");
+            }
+        }
+    }
+}

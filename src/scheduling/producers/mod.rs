@@ -1,0 +1,72 @@
+//! Producers, one file each: what other plugins, and the picker itself, need to know of a request.
+
+mod inflight_load;
+mod session;
+mod token;
+
+pub use inflight_load::InflightLoad;
+pub(super) use session::SessionSource;
+
+use super::RequestHeaders;
+use crate::config::{PickerConfig, PluginUse, Problem};
+
+/// The producers of a configuration.
+#[derive(Debug, Default)]
+pub struct Producers {
+    /// Has requests weighed, if there is one.
+    pub inflight: Option<InflightLoad>,
+    agent: Option<SessionSource>,
+    /// By the names that other plugins may call them.
+    sessions: Vec<(String, SessionSource)>,
+}
+
+// === impl Producers ===
+
+impl Producers {
+    pub(super) fn of(config: &PickerConfig, problems: &mut Vec<Problem>) -> Self {
+        let mut producers = Self::default();
+        for plugin in &config.producers {
+            if let Err(problem) = producers.add(plugin) {
+                problems.push(problem);
+            }
+        }
+        producers
+    }
+
+    fn add(&mut self, plugin: &PluginUse) -> Result<(), Problem> {
+        match plugin.entry.name {
+            "inflight-load-producer" => self.inflight = Some(InflightLoad::of(plugin)?),
+            "session-id-producer" => {
+                let source = SessionSource::session_id(plugin)?;
+                // What it produces is called so, whatever the plugin is called.
+                self.sessions
+                    .push(("session-id".to_owned(), source.clone()));
+                self.sessions.push((plugin.name.clone(), source));
+            }
+            "agent-identity" => {
+                let source = SessionSource::agent(plugin)?;
+                self.agent = Some(source.clone());
+                self.sessions
+                    .push(("agent-identity".to_owned(), source.clone()));
+                self.sessions.push((plugin.name.clone(), source));
+            }
+            "token-producer" | "tokenizer" => token::check(plugin)?,
+            name => {
+                let message = format!("plugin type `{name}` cannot be made");
+                return Err(Problem::new(0, message));
+            }
+        }
+        Ok(())
+    }
+
+    /// The flow of a request that names none.
+    pub fn flow<'a>(&self, headers: &'a dyn RequestHeaders) -> Option<&'a str> {
+        self.agent.as_ref()?.read(headers)
+    }
+
+    /// Where the session id is that is called `attribute`.
+    pub(super) fn session(&self, attribute: &str) -> Option<&SessionSource> {
+        let found = self.sessions.iter().find(|(name, _)| name == attribute);
+        found.map(|(_, source)| source)
+    }
+}
