@@ -58,17 +58,21 @@ scenario() { # title arguments...
     run noop 21802 $noop "$@" | tee -a "$work/runs"
     run picker 21902 $picker "$@" | tee -a "$work/runs"
   done
-  local field value
-  for field in rate CPU; do
-    for value in noop picker; do
-      awk -v what=$value -v field=$field '$1 == what {for (i = 2; i < NF; i++) if ($i == field) print $(i + 1)}' "$work/runs" | median >"$work/$value"
+  local what field
+  for what in noop picker; do
+    for field in rate CPU; do
+      awk -v what=$what -v field=$field '$1 == what {for (i = 2; i < NF; i++) if ($i == field) print $(i + 1)}' "$work/runs" |
+        median >"$work/$what.$field"
     done
-    paste "$work/picker" "$work/noop" | awk -v field=$field -v idle="$idle" \
-      '{printf "%s: picker %.4g, no-op %.4g, ratio %.3f\n", field, $1, $2, $1 / $2}'
   done
+  paste "$work/picker.rate" "$work/noop.rate" "$work/picker.CPU" "$work/noop.CPU" | awk -v idle="$idle" '{
+    net = $3 - idle * 1000 / $1
+    printf "median rate: picker %.0f, no-op %.0f, ratio %.2f\n", $1, $2, $1 / $2
+    printf "median CPU a request: picker %.4f ms (%.4f without what scraping costs anyway), no-op %.4f ms, ratio %.2f (%.2f)\n", $3, net, $4, $3 / $4, net / $4
+  }'
 }
 
 scenario "small requests" --concurrency 32
 scenario "small requests at a rate" --rate 2000
-scenario "400 KB requests" --rate 100 --prompt-bytes 400000
+scenario "400 KB requests" --rate 200 --prompt-bytes 400000
 scenario "streamed answers, full duplex" --rate 40 --response-chunks 200

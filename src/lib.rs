@@ -8,6 +8,7 @@
 //! - [`picker`]: one request from start to end: parse, pick, reply, observe the response.
 //! - [`dialect`]: one file an API dialect: what is in a request and in its response.
 //! - [`scheduling`]: filters, scorers, pickers, profiles: candidates in, decision out.
+//! - [`prefix`]: what each endpoint has in its KV cache: chains of block hashes, the approximate index, trust.
 //! - [`pool`]: the endpoints: snapshot, in-flight ledger, breaker, discovery, metric scraping.
 //! - [`telemetry`]: logs, metrics and decision records of the picker itself.
 //! - [`sim`]: model servers without GPUs.
@@ -19,6 +20,7 @@ pub mod dialect;
 pub mod extproc;
 pub mod picker;
 pub mod pool;
+pub mod prefix;
 pub mod proto;
 pub mod scheduling;
 pub mod sim;
