@@ -5,11 +5,16 @@
 //! workers at a time, the others on threads that are made for blocking; the runtime has at least one worker more than
 //! that, which is left to run the timers and tell the clients. The threads are [`BLOCKING`] at most: when all of
 //! them are stuck, requests are refused at once instead of piling up.
+//!
+//! That one worker may be asleep, though: of the workers that have nothing to do one waits for sockets and timers,
+//! the others for it. If that one gets the decision that blocks, nobody waits for sockets any more, and nobody is
+//! woken. So a thread that is none of the runtime's wakes a worker every now and then while decisions are made ([`watch`]).
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until};
 
@@ -17,6 +22,9 @@ use super::denial::Denial;
 
 /// Decisions on threads of their own at a time.
 const BLOCKING: usize = 256;
+
+/// How long the runtime may stand still when a decision blocks the worker that ran it.
+const WATCH: Duration = Duration::from_millis(50);
 
 /// Runs decisions within a budget of time.
 #[derive(Debug)]
@@ -53,11 +61,21 @@ pub(super) enum Late {
 impl Desk {
     /// At most `inline` decisions on workers at once; `parse` and `pick` are how long a request waits for either.
     pub fn new(inline: usize, parse: Duration, pick: Duration) -> Self {
+        let places = Arc::new(Places {
+            inline: Semaphore::new(inline),
+            blocking: Semaphore::new(BLOCKING),
+        });
+        if let Ok(runtime) = Handle::try_current() {
+            let watched = Arc::downgrade(&places);
+            let watching = std::thread::Builder::new()
+                .name("desk".to_owned())
+                .spawn(move || watch(&watched, inline, &runtime));
+            if let Err(error) = watching {
+                tracing::error!(%error, "Nobody watches over the desk: a plugin that hangs may stop everything.");
+            }
+        }
         Self {
-            places: Arc::new(Places {
-                inline: Semaphore::new(inline),
-                blocking: Semaphore::new(BLOCKING),
-            }),
+            places,
             parse,
             pick,
         }
@@ -97,6 +115,18 @@ impl Desk {
             // Picking may have begun at once.
             sleep_until(deadline.min(now + self.pick)).await;
         }
+    }
+}
+
+/// Wakes a worker of `runtime` again and again while any of the `inline` places is taken. The worker finds nothing to
+/// do and goes back to sleep, but on its way it takes over the sockets and timers if nobody has them.
+fn watch(places: &Weak<Places>, inline: usize, runtime: &Handle) {
+    while let Some(places) = places.upgrade() {
+        if places.inline.available_permits() < inline {
+            runtime.spawn(async {});
+        }
+        drop(places);
+        std::thread::sleep(WATCH);
     }
 }
 
@@ -192,6 +222,30 @@ mod tests {
             })
             .await;
         assert!(matches!(late, Err(Denial::Late(Late::Picking))), "{late:?}");
+    }
+
+    /// Woken by the driver, the worker that waited in it makes the decision; the other one sleeps beside it.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn timers_go_on_when_the_worker_that_ran_them_blocks() {
+        let desk = Arc::new(desk(Duration::from_millis(50)));
+        let (gate, wait) = mpsc::channel::<()>();
+        let at_desk = tokio::spawn(async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            desk.run(move |_| {
+                let _ = wait.recv();
+                Ok(())
+            })
+            .await
+        });
+        // Not by the runtime's clock: it is what may stand still.
+        let (sender, answered) = mpsc::channel();
+        tokio::spawn(async move { sender.send(at_desk.await) });
+        let late = answered.recv_timeout(Duration::from_secs(20));
+        drop(gate);
+        assert!(
+            matches!(late, Ok(Ok(Err(Denial::Late(Late::Parsing))))),
+            "{late:?}"
+        );
     }
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -34,6 +34,8 @@ use link::{Link, Next};
 use rig::Rig;
 use stage::Stage;
 
+use crate::support::machine;
+
 /// Cases of the default configuration are shared out among so many servers of ours.
 const SHARES: usize = 3;
 
@@ -55,6 +57,7 @@ struct External {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_case_as_every_client() {
+    let _machine = machine::shared().await;
     bodies::seed();
     let suite = Arc::new(data::load());
     let mut groups: BTreeMap<String, Vec<Case>> = BTreeMap::new();
@@ -127,7 +130,7 @@ async fn against_external(suite: &Suite, groups: BTreeMap<String, Vec<Case>>) ->
     for (config, cases) in groups {
         let Some(external) = External::from_env(&config) else {
             let line = format!(
-                "{} plays in configuration {config}: {} is not given",
+                "{} cases in configuration {config}: {} is not given",
                 cases.len(),
                 variable("PICKER_ADDRESS", &config)
             );

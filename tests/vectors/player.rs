@@ -75,7 +75,7 @@ impl Player<'_> {
             false => None,
         };
         if observer.is_some() {
-            self.barrier().await;
+            self.barrier().await?;
         }
         let mut link = Link::open(&self.stage.rig.channel, client, false);
         self.request(&mut link).await?;
@@ -132,7 +132,7 @@ impl Player<'_> {
             }
             let end = end && interrupted.is_none() && unseen.is_empty();
             if end && stage.case.expect.nothing_early {
-                self.barrier().await;
+                self.barrier().await?;
                 if duplex && link.has_reply() {
                     return Err("replied before the end of the body".to_owned());
                 }
@@ -374,9 +374,10 @@ impl Player<'_> {
     }
 
     /// Lets the picker do what it has to do: by a question that it answers after that, if it answers questions.
-    async fn barrier(&self) {
-        if self.stage.rig.page().await.is_none() {
+    async fn barrier(&self) -> Step {
+        if self.stage.rig.page().await?.is_none() {
             tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         }
+        Ok(())
     }
 }

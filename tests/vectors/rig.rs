@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use http_body_util::BodyExt as _;
 use tempfile::TempDir;
 use tonic::transport::{Channel, Endpoint};
 
@@ -12,7 +13,7 @@ use super::clients::Config;
 use super::data::{Case, Suite};
 use super::page::Page;
 use super::pods::Net;
-use crate::support::{get, picker::Picker};
+use crate::support::{http, picker::Picker};
 
 /// How long anything may take that is bound to happen. Only a case that fails waits for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(15);
@@ -86,11 +87,23 @@ impl Rig {
         Some(self.own.as_ref()?.0.grpc)
     }
 
-    /// The picker's own metrics, if we can see them.
-    pub(crate) async fn page(&self) -> Option<Page> {
-        let page = tokio::time::timeout(PATIENCE, get(self.metrics?, "/metrics"));
-        let text = page.await.expect("the picker's metrics do not come");
-        Some(Page(text))
+    /// The picker's own metrics; none if we cannot see them, an error if they do not come.
+    pub(crate) async fn page(&self) -> Result<Option<Page>, String> {
+        let Some(server) = self.metrics else {
+            return Ok(None);
+        };
+        let uri = format!("http://{server}/metrics");
+        let fetched = async {
+            let response = http().get(uri.parse().unwrap()).await;
+            let body = response.map_err(|e| e.to_string())?.into_body();
+            let bytes = body.collect().await.map_err(|e| e.to_string())?.to_bytes();
+            String::from_utf8(bytes.to_vec()).map_err(|e| e.to_string())
+        };
+        match tokio::time::timeout(PATIENCE, fetched).await {
+            Ok(Ok(text)) => Ok(Some(Page(text))),
+            Ok(Err(error)) => Err(format!("{uri}: {error}")),
+            Err(_) => Err(format!("{uri} does not answer")),
+        }
     }
 
     /// Whether the picker's own metrics can be seen.
@@ -105,7 +118,7 @@ impl Rig {
     ) -> Result<Page, String> {
         let begun = Instant::now();
         loop {
-            let Some(page) = self.page().await else {
+            let Some(page) = self.page().await? else {
                 return Ok(Page::default());
             };
             match ask(&page) {
