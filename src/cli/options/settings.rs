@@ -202,7 +202,8 @@ impl ServeOptions {
                 ));
             }
         };
-        if !self.client_allowed_sans.is_empty() && self.client_ca_file.is_none() {
+        let client_sans = self.client_sans();
+        if !client_sans.is_empty() && self.client_ca_file.is_none() {
             return Err("--client-allowed-sans needs --client-ca-file".to_owned());
         }
         if self.enable_cert_reload && self.cert_path.is_empty() {
@@ -214,14 +215,22 @@ impl ServeOptions {
             min_version,
             cipher_suites: names.filter(|n| !n.is_empty()).map(str::to_owned).collect(),
             client_ca: self.client_ca_file.clone(),
-            client_sans: self.client_allowed_sans.clone(),
+            client_sans,
         })
+    }
+
+    fn client_sans(&self) -> Vec<String> {
+        let names = self.client_allowed_sans.iter().map(|name| name.trim());
+        names.filter(|n| !n.is_empty()).map(str::to_owned).collect()
     }
 
     /// Clear text was asked for: nothing may suggest that it is protected.
     fn no_tls(&self) -> Result<Option<TlsOptions>, String> {
         if self.client_ca_file.is_some() {
             return Err("--client-ca-file needs --secure-serving=true".to_owned());
+        }
+        if !self.client_sans().is_empty() {
+            return Err("--client-allowed-sans needs --secure-serving=true".to_owned());
         }
         Ok(None)
     }

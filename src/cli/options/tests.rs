@@ -79,7 +79,7 @@ fn the_last_of_a_repeated_flag_counts_and_lists_grow() {
     assert_eq!((got.grpc_port, got.tls.is_none()), (2, true));
     assert!(matches!(got.config, ConfigSource::File(path) if path.as_os_str() == "b"));
     assert_eq!(got.log_level, LevelFilter::DEBUG);
-    let sans = ["--client-allowed-sans=a,b", "--client-allowed-sans=c"];
+    let sans = ["--client-allowed-sans=a, b,", "--client-allowed-sans=c"];
     let got = settings(&[&["--client-ca-file=f"][..], &sans].concat()).unwrap();
     assert_eq!(got.tls.unwrap().client_sans, ["a", "b", "c"]);
     let ports = |second| {
@@ -160,6 +160,10 @@ fn errors_name_the_flag_and_the_remedy() {
         (&["--lora-info-metric=x"], "--lora-info-metric is gone"),
         (&["--tls-min-version=1.1"], "write 1.2 or 1.3"),
         (&["--client-allowed-sans=a"], "needs --client-ca-file"),
+        (
+            &["--client-allowed-sans=a", "--secure-serving=false"],
+            "needs --secure-serving=true",
+        ),
         (&["--drain-timeout=5"], "is not a duration"),
         (&["--grpc-prot=1"], "--grpc-port"),
         (&["--metrics-client-ca-file=x"], "needs --metrics-cert-dir"),
