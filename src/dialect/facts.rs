@@ -287,6 +287,10 @@ impl Ranges {
     ) {
         self.more -= more;
         self.media -= media;
+        // What added nothing may stand where something has been forgotten since.
+        if ranges.is_empty() {
+            return;
+        }
         if ranges.end == self.kept.len() {
             self.kept.truncate(ranges.start);
         } else {

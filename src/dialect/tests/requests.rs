@@ -317,6 +317,13 @@ fn the_number_of_ranges_is_bounded() {
     assert_eq!(facts.prompt_bytes, 2);
 }
 
+#[test]
+fn what_added_nothing_is_taken_back_after_what_stood_before_it() {
+    let body = r#"{"items":[{"content":"a","role":null,"content":null,"role":null}]}"#;
+    let facts = read(Api::Conversations, body);
+    assert_eq!((facts.prompt.len(), facts.prompt_bytes), (0, 0));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(1500))]
     #[test]
