@@ -21,8 +21,10 @@ use xxhash_rust::xxh3::Xxh3Default;
 use super::inflight::InflightGauges;
 
 mod decisions;
+mod prefix;
 mod requests;
 
+pub use prefix::PrefixHits;
 use requests::RequestFamilies;
 pub use requests::{RequestLabels, RequestSeries, Running};
 
@@ -62,6 +64,7 @@ pub struct Metrics {
     attempts: Family<AttemptLabels, Counter>,
     attempt_series: DashMap<u64, Counter>,
     decisions: decisions::Decisions,
+    prefix: prefix::Prefix,
     /// Requests refused before a decision could be made, by reason.
     pub refused: Family<ReasonLabels, Counter>,
     /// What endpoints have in flight.
@@ -134,6 +137,7 @@ impl Metrics {
         let inflight = InflightGauges::default();
         inflight.register(&mut registry);
         let decisions = decisions::Decisions::register(&mut registry);
+        let prefix = prefix::Prefix::register(&mut registry);
         let info = Family::<InfoLabels, Gauge<i64, std::sync::atomic::AtomicI64>>::default();
         info.get_or_create(&InfoLabels {
             commit: option_env!("POINTSMAN_COMMIT")
@@ -154,6 +158,7 @@ impl Metrics {
             attempts,
             attempt_series: DashMap::new(),
             decisions,
+            prefix,
             refused,
             inflight,
         }
