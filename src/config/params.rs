@@ -10,9 +10,11 @@ use serde_json::Value;
 use super::yaml::{Tree, unknown_field};
 use super::{Problem, units};
 
+pub(crate) mod detectors;
 mod handlers;
 mod topology;
 
+pub use detectors::{ConcurrencyDetectorParams, ConcurrencyMode, UtilizationDetectorParams};
 pub use handlers::*;
 pub use topology::*;
 

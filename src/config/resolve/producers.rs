@@ -6,16 +6,21 @@ use super::super::params::Parameters;
 use super::{PluginUse, ProfileSpec, Resolver, use_of};
 
 /// Plugin types and the producer that each needs. More than one plugin may be content with one producer.
-const NEEDS: [(&str, &str); 3] = [
+const NEEDS: [(&str, &str); 4] = [
     ("active-request-scorer", "inflight-load-producer"),
     ("token-load-scorer", "inflight-load-producer"),
     ("context-length-aware", "token-producer"),
+    ("concurrency-detector", "inflight-load-producer"),
 ];
 
 // === impl Resolver ===
 
 impl Resolver {
-    pub(super) fn producers(&mut self, profiles: &[ProfileSpec]) -> Vec<PluginUse> {
+    pub(super) fn producers(
+        &mut self,
+        profiles: &[ProfileSpec],
+        detector: Option<&PluginUse>,
+    ) -> Vec<PluginUse> {
         let mut producers: Vec<PluginUse> = Vec::new();
         for at in self.of_kind(Kind::Producer) {
             let declared = &self.declared[at];
@@ -32,10 +37,13 @@ impl Resolver {
             }
             producers.push(use_of(declared));
         }
-        for scorer in profiles.iter().flat_map(|profile| &profile.scorers) {
+        let of_profiles = profiles
+            .iter()
+            .flat_map(|profile| profile.filters.iter().chain(&profile.scorers));
+        for user in of_profiles.chain(detector) {
             let needs = NEEDS
                 .iter()
-                .filter(|(plugin, _)| *plugin == scorer.entry.name);
+                .filter(|(plugin, _)| *plugin == user.entry.name);
             for &(_, producer) in needs {
                 // An old name stands for the new one.
                 let is = |known: &PluginUse| {
@@ -49,7 +57,7 @@ impl Resolver {
                     continue;
                 };
                 self.injected
-                    .push(format!("{producer}: `{}` needs it", scorer.name));
+                    .push(format!("{producer}: `{}` needs it", user.name));
                 producers.push(PluginUse {
                     name: producer.to_owned(),
                     entry,

@@ -1,4 +1,5 @@
 use super::super::DEFAULT;
+use super::head::{API_VERSION, LEGACY_API_VERSION};
 use super::*;
 
 const HEAD: &str = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n";
