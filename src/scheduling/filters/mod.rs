@@ -1,5 +1,6 @@
 //! Filters, one file each.
 
+pub(super) mod concurrency_detector;
 pub(super) mod endpoint_attribute;
 pub(super) mod header_based_testing;
 pub(super) mod label_selector;
@@ -7,3 +8,4 @@ pub(super) mod roles;
 pub(super) mod session_affinity;
 pub(super) mod topology_affinity;
 pub(super) mod utilization;
+pub(super) mod utilization_detector;
