@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::admission::Admission;
 use crate::config::params::FileDiscoveryParams;
 use crate::config::{self, ConfigErrors, Discovery, LoadOptions, PickerConfig, Problem};
 use crate::pool::engines::{self, EngineSpec};
@@ -12,6 +13,7 @@ use crate::scheduling::{Scheduler, registry};
 pub(super) struct Plan {
     pub(super) config: PickerConfig,
     pub(super) scheduler: Scheduler,
+    pub(super) admission: Admission,
     /// None, where nothing is scraped.
     pub(super) engines: Vec<EngineSpec>,
     pub(super) endpoints: FileDiscoveryParams,
@@ -24,6 +26,7 @@ impl Plan {
     pub(super) fn of(text: &str, options: LoadOptions) -> Result<Self, ConfigErrors> {
         let config = config::load(text, options)?;
         let scheduler = registry::build(&config);
+        let admission = Admission::of(&config);
         let engines = match &config.sources {
             Some(sources) => engines::of_config(sources),
             None => Ok(Vec::new()),
@@ -32,15 +35,21 @@ impl Plan {
             Some(Discovery::File(params)) => Ok(params.clone()),
             None => Err(no_endpoints().into()),
         };
-        match (scheduler, engines, endpoints) {
-            (Ok(scheduler), Ok(engines), Ok(endpoints)) => Ok(Self {
+        match (scheduler, admission, engines, endpoints) {
+            (Ok(scheduler), Ok(admission), Ok(engines), Ok(endpoints)) => Ok(Self {
                 config,
                 scheduler,
+                admission,
                 engines,
                 endpoints,
             }),
-            (scheduler, engines, endpoints) => {
-                let all = [scheduler.err(), engines.err(), endpoints.err()];
+            (scheduler, admission, engines, endpoints) => {
+                let all = [
+                    scheduler.err(),
+                    admission.err(),
+                    engines.err(),
+                    endpoints.err(),
+                ];
                 let mut problems: Vec<Problem> = all
                     .into_iter()
                     .flatten()

@@ -1,7 +1,7 @@
 //! The picker's own metrics, by the llm-d picker's names, labels and buckets.
 //!
 //! A request resolves its labels once, to a [`RequestSeries`] that is cached; after that each event is an atomic
-//! add. What clients choose is bounded: values longer than [`LONGEST`] bytes, values past the first [`DISTINCT`] of their
+//! add. What clients choose, and what changes as the picker runs, is bounded: values longer than [`LONGEST`] bytes, values past the first [`DISTINCT`] of their
 //! kind, and sets of labels past the first [`SETS`] are counted as `other`.
 
 use std::collections::HashSet;
@@ -55,6 +55,7 @@ pub struct Metrics {
     series: DashMap<u64, Arc<RequestSeries>>,
     models: Distinct,
     flows: Distinct,
+    priorities: Distinct,
     /// From the first byte of a request to its decision, in seconds.
     pub processing: Histogram,
     /// Scheduling alone, in seconds.
@@ -149,6 +150,7 @@ impl Metrics {
             series: DashMap::new(),
             models: Distinct::default(),
             flows: Distinct::default(),
+            priorities: Distinct::default(),
             processing,
             scheduling,
             attempts,
@@ -195,14 +197,14 @@ impl Metrics {
                 model_name: other(),
                 target_model_name: other(),
                 fairness_id: other(),
-                priority: priority.to_string(),
+                priority: self.priorities.bounded(&priority.to_string()),
             }));
         }
         let series = Arc::new(self.requests.resolve(RequestLabels {
             model_name: self.models.bounded(model),
             target_model_name: self.models.bounded(target),
             fairness_id: self.flows.bounded(flow),
-            priority: priority.to_string(),
+            priority: self.priorities.bounded(&priority.to_string()),
         }));
         self.series.insert(key, Arc::clone(&series));
         series

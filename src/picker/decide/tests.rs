@@ -1,5 +1,6 @@
 use super::super::control::{ENCODE, PREFILL};
 use super::*;
+use crate::admission::Admission;
 use crate::config::{self, LoadOptions};
 use crate::extproc::BodyBudget;
 use crate::picker::{Desk, PickerOptions};
@@ -52,9 +53,11 @@ pub(in crate::picker) fn picker_of(config: &str) -> Picker {
         max_body: 1 << 20,
     };
     let policy = Policy {
+        admission: Admission::of(&config).unwrap(),
         scheduler: registry::build(&config).unwrap(),
         parsers: Vec::new(),
         metrics_staleness: minute,
+        metrics_turnover: minute,
     };
     let metrics = Arc::new(Metrics::new());
     let decisions = Some(Arc::new(Decisions::new(2)));
@@ -74,7 +77,7 @@ fn destination(picker: &Picker, api: Api, body: &str) -> String {
         request_id: None,
     };
     let (snapshot, decision) = DESKTOP
-        .with_borrow_mut(|desktop| picker.pick(&question, &model, &facts, body.len(), desktop))
+        .with_borrow_mut(|desktop| picker.pick(&question, 0, &model, &facts, body.len(), desktop))
         .unwrap();
     snapshot.member(decision.endpoints[0]).address.to_string()
 }
