@@ -41,7 +41,9 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<bool> {
             match &endpoints {
                 Ok(contents) => {
                     println!("endpoints {} in {path}", contents.endpoints.len());
-                    println!("objectives {} in {path}", contents.objectives.len());
+                    if !contents.objectives.is_empty() {
+                        println!("objectives {} in {path}", contents.objectives.len());
+                    }
                 }
                 Err(error) => println!("endpoints {error}"),
             }

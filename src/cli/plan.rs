@@ -108,6 +108,13 @@ mod tests {
     }
 
     #[test]
+    fn the_well_known_admission_configuration_lacks_nothing_but_endpoints() {
+        let text = "plugins:\n- type: probabilistic-admitter\n- type: random-picker\n- type: utilization-detector\n  parameters:\n    queueDepthThreshold: 999999999\n    kvCacheUtilThreshold: 1.0\nflowControl:\n  saturationDetector:\n    pluginRef: utilization-detector\nschedulingProfiles:\n- name: default\n  plugins:\n  - pluginRef: random-picker\n";
+        let got = bad(text);
+        assert!(got.starts_with("dataLayer.discovery is not set") && got.lines().count() == 1);
+    }
+
+    #[test]
     fn what_the_rooms_find_is_told_at_once() {
         let got = bad(&format!(
             "plugins:\n- {{type: file-discovery, parameters: {{path: x}}}}\n- type: random-picker\n  parameters:\n    maxNumOfEndpoints: 0\n- type: core-metrics-extractor\n  parameters: {{defaultEngine: vlm}}\n{DISCOVERY}"

@@ -330,6 +330,11 @@ mod tests {
         let long = "x".repeat(LONGEST + 1);
         metrics.series(&long, &long, &long, 0).total.inc();
         assert!(!metrics.encode().unwrap().contains(&long));
+        for priority in 0..2 * DISTINCT {
+            metrics.series("m", "m", "f", priority as i32).total.inc();
+        }
+        let known = r#"fairness_id="f",priority="other"} 1000"#;
+        assert!(metrics.encode().unwrap().contains(known));
         for i in 0..2 * SETS {
             let (model, flow) = (format!("m{}", i % 100), format!("f{}", i / 100));
             metrics.series(&model, &model, &flow, 0).total.inc();

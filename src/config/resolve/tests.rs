@@ -255,6 +255,11 @@ fn flow_control_is_checked_although_it_is_not_built() {
     let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
     assert!(warnings[0].contains("flowControl: flow control is not available in this version"));
+    // Nothing of this is without effect.
+    let config = good(
+        "plugins: [{type: queue-scorer}, {type: utilization-detector}]\nflowControl: {saturationDetector: {pluginRef: utilization-detector}}\n",
+    );
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     for (rest, expected) in [
         (
             "flowControl:\n  maxByte: 1\n",
