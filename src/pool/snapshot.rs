@@ -9,11 +9,15 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::endpoint::{Endpoint, EndpointId};
+use super::objectives::Objectives;
 use super::slab::{SEGMENT, Segment, Slab, Slot};
+use super::stages::Stages;
 
 /// All endpoints of one pool; the place where topology changes.
 #[derive(Debug)]
 pub struct Pool {
+    /// What requests for it may name, and how much that matters.
+    pub objectives: Objectives,
     slab: Arc<Slab>,
     current: ArcSwap<Snapshot>,
     writer: Mutex<()>,
@@ -39,6 +43,8 @@ pub struct Member {
     pub endpoint: Endpoint,
     /// `ip:port` as it goes into the destination header.
     pub address: Box<str>,
+    /// The stages that its role says it does.
+    pub stages: Stages,
     /// What it is doing.
     pub slot: Arc<Slot>,
 }
@@ -48,6 +54,7 @@ pub struct Member {
 impl Default for Pool {
     fn default() -> Self {
         Self {
+            objectives: Objectives::default(),
             slab: Arc::default(),
             current: ArcSwap::from_pointee(Snapshot::default()),
             writer: Mutex::new(()),
@@ -192,6 +199,7 @@ impl Member {
     fn new(endpoint: Endpoint, slot: Arc<Slot>) -> Self {
         Self {
             address: endpoint.socket_addr().to_string().into_boxed_str(),
+            stages: Stages::of(&endpoint.labels),
             endpoint,
             slot,
         }
