@@ -105,7 +105,7 @@ fn errors_name_the_line_the_field_and_the_nearest_name() {
         ),
         (
             "plugins:\n- type: metrics-data-source\n  parameters:\n    scheme: https\n",
-            "line 6: plugin `metrics-data-source`: parameters.scheme: `https` is not available",
+            "line 6: plugin `metrics-data-source`: parameters.scheme: `https` is not supported yet",
         ),
         (
             "plugins:\n- name: x\n",
