@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rand::SeedableRng;
@@ -21,7 +21,7 @@ use crate::pool::slab::lora_key;
 use crate::pool::{LoadView, Member, Reservation, Snapshot, Tokens, clock_ms};
 use crate::scheduling::{self, Decision, PrefixView, RequestView, Scratch, input_tokens};
 use crate::telemetry::inflight::Counted;
-use crate::telemetry::metrics::RequestSeries;
+use crate::telemetry::metrics::{RequestSeries, Stage};
 
 /// The flow of requests that name none.
 const DEFAULT_FLOW: &str = "default-flow";
@@ -35,6 +35,8 @@ pub(super) struct Question {
     pub(super) body: RequestBody,
     /// Given to the request if it has none.
     pub(super) request_id: Option<String>,
+    /// When it was asked.
+    pub(super) asked: Instant,
 }
 
 /// What was decided.
@@ -105,6 +107,9 @@ impl Question {
 
 impl Picker {
     pub(super) fn decide(&self, question: Question, progress: &Progress) -> Result<Answer, Denial> {
+        let begun = Instant::now();
+        let took = |stage, time: Duration| self.metrics.stage(stage, time.as_secs_f64());
+        took(Stage::Wait, begun.duration_since(question.asked));
         let headers = &*question.headers;
         let read = match &question.body {
             RequestBody::Whole(pieces, held) => self.read(question.api, headers, pieces, held)?,
@@ -115,6 +120,7 @@ impl Picker {
             RequestBody::None | RequestBody::Unseen => 0,
         };
         progress.parsed();
+        took(Stage::Parse, begun.elapsed());
 
         let rewrite = headers.first_of(&MODEL_REWRITE);
         let incoming = read.facts.model.as_deref();
@@ -140,6 +146,7 @@ impl Picker {
                 self.metrics.not_scheduled(target);
             }
         })?;
+        let scheduled = Instant::now();
         let primary = snapshot.member(decision.endpoints[0]);
         let inflight = question.policy.scheduler.producers.inflight.as_ref();
         let tokens = inflight.map(|inflight| {
@@ -192,7 +199,7 @@ impl Picker {
             .as_ref()
             .filter(|_| read.is_whole())
             .map(|renamed| rename(&read, renamed, headers, &mut edits));
-        Ok(Answer {
+        let answer = Answer {
             verdict: Verdict {
                 metadata: Some(metadata_of(
                     &snapshot,
@@ -211,7 +218,9 @@ impl Picker {
             series,
             renamed,
             streaming,
-        })
+        };
+        took(Stage::Answer, scheduled.elapsed());
+        Ok(answer)
     }
 
     /// Finds what the request asks for. An encoding that we cannot read is no fault: route on load.
@@ -329,9 +338,9 @@ impl Picker {
             decisions.put(record);
         }
         let decision = decided?;
-        self.metrics
-            .scheduling
-            .observe(begun.elapsed().as_secs_f64());
+        let took = begun.elapsed().as_secs_f64();
+        self.metrics.scheduling.observe(took);
+        self.metrics.stage(Stage::Schedule, took);
         if prefix.tokens(decision.endpoints[0]) == 0 && only_if_cached(&question.headers) {
             return Err(Denial::NotCached);
         }

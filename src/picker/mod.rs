@@ -72,12 +72,13 @@ impl Picker {
     /// Picks endpoints of `pool` by `policy`; decisions are made at `desk` and, if there is one, kept in `decisions`.
     pub fn new(
         pool: Arc<Pool>,
-        policy: Policy,
+        mut policy: Policy,
         options: PickerOptions,
         metrics: Arc<Metrics>,
         desk: Desk,
         decisions: Option<Arc<Decisions>>,
     ) -> Self {
+        policy.scheduler.time(&metrics);
         Self {
             pool,
             policy: ArcSwap::from_pointee(policy),
@@ -91,7 +92,8 @@ impl Picker {
     }
 
     /// Requests that come from now on are decided by `policy`.
-    pub fn replace(&self, policy: Policy) {
+    pub fn replace(&self, mut policy: Policy) {
+        policy.scheduler.time(&self.metrics);
         self.policy.store(Arc::new(policy));
     }
 }

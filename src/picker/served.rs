@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::dialect::{ResponseScanner, Usage};
 use crate::pool::{Breaker, Member, Outcome, Reservation, clock_ms};
@@ -35,6 +35,10 @@ pub(super) struct Response {
     failed: bool,
     bytes: u64,
     first_token: Option<Instant>,
+    /// When the last piece of its body came.
+    last_chunk: Option<Instant>,
+    /// How long we worked on it.
+    worked: Duration,
 }
 
 /// HTTP statuses that say that the server, not the request, is at fault. 429 is load, not a fault.
@@ -130,6 +134,8 @@ impl Response {
             failed,
             bytes: 0,
             first_token: None,
+            last_chunk: None,
+            worked: Duration::ZERO,
         }
     }
 
@@ -140,11 +146,16 @@ impl Response {
         }
     }
 
-    pub(super) fn chunk(&mut self, chunk: &[u8]) {
+    /// A piece of its body, which came at `at`.
+    pub(super) fn chunk(&mut self, chunk: &[u8], at: Instant) {
         self.bytes += chunk.len() as u64;
+        if self.streaming && self.first_token.is_some() {
+            self.gap(at);
+        }
+        self.last_chunk = Some(at);
         self.scanner.feed(chunk);
         if self.first_token.is_none() && self.scanner.first_token() {
-            self.first_token = Some(Instant::now());
+            self.first_token = Some(at);
             let streaming = self.streaming;
             if let Some(booking) = &mut self.booking {
                 booking.begun();
@@ -155,12 +166,27 @@ impl Response {
         }
     }
 
+    /// A piece after the first token, at `at`: how long after the one before.
+    fn gap(&self, at: Instant) {
+        if let (Some(booking), Some(last)) = (&self.booking, self.last_chunk) {
+            let gap = at.duration_since(last).as_secs_f64();
+            booking.series.itl.observe(gap);
+        }
+    }
+
+    /// So much time went into a piece of it.
+    pub(super) fn worked(&mut self, time: Duration) {
+        self.worked += time;
+    }
+
     /// All of the response came by.
     pub(super) fn ended(mut self) {
         let Some(mut booking) = self.booking.take() else {
             return;
         };
         booking.begun();
+        let worked = self.worked.as_secs_f64();
+        booking.series.response_processing.observe(worked);
         booking.series.response_bytes.observe(self.bytes as f64);
         if !self.failed {
             self.measure(&booking);
@@ -191,10 +217,20 @@ impl Response {
     }
 }
 
+impl Drop for Response {
+    /// Also of a response that was cut off: those are not the cheapest.
+    fn drop(&mut self) {
+        if let Some(booking) = &self.booking {
+            let worked = self.worked.as_secs_f64();
+            booking.series.response_processing.observe(worked);
+        }
+    }
+}
+
 fn record_usage(series: &RequestSeries, usage: &Usage) {
     for (tokens, histogram) in [
-        (usage.input, &series.input),
-        (usage.output, &series.output),
+        (usage.input.filter(|&n| n > 0), &series.input),
+        (usage.output.filter(|&n| n > 0), &series.output),
         (usage.cached, &series.cached),
     ] {
         if let Some(tokens) = tokens {
@@ -223,8 +259,12 @@ pub(super) mod tests {
         let slot = Arc::clone(booking.reservation.slot());
         let series = Arc::clone(&booking.series);
         let mut response = Response::new(Some(booking), None, 200, false, Instant::now());
-        response.chunk(br#"{"usage":{"prompt_tokens":7,"completion_tokens":10,"#);
-        response.chunk(br#""total_tokens":17}}"#);
+        let now = Instant::now();
+        response.chunk(
+            br#"{"usage":{"prompt_tokens":7,"completion_tokens":10,"#,
+            now,
+        );
+        response.chunk(br#""total_tokens":17}}"#, now);
         assert_eq!(
             slot.segment().in_flight[slot.index()].load(Ordering::Relaxed),
             1
@@ -253,7 +293,7 @@ pub(super) mod tests {
             let mut response = Response::new(Some(booking), None, 200, true, Instant::now());
             for chunk in chunks {
                 assert_eq!((in_flight(0), in_flight(1)), (1, 1));
-                response.chunk(chunk);
+                response.chunk(chunk, Instant::now());
             }
             let open = u32::from(chunks.len() < 2);
             assert_eq!((in_flight(0), in_flight(1)), (open, open));
@@ -263,6 +303,26 @@ pub(super) mod tests {
                 let ended = slot.segment().ended_since[slot.index()].load(Ordering::Relaxed);
                 assert_eq!(ended, 1);
             }
+        }
+    }
+
+    #[test]
+    fn gaps_are_those_between_pieces_from_the_first_token_on() {
+        let token = b"data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
+        let role = b"data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n";
+        for (streaming, gaps) in [(true, 2), (false, 0)] {
+            let booking = booking();
+            let series = Arc::clone(&booking.series);
+            let begun = Instant::now();
+            let mut response = Response::new(Some(booking), None, 200, streaming, begun);
+            for chunk in [&role[..], role, token, token, token] {
+                response.chunk(chunk, Instant::now());
+                response.worked(Duration::from_millis(1));
+            }
+            drop(response);
+            assert_eq!(series.itl.count(), gaps);
+            // It was cut off, and we worked on it all the same.
+            assert_eq!(series.response_processing.count(), 1);
         }
     }
 

@@ -21,7 +21,7 @@ pub mod scrape;
 pub mod slab;
 pub mod snapshot;
 
-pub use breaker::{Breaker, Outcome};
+pub use breaker::{Breaker, Cause, Outcome};
 pub use endpoint::{Endpoint, EndpointId};
 pub use ledger::{Reservation, Tokens};
 pub use load::LoadView;

@@ -35,6 +35,7 @@ mod scorers;
 mod session;
 #[cfg(test)]
 mod testing;
+mod timers;
 mod topology;
 mod trace;
 
@@ -42,6 +43,7 @@ pub use handlers::ProfileHandler;
 pub use pipeline::{Profile, Scheduler};
 pub use producers::{InflightLoad, Producers};
 pub use reason::Reason;
+pub use timers::Timers;
 pub use trace::Trace;
 
 /// What a scorer says of an endpoint that it knows nothing about.
@@ -214,6 +216,7 @@ pub struct Scratch {
     scores: Vec<f32>,
     totals: Vec<f32>,
     alone: Vec<u32>,
+    sampling: timers::Sampling,
     /// Told of each step, if it is on.
     pub trace: Trace,
 }

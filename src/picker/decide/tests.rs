@@ -72,6 +72,7 @@ fn destination(picker: &Picker, api: Api, body: &str) -> String {
         api,
         body: RequestBody::None,
         request_id: None,
+        asked: std::time::Instant::now(),
     };
     let (snapshot, decision) = DESKTOP
         .with_borrow_mut(|desktop| picker.pick(&question, &model, &facts, body.len(), desktop))
@@ -129,6 +130,7 @@ fn ask_with(
         api: Api::ChatCompletions,
         body,
         request_id: None,
+        asked: std::time::Instant::now(),
     };
     picker.decide(question, &Progress::default())
 }
