@@ -31,7 +31,7 @@ struct CodeLabels {
 
 /// A stream, until the drop.
 #[derive(Debug)]
-pub(super) struct CountedStream {
+pub(crate) struct CountedStream {
     metrics: StreamMetrics,
     opened: Instant,
     code: Code,
@@ -58,7 +58,7 @@ impl StreamMetrics {
     }
 
     /// A stream was opened.
-    pub(super) fn open(&self) -> CountedStream {
+    pub(crate) fn open(&self) -> CountedStream {
         self.inflight.inc();
         CountedStream {
             metrics: self.clone(),

@@ -24,6 +24,8 @@ mod desk;
 mod edits;
 mod exchange;
 mod flights;
+#[cfg(test)]
+mod page_tests;
 mod served;
 mod subset;
 

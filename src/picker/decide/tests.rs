@@ -1,6 +1,7 @@
 use super::super::control::{ENCODE, PREFILL};
 use super::*;
 use crate::config::{self, LoadOptions};
+use crate::dialect::Dialect;
 use crate::extproc::BodyBudget;
 use crate::picker::{Desk, PickerOptions};
 use crate::pool::slab::{LoraState, Scrape, lora_key};
@@ -19,6 +20,14 @@ plugins: [{type: lora-affinity-scorer}]
 
 /// Of three endpoints, each with an adapter.
 pub(in crate::picker) fn picker_of(config: &str) -> Picker {
+    picker_with(config, Vec::new(), Metrics::new())
+}
+
+pub(in crate::picker) fn picker_with(
+    config: &str,
+    parsers: Vec<Dialect>,
+    metrics: Metrics,
+) -> Picker {
     let pool = Arc::new(Pool::default());
     let endpoints = (0..3).map(|n| Endpoint {
         id: EndpointId {
@@ -53,13 +62,12 @@ pub(in crate::picker) fn picker_of(config: &str) -> Picker {
     };
     let policy = Policy {
         scheduler: registry::build(&config).unwrap(),
-        parsers: Vec::new(),
+        parsers,
         metrics_staleness: minute,
     };
-    let metrics = Arc::new(Metrics::new());
     let decisions = Some(Arc::new(Decisions::new(2)));
     let desk = Desk::new(1, minute, minute);
-    Picker::new(pool, policy, options, metrics, desk, decisions)
+    Picker::new(pool, policy, options, Arc::new(metrics), desk, decisions)
 }
 
 fn destination(picker: &Picker, api: Api, body: &str) -> String {

@@ -69,13 +69,18 @@ impl TypedMetric for Histogram {
 }
 
 impl EncodeMetric for Histogram {
-    /// The count is that of the buckets that are shown, so that the two agree whatever is observed meanwhile.
+    /// Without observations it is not shown, as in Go, where a series begins with its first: most of the models that clients
+    /// make up are never answered. The count is that of the buckets that are shown, so that the two agree whatever is
+    /// observed meanwhile.
     fn encode(&self, mut encoder: MetricEncoder<'_>) -> Result<(), std::fmt::Error> {
         let inner = &*self.0;
         let bounds = inner.bounds.iter().copied().chain([f64::INFINITY]);
         let counts = inner.counts.iter().map(|count| count.load(Relaxed));
         let buckets: Vec<(f64, u64)> = bounds.zip(counts).collect();
         let count = buckets.iter().map(|(_, count)| count).sum();
+        if count == 0 {
+            return Ok(());
+        }
         let sum = f64::from_bits(inner.sum.load(Relaxed));
         encoder.encode_histogram::<NoLabelSet>(sum, count, &buckets, None)
     }
