@@ -89,7 +89,7 @@ pub(super) fn register_stages(registry: &mut Registry) -> [Histogram; Stage::ALL
 
 pub(super) fn register_plugins(registries: &mut Registries<'_>) -> Plugins {
     let plugins = Plugins::new_with_constructor(|| Histogram::new(DECISION));
-    let help = "Time of each plugin";
+    let help = "Time of each plugin: measured in one of eight decisions, and counted for all eight";
     let name = "plugin_duration_seconds";
     registries.ours.register(name, help, plugins.clone());
     if let Some(old) = &mut registries.old {
