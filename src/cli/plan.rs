@@ -14,7 +14,8 @@ pub(super) struct Plan {
     pub(super) scheduler: Scheduler,
     /// None, where nothing is scraped.
     pub(super) engines: Vec<EngineSpec>,
-    pub(super) endpoints: FileDiscoveryParams,
+    /// None, where the configuration does not say where endpoints come from: it is right, and `serve` needs to be told.
+    pub(super) endpoints: Option<FileDiscoveryParams>,
 }
 
 // === impl Plan ===
@@ -28,19 +29,19 @@ impl Plan {
             Some(sources) => engines::of_config(sources),
             None => Ok(Vec::new()),
         };
-        let endpoints = match &config.discovery {
-            Some(Discovery::File(params)) => Ok(params.clone()),
-            None => Err(no_endpoints().into()),
-        };
-        match (scheduler, engines, endpoints) {
-            (Ok(scheduler), Ok(engines), Ok(endpoints)) => Ok(Self {
+        let endpoints = config
+            .discovery
+            .as_ref()
+            .map(|Discovery::File(params)| params.clone());
+        match (scheduler, engines) {
+            (Ok(scheduler), Ok(engines)) => Ok(Self {
                 config,
                 scheduler,
                 engines,
                 endpoints,
             }),
-            (scheduler, engines, endpoints) => {
-                let all = [scheduler.err(), engines.err(), endpoints.err()];
+            (scheduler, engines) => {
+                let all = [scheduler.err(), engines.err()];
                 let mut problems: Vec<Problem> = all
                     .into_iter()
                     .flatten()
@@ -63,10 +64,11 @@ impl Plan {
     }
 }
 
-fn no_endpoints() -> Problem {
+/// What to do about a configuration that says nothing of endpoints.
+pub(super) fn no_endpoints() -> Problem {
     Problem::new(
         0,
-        "dataLayer.discovery is not set, so there are no endpoints: list them in a file, declare a `file-discovery` with its path, and name that with dataLayer.discovery: {pluginRef: file-discovery}. No flag stands in for it in this version: --pool-name and --endpoint-selector need Kubernetes discovery, which is not available",
+        "dataLayer.discovery is not set, so `serve` has no endpoints: list them in a file, declare a `file-discovery` with its path, and name that with dataLayer.discovery: {pluginRef: file-discovery}. No flag stands in for it in this version: --pool-name and --endpoint-selector need Kubernetes discovery, which is not available",
     )
 }
 
@@ -83,19 +85,16 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_without_endpoints_is_none_that_can_be_served() {
+    fn a_configuration_may_leave_endpoints_to_others() {
         for text in [
             config::DEFAULT.to_owned(),
             format!("{HEAD}plugins: [{{type: file-discovery, parameters: {{path: x}}}}]\n"),
         ] {
-            let error = Plan::of(&text, LoadOptions::default()).unwrap_err();
-            let error = error.to_string();
-            assert!(
-                error.starts_with("dataLayer.discovery is not set"),
-                "{error}"
-            );
-            assert!(error.contains("file-discovery") && error.contains("--pool-name"));
+            let plan = Plan::of(&text, LoadOptions::default()).unwrap();
+            assert_eq!(plan.endpoints, None);
         }
+        let remedy = no_endpoints().to_string();
+        assert!(remedy.contains("file-discovery") && remedy.contains("--pool-name"));
     }
 
     #[test]

@@ -192,7 +192,7 @@ impl Reloader {
         match plan {
             Ok(plan) => {
                 plan.tell(&name);
-                if plan.endpoints != self.endpoints {
+                if plan.endpoints.as_ref() != Some(&self.endpoints) {
                     tracing::warn!(
                         "{name}: dataLayer.discovery: another endpoints file takes effect with a restart; {} is still the one.",
                         self.endpoints.path

@@ -13,6 +13,7 @@ use prometheus_client::metrics::counter::Counter;
 use crate::dialect::Dialect;
 use crate::extproc::Processor;
 use crate::pool::Pool;
+use crate::prefix::PrefixCache;
 use crate::scheduling::{Reason, Scheduler};
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::Metrics;
@@ -26,11 +27,14 @@ mod exchange;
 mod flights;
 #[cfg(test)]
 mod page_tests;
+mod prefix_gauges;
+mod prompt;
 mod served;
 mod subset;
 
 pub use desk::Desk;
 pub use exchange::PickExchange;
+pub use prefix_gauges::{OldPrefixGauges, PrefixGauges};
 
 /// What a picker is set up with.
 #[derive(Clone, Debug)]
@@ -41,6 +45,8 @@ pub struct PickerOptions {
     pub emit_scores: bool,
     /// The largest decoded body, in bytes.
     pub max_body: usize,
+    /// The header that names the tenant, in lower case: tenants share no prefix. `None`: there is one tenant.
+    pub tenant_header: Option<String>,
 }
 
 /// What may change while requests are under way: each ends under the policy that it began under.
@@ -65,13 +71,15 @@ pub struct Picker {
     picks: [Counter; Reason::ALL.len()],
     desk: Desk,
     decisions: Option<Arc<Decisions>>,
+    prefix: Arc<PrefixCache>,
     flights: flights::Flights,
 }
 
 // === impl Picker ===
 
 impl Picker {
-    /// Picks endpoints of `pool` by `policy`; decisions are made at `desk` and, if there is one, kept in `decisions`.
+    /// Picks endpoints of `pool` by `policy`, with `prefix` for what they have cached; decisions are made at `desk` and, if
+    /// there is one, kept in `decisions`.
     pub fn new(
         pool: Arc<Pool>,
         mut policy: Policy,
@@ -79,6 +87,7 @@ impl Picker {
         metrics: Arc<Metrics>,
         desk: Desk,
         decisions: Option<Arc<Decisions>>,
+        prefix: Arc<PrefixCache>,
     ) -> Self {
         policy.scheduler.time(&metrics);
         Self {
@@ -89,6 +98,7 @@ impl Picker {
             metrics,
             desk,
             decisions,
+            prefix,
             flights: flights::Flights::default(),
         }
     }

@@ -27,6 +27,7 @@ pub struct Snapshot {
     pub version: u64,
     members: Vec<Arc<Member>>,
     numbers: Vec<u32>,
+    lives: Vec<u64>,
     segments: Vec<Arc<Segment>>,
     by_address: HashMap<SocketAddr, u32>,
     by_ip: HashMap<IpAddr, Vec<u32>>,
@@ -107,6 +108,7 @@ impl Snapshot {
         let mut snapshot = Self {
             version,
             numbers: members.iter().map(|m| m.slot.number()).collect(),
+            lives: members.iter().map(|m| m.slot.life()).collect(),
             segments: Vec::new(),
             by_address: HashMap::with_capacity(members.len()),
             by_ip: HashMap::with_capacity(members.len()),
@@ -155,6 +157,16 @@ impl Snapshot {
     /// The endpoint at `position`.
     pub fn member(&self, position: u32) -> &Arc<Member> {
         &self.members[position as usize]
+    }
+
+    /// The numbers of all endpoints, by position.
+    pub fn numbers(&self) -> &[u32] {
+        &self.numbers
+    }
+
+    /// Their [`Slot::life`], by position.
+    pub fn lives(&self) -> &[u64] {
+        &self.lives
     }
 
     /// The endpoint with exactly this address and port.

@@ -27,6 +27,7 @@ mod bounds;
 mod decisions;
 mod histogram;
 mod page;
+mod prefix;
 mod requests;
 mod stages;
 mod twin;
@@ -34,6 +35,7 @@ mod twin;
 use bounds::Distinct;
 pub use histogram::Histogram;
 pub use page::CONTENT_TYPE;
+pub use prefix::PrefixHits;
 use requests::RequestFamilies;
 pub use requests::{RequestLabels, RequestSeries, Running};
 pub use stages::{PluginLabels, Stage};
@@ -89,6 +91,7 @@ pub struct Metrics {
     plugin_labels: Mutex<Vec<PluginLabels>>,
     attempts: attempts::Attempts,
     decisions: decisions::Decisions,
+    prefix: prefix::Prefix,
     /// Requests refused before a decision could be made, by reason.
     pub refused: Family<ReasonLabels, Counter>,
     /// What endpoints have in flight.
@@ -143,6 +146,7 @@ impl Metrics {
         let attempts = attempts::Attempts::register(&mut registries);
         let plugins = stages::register_plugins(&mut registries);
         let decisions = decisions::Decisions::register(&mut registries);
+        let prefix = prefix::Prefix::register(&mut registries);
         let scheduling = Histogram::new(stages::DECISION);
         let info = Family::<InfoLabels, Gauge>::default();
         info.get_or_create(&InfoLabels {
@@ -195,6 +199,7 @@ impl Metrics {
             plugin_labels: Mutex::default(),
             attempts,
             decisions,
+            prefix,
             refused,
             inflight,
             registry: Mutex::new(registry),

@@ -159,8 +159,8 @@ pub fn load(text: &str, options: LoadOptions) -> Result<PickerConfig, ConfigErro
     resolver.declare(&document, options);
     resolver.extractors();
     let profiles = resolver.profiles(&document);
-    let producers = resolver.producers(&profiles);
     let handler = resolver.handler(&document, &profiles);
+    let producers = resolver.producers(&profiles);
     let parsers = resolver.parsers(&document);
     resolver.flow_control(&document);
     let (sources, discovery) = resolver.data_layer(&document);

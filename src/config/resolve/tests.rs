@@ -22,7 +22,11 @@ fn the_default() {
         .collect();
     assert_eq!(
         weights,
-        [("queue-scorer", 2.0), ("kv-cache-utilization-scorer", 2.0)]
+        [
+            ("queue-scorer", 2.0),
+            ("kv-cache-utilization-scorer", 2.0),
+            ("prefix-cache-scorer", 3.0),
+        ]
     );
     assert_eq!(config.profiles[0].picker.entry.name, "max-score-picker");
     assert!(config.sources.is_some());
@@ -63,8 +67,8 @@ fn errors_name_the_line_the_field_and_the_nearest_name() {
             "line 4: plugins: type `queue-scorr` is not known; did you mean `queue-scorer`?",
         ),
         (
-            "plugins:\n- type: prefix-cache-scorer\n",
-            "line 4: plugins: type `prefix-cache-scorer` of the llm-d picker is not available",
+            "plugins:\n- type: precise-prefix-cache-scorer\n",
+            "line 4: plugins: type `precise-prefix-cache-scorer` of the llm-d picker is not available",
         ),
         (
             "plugins:\n- type: queue-scorer\n- type: queue-scorer\n",
@@ -111,8 +115,8 @@ fn errors_name_the_line_the_field_and_the_nearest_name() {
             "line 9: weight: 10000000 is not a number from 0 to 1000000",
         ),
         (
-            "plugins:\n- type: queue-scorer\nschedulingProfiles:\n- name: p\n  plugins:\n  - pluginRef: prefix-cache-scorer\n",
-            "line 8: schedulingProfiles.plugins.pluginRef: no plugin is called `prefix-cache-scorer`",
+            "plugins:\n- type: queue-scorer\nschedulingProfiles:\n- name: p\n  plugins:\n  - pluginRef: precise-prefix-cache-scorer\n",
+            "line 8: schedulingProfiles.plugins.pluginRef: no plugin is called `precise-prefix-cache-scorer`",
         ),
         (
             "plugins:\n- type: metrics-data-source\n  parameters:\n    port: 1\n    path: metrics\n",
@@ -157,8 +161,14 @@ fn only(rest: &str, expected: &str) {
 fn a_declaration_that_was_refused_is_one_problem_whatever_refers_to_it() {
     let profile = "schedulingProfiles:\n- name: p\n  plugins:\n  - pluginRef: x\n";
     for (r#type, expected) in [
-        ("prefix-cache-scorer", "is not available in this version"),
-        ("prefix-cache-scorr", "did you mean `prefix-cache-scorer`?"),
+        (
+            "precise-prefix-cache-scorer",
+            "is not available in this version",
+        ),
+        (
+            "precise-prefix-cache-scorr",
+            "did you mean `precise-prefix-cache-scorer`?",
+        ),
     ] {
         let got = bad(&format!("plugins:\n- name: x\n  type: {type}\n{profile}"));
         assert!(got.contains(expected) && got.lines().count() == 1, "{got}");

@@ -6,6 +6,7 @@ use crate::extproc::BodyBudget;
 use crate::picker::{Desk, PickerOptions};
 use crate::pool::slab::{LoraState, Scrape, lora_key};
 use crate::pool::{Endpoint, EndpointId, Pool};
+use crate::prefix::PrefixCache;
 use crate::scheduling::registry;
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::Metrics;
@@ -59,6 +60,7 @@ pub(in crate::picker) fn picker_with(
         subset_filter: true,
         emit_scores: false,
         max_body: 1 << 20,
+        tenant_header: Some("x-tenant".to_owned()),
     };
     let policy = Policy {
         scheduler: registry::build(&config).unwrap(),
@@ -67,7 +69,16 @@ pub(in crate::picker) fn picker_with(
     };
     let decisions = Some(Arc::new(Decisions::new(2)));
     let desk = Desk::new(1, minute, minute);
-    Picker::new(pool, policy, options, Arc::new(metrics), desk, decisions)
+    let prefix = Arc::new(PrefixCache::new(1 << 20));
+    Picker::new(
+        pool,
+        policy,
+        options,
+        Arc::new(metrics),
+        desk,
+        decisions,
+        prefix,
+    )
 }
 
 fn destination(picker: &Picker, api: Api, body: &str) -> String {
@@ -82,9 +93,15 @@ fn destination(picker: &Picker, api: Api, body: &str) -> String {
         request_id: None,
         asked: std::time::Instant::now(),
     };
-    let (snapshot, decision) = DESKTOP
-        .with_borrow_mut(|desktop| picker.pick(&question, &model, &facts, body.len(), desktop))
-        .unwrap();
+    let read = Read {
+        facts,
+        ..Default::default()
+    };
+    let picked = DESKTOP
+        .with_borrow_mut(|desktop| picker.pick(&question, &model, &read, body.len(), desktop));
+    let Picked {
+        snapshot, decision, ..
+    } = picked.unwrap();
     snapshot.member(decision.endpoints[0]).address.to_string()
 }
 

@@ -18,7 +18,7 @@ const STAGE: &[f64] = &[
     0.002, 0.005, 0.01, 0.05, 0.1, 1.0,
 ];
 
-/// A part of a request's way to its decision. They follow one another without a gap.
+/// A part of a request's way to its decision. They follow one another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stage {
     /// From the headers to the end of the body, or whatever part of it the decision needs.
@@ -29,7 +29,7 @@ pub enum Stage {
     Parse,
     /// From the pool to the endpoint: what `scheduler_e2e_duration_seconds` has too, in finer buckets.
     Schedule,
-    /// Booking, counting, and writing the answer.
+    /// Booking, counting, telling plugins and the prefix index, and writing the answer.
     Answer,
 }
 
