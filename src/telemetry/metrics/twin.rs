@@ -21,9 +21,12 @@ pub struct Twin<M> {
 /// A family, and its twin with labels of its own.
 #[derive(Debug)]
 pub(super) struct Twins<L, O, M> {
-    family: Family<L, M, fn() -> M>,
-    old: Option<Family<O, M, fn() -> M>>,
+    family: Made<L, M>,
+    old: Option<Made<O, M>>,
 }
+
+/// A family whose series a plain function makes.
+pub(super) type Made<L, M> = Family<L, M, fn() -> M>;
 
 /// What the bounds of `prometheus-client` come to for a set of labels.
 pub(super) trait Labels:
@@ -47,8 +50,8 @@ impl<L> Labels for L where
 
 impl<L: Labels, O: Labels, M: Metric + Clone> Twins<L, O, M>
 where
-    Family<L, M, fn() -> M>: Metric,
-    Family<O, M, fn() -> M>: Metric,
+    Made<L, M>: Metric,
+    Made<O, M>: Metric,
 {
     /// Registers the family `name`, and `old` if old names are kept; `new` makes a series.
     pub(super) fn register(
