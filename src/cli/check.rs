@@ -43,7 +43,12 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<bool> {
             let path = &discovery.path;
             let endpoints = file::load(path.as_ref());
             match &endpoints {
-                Ok(endpoints) => println!("endpoints {} in {path}", endpoints.len()),
+                Ok(contents) => {
+                    println!("endpoints {} in {path}", contents.endpoints.len());
+                    if !contents.objectives.is_empty() {
+                        println!("objectives {} in {path}", contents.objectives.len());
+                    }
+                }
                 Err(error) => println!("endpoints {error}"),
             }
             Ok(endpoints.is_ok())

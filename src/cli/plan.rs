@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::admission::Admission;
 use crate::config::params::FileDiscoveryParams;
 use crate::config::{self, ConfigErrors, Discovery, LoadOptions, PickerConfig, Problem};
 use crate::pool::engines::{self, EngineSpec};
@@ -12,6 +13,7 @@ use crate::scheduling::{Scheduler, registry};
 pub(super) struct Plan {
     pub(super) config: PickerConfig,
     pub(super) scheduler: Scheduler,
+    pub(super) admission: Admission,
     /// None, where nothing is scraped.
     pub(super) engines: Vec<EngineSpec>,
     /// None, where the configuration does not say where endpoints come from: it is right, and `serve` needs to be told.
@@ -25,6 +27,7 @@ impl Plan {
     pub(super) fn of(text: &str, options: LoadOptions) -> Result<Self, ConfigErrors> {
         let config = config::load(text, options)?;
         let scheduler = registry::build(&config);
+        let admission = Admission::of(&config);
         let engines = match &config.sources {
             Some(sources) => engines::of_config(sources),
             None => Ok(Vec::new()),
@@ -33,15 +36,16 @@ impl Plan {
             .discovery
             .as_ref()
             .map(|Discovery::File(params)| params.clone());
-        match (scheduler, engines) {
-            (Ok(scheduler), Ok(engines)) => Ok(Self {
+        match (scheduler, admission, engines) {
+            (Ok(scheduler), Ok(admission), Ok(engines)) => Ok(Self {
                 config,
                 scheduler,
+                admission,
                 engines,
                 endpoints,
             }),
-            (scheduler, engines) => {
-                let all = [scheduler.err(), engines.err()];
+            (scheduler, admission, engines) => {
+                let all = [scheduler.err(), admission.err(), engines.err()];
                 let mut problems: Vec<Problem> = all
                     .into_iter()
                     .flatten()
@@ -95,6 +99,13 @@ mod tests {
         }
         let remedy = no_endpoints().to_string();
         assert!(remedy.contains("file-discovery") && remedy.contains("--pool-name"));
+    }
+
+    #[test]
+    fn the_well_known_admission_configuration_loads() {
+        let text = "plugins:\n- type: probabilistic-admitter\n- type: random-picker\n- type: utilization-detector\n  parameters:\n    queueDepthThreshold: 999999999\n    kvCacheUtilThreshold: 1.0\nflowControl:\n  saturationDetector:\n    pluginRef: utilization-detector\nschedulingProfiles:\n- name: default\n  plugins:\n  - pluginRef: random-picker\n";
+        let plan = Plan::of(&format!("{HEAD}{text}"), LoadOptions::default()).unwrap();
+        assert_eq!((plan.endpoints, plan.config.warnings.len()), (None, 0));
     }
 
     #[test]

@@ -89,6 +89,7 @@ impl Running {
         let Plan {
             config,
             scheduler,
+            admission,
             engines,
             ..
         } = plan;
@@ -96,6 +97,7 @@ impl Running {
         let wanted = sources.map(|sources| self.scrape_config(sources, engines));
         let asked = self.settings.metrics_staleness;
         let staleness = wanted.as_ref().map_or(asked, |w| w.staleness(asked));
+        let turnover = wanted.as_ref().map(ScrapeConfig::turnover);
         if staleness != asked {
             tracing::info!(
                 ?staleness,
@@ -106,9 +108,11 @@ impl Running {
             .store(staleness.as_millis() as u64, Ordering::Relaxed);
         self.scrape(wanted).await;
         Policy {
+            admission,
             scheduler,
             parsers: config.parsers.iter().map(|&p| dialect_of(p)).collect(),
             metrics_staleness: staleness,
+            metrics_turnover: turnover.unwrap_or_default(),
         }
     }
 

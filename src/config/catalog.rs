@@ -29,6 +29,10 @@ pub enum Kind {
     PreRequest,
     /// In `plugins` alone: reads an endpoint's labels.
     EndpointExtractor,
+    /// In `flowControl.saturationDetector`: says how full the pool is. In a scheduling profile, a filter.
+    Detector,
+    /// In `plugins` alone: may turn away requests that may be shed.
+    Admitter,
 }
 
 /// One plugin type.
@@ -171,12 +175,15 @@ pub const BUILT: &[Entry] = &[
     alpha("topology-affinity-filter", Kind::Filter),
     alpha("topology-affinity-scorer", Kind::Scorer),
     alpha("topology-extractor", Kind::EndpointExtractor),
+    stable("utilization-detector", Kind::Detector),
+    stable("concurrency-detector", Kind::Detector),
+    stable("probabilistic-admitter", Kind::Admitter),
+    stable("latency-slo-admitter", Kind::Admitter),
 ];
 
 /// What the llm-d picker has and this version has not. A configuration that names one is right, and still cannot run.
 pub const NOT_BUILT: &[&str] = &[
     "burst-prefix-cache-producer",
-    "concurrency-detector",
     "dcgm-data-source",
     "dcgm-extractor",
     "destination-endpoint-served-verifier",
@@ -188,7 +195,6 @@ pub const NOT_BUILT: &[&str] = &[
     "fcfs-ordering-policy",
     "global-strict-fairness-policy",
     "k8s-notification-source",
-    "latency-slo-admitter",
     "mm-embeddings-cache-producer",
     "mm-embeddings-cache-scorer",
     "models-data-extractor",
@@ -205,14 +211,12 @@ pub const NOT_BUILT: &[&str] = &[
     "precise-prefix-cache-scorer",
     "predicted-latency-producer",
     "priority-holdback-policy",
-    "probabilistic-admitter",
     "program-aware-fairness",
     "request-attribute-reporter",
     "round-robin-fairness-policy",
     "slo-deadline-ordering-policy",
     "soft-reflective-ceiling-policy",
     "static-usage-limit-policy",
-    "utilization-detector",
     "vertexai-parser",
     "vllmgrpc-parser",
 ];
@@ -259,6 +263,8 @@ impl Kind {
             Self::Decider => "decider",
             Self::PreRequest => "pre-request plugin",
             Self::EndpointExtractor => "endpoint extractor",
+            Self::Detector => "saturation detector",
+            Self::Admitter => "admitter",
         }
     }
 }

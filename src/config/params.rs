@@ -10,9 +10,11 @@ use serde_json::Value;
 use super::yaml::{Tree, unknown_field};
 use super::{Problem, units};
 
+pub(crate) mod detectors;
 mod handlers;
 mod topology;
 
+pub use detectors::{ConcurrencyDetectorParams, ConcurrencyMode, UtilizationDetectorParams};
 pub use handlers::*;
 pub use topology::*;
 
@@ -258,10 +260,7 @@ impl MetricsSourceParams {
 
     fn check(&self, parameters: &Parameters) -> Result<(), Problem> {
         if self.scheme != "http" {
-            let message = format!(
-                "`{}` is not available in this version; use http",
-                self.scheme
-            );
+            let message = format!("`{}` is not supported yet; use http", self.scheme);
             return Err(parameters.field_problem("scheme", &message));
         }
         if let Some(path) = &self.path

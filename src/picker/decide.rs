@@ -16,6 +16,7 @@ use super::edits::{edits, metadata_of, sent_to};
 use super::prompt::{self, Prompt};
 use super::subset;
 use super::{Picker, Policy};
+use crate::admission::View;
 use crate::dialect::{self, Api, DecodeError, RequestFacts};
 use crate::extproc::{HeaderEdits, Headers, Held, Metadata, RequestBody, Verdict};
 use crate::pool::slab::lora_key;
@@ -149,14 +150,16 @@ impl Picker {
             ));
         }
         let flow = flow(&question.policy, headers);
+        let priority = self.priority(headers);
         let series = self
             .metrics
-            .series(incoming.unwrap_or_default(), target, flow, 0);
+            .series(incoming.unwrap_or_default(), target, flow, priority);
         series.total.inc();
         series.request_bytes.observe(body_bytes as f64);
 
-        let picked = DESKTOP
-            .with_borrow_mut(|desktop| self.pick(&question, target, &read, body_bytes, desktop));
+        let picked = DESKTOP.with_borrow_mut(|desktop| {
+            self.pick(&question, priority, target, &read, body_bytes, desktop)
+        });
         let Picked {
             snapshot,
             decision,
@@ -165,7 +168,7 @@ impl Picker {
             at,
         } = picked.inspect_err(|denial| {
             series.failed(denial.error_code());
-            if !matches!(denial, Denial::NotCached) {
+            if !matches!(denial, Denial::NotCached | Denial::Shed(_)) {
                 self.metrics.not_scheduled(target);
             }
         })?;
@@ -317,6 +320,7 @@ impl Picker {
     fn pick(
         &self,
         question: &Question,
+        priority: i32,
         model: &str,
         read: &Read,
         body_bytes: usize,
@@ -335,6 +339,7 @@ impl Picker {
         let policy = &question.policy;
         let staleness = policy.metrics_staleness.as_millis() as u64;
         desktop.load.gather(&snapshot, now, staleness);
+        desktop.load.turnover_ms = policy.metrics_turnover.as_millis() as u64;
         let request = RequestView {
             model,
             adapter: adapter(facts, model),
@@ -368,18 +373,26 @@ impl Picker {
         if self.decisions.is_some() {
             scratch.trace.begin(&cx, question.id(), candidates);
         }
-        let decided = policy.scheduler.schedule(
-            &cx,
-            candidates,
-            scratch,
-            &mut desktop.rng,
-            self.options.emit_scores,
-        );
+        let view = View {
+            snapshot: &snapshot,
+            load: &desktop.load,
+            now_ms: now,
+        };
+        let (rng, scores) = (&mut desktop.rng, self.options.emit_scores);
+        let admitted = policy.admission.admit(priority, view, candidates, rng);
+        let decided = match admitted {
+            Err(shed) => Err((shed.reason(), Denial::from(shed))),
+            Ok(()) => policy
+                .scheduler
+                .schedule(&cx, candidates, scratch, rng, scores)
+                .map_err(|error| (error.reason(), error.into())),
+        };
         if let (Some(decisions), Some(record)) = (&self.decisions, scratch.trace.end()) {
-            record.end(begun.elapsed(), decided.as_ref().err().map(|e| e.reason()));
+            let error = decided.as_ref().err().map(|&(reason, _)| reason);
+            record.end(begun.elapsed(), error);
             decisions.put(record);
         }
-        let decision = decided?;
+        let decision = decided.map_err(|(_, denial)| denial)?;
         let decided = Instant::now();
         let took = decided.duration_since(begun).as_secs_f64();
         self.metrics.scheduling.observe(took);

@@ -77,7 +77,8 @@ impl PickExchange {
             .inc();
         if !denial.is_counted() {
             let flow = flow(&self.policy, &self.headers);
-            let series = metrics.series("", "", flow, 0);
+            let priority = self.picker.priority(&self.headers);
+            let series = metrics.series("", "", flow, priority);
             series.failed(denial.error_code());
         }
         self.processed();

@@ -10,9 +10,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use prometheus_client::metrics::counter::Counter;
 
+use crate::admission::Admission;
 use crate::dialect::Dialect;
-use crate::extproc::Processor;
+use crate::extproc::{Headers, Processor};
 use crate::pool::Pool;
+use crate::pool::objectives::DEFAULT_PRIORITY;
 use crate::prefix::PrefixCache;
 use crate::scheduling::{Reason, Scheduler};
 use crate::telemetry::decisions::Decisions;
@@ -52,12 +54,16 @@ pub struct PickerOptions {
 /// What may change while requests are under way: each ends under the policy that it began under.
 #[derive(Debug)]
 pub struct Policy {
+    /// Says who may go.
+    pub admission: Admission,
     /// Chooses.
     pub scheduler: Scheduler,
     /// Whose requests are read. Others are routed on load if [`Dialect::Passthrough`] is among them, else refused.
     pub parsers: Vec<Dialect>,
     /// Scrapes older than this are not believed.
     pub metrics_staleness: Duration,
+    /// How long a scrape may take to be followed by the next one.
+    pub metrics_turnover: Duration,
 }
 
 /// The policy behind the ext_proc server: one for a pool.
@@ -101,6 +107,13 @@ impl Picker {
             prefix,
             flights: flights::Flights::default(),
         }
+    }
+
+    /// That of the objective that a request names.
+    fn priority(&self, headers: &Headers) -> i32 {
+        let objective = headers.first_of(&control::OBJECTIVE);
+        let known = |name| self.pool.objectives.priority(name);
+        objective.map_or(DEFAULT_PRIORITY, known)
     }
 
     /// Requests that come from now on are decided by `policy`.

@@ -151,6 +151,12 @@ impl Collector for PoolGauges {
             "Endpoints without a recent scrape: their load is not known",
             columns.stale as f64,
         )?;
+        self.of_pool(
+            e,
+            "objectives",
+            "Objectives whose priority is known",
+            self.pool.objectives.count() as f64,
+        )?;
         for (what, summary) in columns.summaries() {
             self.of_pool(e, &format!("average_{what}"), SUMMARY, summary.mean)?;
             self.of_pool(e, &format!("std_dev_{what}"), SUMMARY, summary.deviation)?;

@@ -5,7 +5,7 @@
 //! [`slab::Slab`] of atomics that outlives any snapshot; a snapshot only says which cells are whose.
 //!
 //! [`discovery`] says who is in the pool, [`scrape`] how loaded they are, [`ledger`] what we sent them, [`load`] what
-//! both come to, [`breaker`] who fails.
+//! both come to, [`breaker`] who fails. [`objectives`] says how much each request matters.
 
 pub mod attributes;
 pub mod breaker;
@@ -15,17 +15,21 @@ pub mod engines;
 pub mod gauges;
 pub mod ledger;
 pub mod load;
+pub mod objectives;
 pub mod residents;
 pub mod scan;
 pub mod scrape;
 pub mod slab;
 pub mod snapshot;
+pub mod stages;
 
 pub use breaker::{Breaker, Cause, Outcome};
 pub use endpoint::{Endpoint, EndpointId};
 pub use ledger::{Reservation, Tokens};
 pub use load::LoadView;
+pub use objectives::Objectives;
 pub use snapshot::{Member, Pool, Snapshot};
+pub use stages::Stages;
 
 /// Milliseconds since the process started, never 0: the clock of all cells and deadlines in the pool.
 pub fn clock_ms() -> u64 {

@@ -10,11 +10,15 @@ use parking_lot::Mutex;
 
 use super::breaker::Cause;
 use super::endpoint::{Endpoint, EndpointId};
+use super::objectives::Objectives;
 use super::slab::{SEGMENT, Segment, Slab, Slot};
+use super::stages::Stages;
 
 /// All endpoints of one pool; the place where topology changes.
 #[derive(Debug)]
 pub struct Pool {
+    /// What requests for it may name, and how much that matters.
+    pub objectives: Objectives,
     slab: Arc<Slab>,
     current: ArcSwap<Snapshot>,
     writer: Mutex<()>,
@@ -40,6 +44,8 @@ pub struct Member {
     pub endpoint: Endpoint,
     /// `ip:port` as it goes into the destination header.
     pub address: Box<str>,
+    /// The stages that its role says it does.
+    pub stages: Stages,
     /// What it is doing.
     pub slot: Arc<Slot>,
 }
@@ -49,6 +55,7 @@ pub struct Member {
 impl Default for Pool {
     fn default() -> Self {
         Self {
+            objectives: Objectives::default(),
             slab: Arc::default(),
             current: ArcSwap::from_pointee(Snapshot::default()),
             writer: Mutex::new(()),
@@ -198,6 +205,7 @@ impl Member {
     fn new(endpoint: Endpoint, slot: Arc<Slot>) -> Self {
         Self {
             address: endpoint.socket_addr().to_string().into_boxed_str(),
+            stages: Stages::of(&endpoint.labels),
             endpoint,
             slot,
         }

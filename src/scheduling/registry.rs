@@ -7,6 +7,7 @@ use std::time::Duration;
 use super::deciders::always::Always;
 use super::deciders::multimodal::Multimodal;
 use super::deciders::prefix_based::PrefixBased;
+use super::filters::concurrency_detector::ConcurrencyDetector;
 use super::filters::header_based_testing::HeaderBasedTesting;
 use super::filters::label_selector::LabelSelector;
 use super::filters::prefix_cache_affinity::PrefixCacheAffinity;
@@ -14,6 +15,7 @@ use super::filters::roles::Role;
 use super::filters::slo_headroom_tier::SloHeadroomTier;
 use super::filters::topology_affinity::TopologyAffinityFilter;
 use super::filters::utilization::Utilization;
+use super::filters::utilization_detector::UtilizationDetector;
 use super::handlers::data_parallel::DataParallel;
 use super::handlers::disagg::Disagg;
 use super::handlers::header::Header;
@@ -213,6 +215,8 @@ fn filter(
         "utilization-filter" => Box::new(Utilization::of(plugin)?),
         "prefix-cache-affinity-filter" => Box::new(PrefixCacheAffinity::of(plugin, producers)?),
         "slo-headroom-tier-filter" => Box::new(SloHeadroomTier::of(plugin)?),
+        "utilization-detector" => Box::new(UtilizationDetector::of(plugin)?),
+        "concurrency-detector" => Box::new(ConcurrencyDetector::of(plugin)?),
         "context-length-aware" => Box::new(ContextLengthAware::of(plugin)?),
         "session-affinity-filter" => Box::new(filters::session_affinity::SessionAffinity(
             Sessions::of(plugin, config, producers)?,
@@ -300,7 +304,7 @@ fn none<T>(plugin: &PluginUse, made: T) -> Result<T, Problem> {
 /// Makes and drops `plugin`, which nothing refers to: what is wrong with it is told all the same.
 fn unused(plugin: &PluginUse, config: &PickerConfig, producers: &Producers) -> Result<(), Problem> {
     match plugin.entry.kind {
-        Kind::Filter => filter(plugin, config, producers).map(drop),
+        Kind::Filter | Kind::Detector => filter(plugin, config, producers).map(drop),
         Kind::Scorer => scorer(plugin, config, producers).map(drop),
         Kind::Picker => picker(plugin).map(drop),
         // Read when the configuration was.
@@ -335,7 +339,13 @@ mod tests {
     #[test]
     fn every_type_of_the_catalog_can_be_made() {
         for entry in BUILT {
-            let made_here = [Kind::Filter, Kind::Scorer, Kind::Picker, Kind::Producer];
+            let made_here = [
+                Kind::Filter,
+                Kind::Scorer,
+                Kind::Picker,
+                Kind::Producer,
+                Kind::Detector,
+            ];
             if !made_here.contains(&entry.kind) {
                 continue;
             }

@@ -6,7 +6,7 @@ use super::super::params::Parameters;
 use super::{PluginUse, ProfileSpec, Resolver, use_of};
 
 /// Plugin types and the producer that each needs. More than one plugin may be content with one producer.
-const NEEDS: [(&str, &str); 10] = [
+const NEEDS: [(&str, &str); 11] = [
     ("prefix-cache-scorer", "approx-prefix-cache-producer"),
     ("no-hit-lru-scorer", "approx-prefix-cache-producer"),
     (
@@ -20,12 +20,17 @@ const NEEDS: [(&str, &str); 10] = [
     ("active-request-scorer", "inflight-load-producer"),
     ("token-load-scorer", "inflight-load-producer"),
     ("context-length-aware", "token-producer"),
+    ("concurrency-detector", "inflight-load-producer"),
 ];
 
 // === impl Resolver ===
 
 impl Resolver {
-    pub(super) fn producers(&mut self, profiles: &[ProfileSpec]) -> Vec<PluginUse> {
+    pub(super) fn producers(
+        &mut self,
+        profiles: &[ProfileSpec],
+        detector: Option<&PluginUse>,
+    ) -> Vec<PluginUse> {
         let mut producers: Vec<PluginUse> = Vec::new();
         for at in self.of_kind(Kind::Producer) {
             let declared = &self.declared[at];
@@ -43,10 +48,11 @@ impl Resolver {
             producers.push(use_of(declared));
         }
         let mut needy: Vec<(String, &str)> = Vec::new();
-        for profile in profiles {
-            let plugins = profile.filters.iter().chain(&profile.scorers);
-            needy.extend(plugins.map(|plugin| (plugin.name.clone(), plugin.entry.name)));
-        }
+        let of_profiles = profiles
+            .iter()
+            .flat_map(|profile| profile.filters.iter().chain(&profile.scorers));
+        let users = of_profiles.chain(detector);
+        needy.extend(users.map(|plugin| (plugin.name.clone(), plugin.entry.name)));
         for declared in &self.declared {
             if declared.entry.kind == Kind::Decider {
                 needy.push((declared.name.clone(), declared.entry.name));

@@ -1,4 +1,5 @@
 use super::super::DEFAULT;
+use super::head::{API_VERSION, LEGACY_API_VERSION};
 use super::*;
 
 const HEAD: &str = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n";
@@ -68,7 +69,7 @@ fn errors_name_the_line_the_field_and_the_nearest_name() {
         ),
         (
             "plugins:\n- type: precise-prefix-cache-scorer\n",
-            "line 4: plugins: type `precise-prefix-cache-scorer` of the llm-d picker is not available",
+            "line 4: plugins: type `precise-prefix-cache-scorer` of the llm-d picker is not supported yet",
         ),
         (
             "plugins:\n- type: queue-scorer\n- type: queue-scorer\n",
@@ -96,7 +97,7 @@ fn errors_name_the_line_the_field_and_the_nearest_name() {
         ),
         (
             "featureGates: [flowControl]\n",
-            "`flowControl` is not available",
+            "`flowControl` is not supported yet",
         ),
         (
             "plugins:\n- type: queue-scorer\ndataLayer:\n  discovery: {pluginRef: queue-scorer}\n",
@@ -104,7 +105,7 @@ fn errors_name_the_line_the_field_and_the_nearest_name() {
         ),
         (
             "plugins:\n- type: metrics-data-source\n  parameters:\n    scheme: https\n",
-            "line 6: plugin `metrics-data-source`: parameters.scheme: `https` is not available",
+            "line 6: plugin `metrics-data-source`: parameters.scheme: `https` is not supported yet",
         ),
         (
             "plugins:\n- name: x\n",
@@ -161,10 +162,7 @@ fn only(rest: &str, expected: &str) {
 fn a_declaration_that_was_refused_is_one_problem_whatever_refers_to_it() {
     let profile = "schedulingProfiles:\n- name: p\n  plugins:\n  - pluginRef: x\n";
     for (r#type, expected) in [
-        (
-            "precise-prefix-cache-scorer",
-            "is not available in this version",
-        ),
+        ("precise-prefix-cache-scorer", "is not supported yet"),
         (
             "precise-prefix-cache-scorr",
             "did you mean `precise-prefix-cache-scorer`?",
@@ -175,7 +173,7 @@ fn a_declaration_that_was_refused_is_one_problem_whatever_refers_to_it() {
     }
     only(
         "plugins:\n- type: edf-ordering-policy\n  name: o\nflowControl:\n  priorityBands:\n  - orderingPolicyRef: o\n",
-        "line 4: plugins: type `edf-ordering-policy` of the llm-d picker is not available",
+        "line 4: plugins: type `edf-ordering-policy` of the llm-d picker is not supported yet",
     );
 }
 
@@ -263,7 +261,12 @@ fn flow_control_is_checked_although_it_is_not_built() {
     let config = good(&format!("plugins: [{{type: queue-scorer}}]\n{all}"));
     let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(warnings[0].contains("flowControl: flow control is not available in this version"));
+    assert!(warnings[0].contains("flowControl: flow control is not supported yet"));
+    // Nothing of this is without effect.
+    let config = good(
+        "plugins: [{type: queue-scorer}, {type: utilization-detector}]\nflowControl: {saturationDetector: {pluginRef: utilization-detector}}\n",
+    );
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     for (rest, expected) in [
         (
             "flowControl:\n  maxByte: 1\n",

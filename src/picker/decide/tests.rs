@@ -1,5 +1,6 @@
-use super::super::control::{ENCODE, PREFILL};
+use super::super::control::{ENCODE, OBJECTIVE, PREFILL};
 use super::*;
+use crate::admission::Admission;
 use crate::config::{self, LoadOptions};
 use crate::dialect::Dialect;
 use crate::extproc::BodyBudget;
@@ -63,9 +64,11 @@ pub(in crate::picker) fn picker_with(
         tenant_header: Some("x-tenant".to_owned()),
     };
     let policy = Policy {
+        admission: Admission::of(&config).unwrap(),
         scheduler: registry::build(&config).unwrap(),
         parsers,
         metrics_staleness: minute,
+        metrics_turnover: minute,
     };
     let decisions = Some(Arc::new(Decisions::new(2)));
     let desk = Desk::new(1, minute, minute);
@@ -98,7 +101,7 @@ fn destination(picker: &Picker, api: Api, body: &str) -> String {
         ..Default::default()
     };
     let picked = DESKTOP
-        .with_borrow_mut(|desktop| picker.pick(&question, &model, &read, body.len(), desktop));
+        .with_borrow_mut(|desktop| picker.pick(&question, 0, &model, &read, body.len(), desktop));
     let Picked {
         snapshot, decision, ..
     } = picked.unwrap();
@@ -245,6 +248,54 @@ fn a_request_that_wants_its_cache_is_refused_where_there_is_none() {
             Ok(_) => assert!(!refused, "{prefer}"),
         }
     }
+}
+
+#[test]
+fn what_may_be_shed_is_while_all_is_full_and_leaves_a_trace() {
+    let picker = picker_of(CONFIG);
+    picker
+        .pool
+        .objectives
+        .replace([("batch".to_owned(), -1), ("chat".to_owned(), 0)].into());
+    let queues = |waiting| {
+        for member in picker.pool.snapshot().members() {
+            let page = Scrape {
+                waiting: Some(waiting),
+                ..Default::default()
+            };
+            member.slot.record(&page, 0, clock_ms());
+        }
+    };
+    let [new, old] = OBJECTIVE;
+    for (waiting, header, objective, shed) in [
+        (5.0, new, "batch", true),
+        (5.0, old, "batch", true),
+        (5.0, new, "chat", false),
+        (5.0, new, "nobody", false),
+        (0.0, new, "batch", false),
+    ] {
+        queues(waiting);
+        match ask(&picker, &[(header, objective)]) {
+            Err(denial @ Denial::Shed(_)) => {
+                assert!(shed, "{waiting} {objective}");
+                let refusal = denial.refusal(dialect::Dialect::OpenAi);
+                assert_eq!((refusal.status, refusal.details), (429, "shed_saturated"));
+                let latest = picker.decisions.as_ref().unwrap().latest(1);
+                let latest = serde_json::to_value(&latest).unwrap();
+                let error = "system saturated, sheddable request dropped";
+                assert_eq!(latest[0]["error"], error);
+            }
+            Err(other) => panic!("{other:?}"),
+            Ok(_) => assert!(!shed, "{waiting} {objective}"),
+        }
+    }
+    let page = picker.metrics.encode().unwrap();
+    assert!(page.contains("priority=\"-1\"} 3"), "{page}");
+    // What was shed was no attempt at scheduling.
+    assert!(
+        !page.contains("attempts_total{status=\"failure\""),
+        "{page}"
+    );
 }
 
 #[test]

@@ -69,8 +69,7 @@ impl PrefixCacheAffinity {
         producers.prefix_named(plugin, &params.prefix_match_info_producer_name)?;
         let problem = |field: &str, message: &str| plugin.parameters.field_problem(field, message);
         if params.ttft_source == TtftSource::LatencyPredictor {
-            let message =
-                "`latencyPredictor` is not available in this version; write prefillThroughput";
+            let message = "`latencyPredictor` is not supported yet; write prefillThroughput";
             return Err(problem("ttftSource", message));
         }
         for (field, in_range, range) in [
