@@ -120,8 +120,8 @@ impl PickExchange {
 
     /// The request is decided or refused: those that waited longest are among the latter.
     fn processed(&self) {
-        let seconds = self.started.elapsed().as_secs_f64();
-        self.picker.metrics.processing.observe(seconds);
+        let took = self.started.elapsed().as_secs_f64();
+        self.picker.metrics.processing.observe(took);
     }
 
     /// What plugins tell in the headers of a response that `served` gave.
@@ -220,9 +220,8 @@ impl Exchange for PickExchange {
             request_id: new_id,
             asked: Instant::now(),
         };
-        let metrics = &self.picker.metrics;
-        let received = question.asked.duration_since(self.started);
-        metrics.stage(Stage::Receive, received.as_secs_f64());
+        let received = question.asked.duration_since(self.started).as_secs_f64();
+        self.picker.metrics.stage(Stage::Receive, received);
         let picker = Arc::clone(&self.picker);
         let decided = self
             .picker
