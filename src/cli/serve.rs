@@ -2,10 +2,11 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use prometheus_client::encoding::DescriptorEncoder;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -18,14 +19,14 @@ use crate::extproc::health::{self, Readiness};
 use crate::extproc::listener::{self, Incoming};
 use crate::extproc::server::{self, OpenStreams};
 use crate::extproc::tls::Tls;
-use crate::extproc::{BodyBudget, Limits};
-use crate::picker::{Desk, Picker, PickerOptions, PrefixGauges};
-use crate::pool::gauges::PoolGauges;
+use crate::extproc::{BodyBudget, Limits, StreamMetrics};
+use crate::picker::{Desk, OldPrefixGauges, Picker, PickerOptions, PrefixGauges};
+use crate::pool::gauges::{OldPoolGauges, PoolGauges};
 use crate::pool::scrape::ScrapeStats;
-use crate::pool::{Pool, discovery};
+use crate::pool::{Pool, Snapshot, discovery};
 use crate::prefix::{PrefixCache, Who};
 use crate::telemetry::decisions::Decisions;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{EndpointNames, Metrics};
 use crate::telemetry::{admin, logs};
 
 /// Workers that are never given a decision: they read, write and keep time while plugins compute.
@@ -58,7 +59,10 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let handler = plan.config.handler.name.clone();
     let stop = CancellationToken::new();
     let readiness = Arc::new(Readiness::default());
-    let metrics = Arc::new(Metrics::new());
+    let metrics = Arc::new(match settings.legacy_metrics {
+        false => Metrics::new(),
+        true => Metrics::with_old_names(),
+    });
 
     // Sockets first: a port that is taken should be told before anything runs.
     let bind = |port: u16, what: &str| {
@@ -93,12 +97,23 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         let name = settings.pool_name.clone();
         let staleness_ms = Arc::clone(&running.staleness_ms);
         let gauges = PoolGauges::new(name, Arc::clone(&pool), staleness_ms);
+        metrics.register_old(|old| {
+            old.register_collector(Box::new(OldPoolGauges(gauges.clone())));
+            old.register_collector(Box::new(OldServeGauges(Arc::clone(&running.stats))));
+        });
         registry.register_collector(Box::new(gauges));
         registry.register_collector(Box::new(ServeGauges {
             bodies: Arc::clone(&bodies),
             stats: Arc::clone(&running.stats),
         }));
     });
+
+    let snapshots = Arc::clone(&pool);
+    metrics.follow_endpoints(move || endpoint_names(&snapshots.snapshot()));
+    let mut streams = None;
+    if settings.stream_metrics {
+        metrics.register(|registry| streams = Some(StreamMetrics::register(registry)));
+    }
 
     health::spawn(health_socket, Arc::clone(&readiness), stop.clone())?;
     let decisions = match settings.decision_records {
@@ -131,6 +146,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     metrics.register(|registry| {
         let gauges = PrefixGauges::new(settings.pool_name.clone(), Arc::clone(&picker));
         registry.register_collector(Box::new(gauges));
+    });
+    metrics.register_old(|registry| {
+        registry.register_collector(Box::new(OldPrefixGauges(Arc::clone(&picker))));
     });
     let forgetting = forget_the_gone(Arc::clone(&pool), prefix);
     tokio::spawn(stop.clone().run_until_cancelled_owned(forgetting));
@@ -180,6 +198,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         limits,
         open.clone(),
         health,
+        streams,
         closing.clone().cancelled_owned(),
     );
     let mut serving = std::pin::pin!(serving);
@@ -263,6 +282,19 @@ async fn drained(open: &OpenStreams, deadline: tokio::time::Instant) {
     }
 }
 
+/// Who is in the pool.
+fn endpoint_names(snapshot: &Snapshot) -> EndpointNames {
+    let mut names = EndpointNames::new();
+    for member in snapshot.members() {
+        let id = &member.endpoint.id;
+        let known = names.entry(id.namespace.clone()).or_default();
+        known.insert(id.name.clone());
+    }
+    names
+}
+
+const POLL_ERRORS: &str = "Metrics pages that could not be read";
+
 /// Gauges of the process that no room owns.
 #[derive(Debug)]
 struct ServeGauges {
@@ -271,12 +303,9 @@ struct ServeGauges {
 }
 
 impl prometheus_client::collector::Collector for ServeGauges {
-    fn encode(
-        &self,
-        mut encoder: prometheus_client::encoding::DescriptorEncoder<'_>,
-    ) -> Result<(), std::fmt::Error> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         use prometheus_client::encoding::EncodeMetric as _;
-        use prometheus_client::metrics::{counter::ConstCounter, gauge::ConstGauge};
+        use prometheus_client::metrics::gauge::ConstGauge;
         let held = ConstGauge::new(self.bodies.held() as f64);
         let help = "Request bodies that are held now";
         let metric = encoder.encode_descriptor(
@@ -286,18 +315,36 @@ impl prometheus_client::collector::Collector for ServeGauges {
             held.metric_type(),
         )?;
         held.encode(metric)?;
-        for (name, help, counter) in [
-            ("datalayer_polls", "Metrics pages read", &self.stats.ok),
-            (
-                "datalayer_poll_errors",
-                "Metrics pages that could not be read",
-                &self.stats.failed,
-            ),
-        ] {
-            let count = ConstCounter::new(counter.load(Ordering::Relaxed));
-            let mut metric = encoder.encode_descriptor(name, help, None, count.metric_type())?;
-            count.encode(metric.encode_family(&[("source_type", "metrics-data-source")])?)?;
-        }
-        Ok(())
+        let polls = ("datalayer_polls", "Metrics pages read");
+        poll_count(&mut encoder, polls, &self.stats.ok)?;
+        poll_count(
+            &mut encoder,
+            ("datalayer_poll_errors", POLL_ERRORS),
+            &self.stats.failed,
+        )
     }
+}
+
+/// Some of them by the names of the llm-d picker's predecessors.
+#[derive(Debug)]
+struct OldServeGauges(Arc<ScrapeStats>);
+
+impl prometheus_client::collector::Collector for OldServeGauges {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let name = "llm_d_inference_scheduler_datalayer_poll_errors";
+        poll_count(&mut encoder, (name, POLL_ERRORS), &self.0.failed)
+    }
+}
+
+/// A count of what the scraper did.
+fn poll_count(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help): (&str, &str),
+    count: &AtomicU64,
+) -> Result<(), std::fmt::Error> {
+    use prometheus_client::encoding::EncodeMetric as _;
+    use prometheus_client::metrics::counter::ConstCounter;
+    let count = ConstCounter::new(count.load(Ordering::Relaxed));
+    let mut metric = encoder.encode_descriptor(name, help, None, count.metric_type())?;
+    count.encode(metric.encode_family(&[("source_type", "metrics-data-source")])?)
 }

@@ -27,7 +27,7 @@ pub mod slab;
 pub mod snapshot;
 pub mod stages;
 
-pub use breaker::{Breaker, Outcome};
+pub use breaker::{Breaker, Cause, Outcome};
 pub use endpoint::{Endpoint, EndpointId};
 pub use ledger::{Reservation, Tokens};
 pub use load::LoadView;
