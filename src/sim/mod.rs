@@ -14,6 +14,7 @@ mod page;
 mod reply;
 mod responses;
 mod server;
+pub mod step;
 #[cfg(test)]
 mod tests;
 
