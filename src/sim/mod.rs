@@ -5,6 +5,7 @@
 
 mod admin;
 mod anthropic;
+pub mod cluster;
 mod embeddings;
 mod engine;
 mod fields;

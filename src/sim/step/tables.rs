@@ -102,8 +102,9 @@ pub(super) struct Shard {
     pub(super) tp: f64,
 }
 
-static TABLES: LazyLock<Result<Tables, String>> =
-    LazyLock::new(|| serde_saphyr::from_str(include_str!("tables.yaml")).map_err(|e| e.to_string()));
+static TABLES: LazyLock<Result<Tables, String>> = LazyLock::new(|| {
+    serde_saphyr::from_str(include_str!("tables.yaml")).map_err(|e| e.to_string())
+});
 
 // === impl Tables ===
 

@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 
-
 use serde::Deserialize;
 
 use super::*;
@@ -97,11 +96,18 @@ fn the_python_reference_agrees() {
             assert!(
                 near(*first, row.4) && near(*last, row.5),
                 "{} {}, request {id}: {first} {last}, not {} {}",
-                s.gpu, s.model, row.4, row.5
+                s.gpu,
+                s.model,
+                row.4,
+                row.5
             );
         }
         let gauges = engine.gauges(f64::INFINITY);
-        let counts = [gauges.preemptions, gauges.prefix_hits, gauges.prefix_queries];
+        let counts = [
+            gauges.preemptions,
+            gauges.prefix_hits,
+            gauges.prefix_queries,
+        ];
         assert_eq!(counts, [s.preemptions, s.hits, s.queries]);
         assert_eq!(gauges.kv_usage, 0.0);
         assert_eq!(times.len(), s.requests.len());
