@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::plan::Plan;
-use crate::config::params::StageOrder;
+use crate::config::params::{Parameters, StageOrder};
 use crate::config::{Discovery, HandlerSpec, PickerConfig, PluginUse, ProfileSpec};
 
 /// Profiles, plugins and what else is in `plan`, in the order in which a request meets them.
@@ -25,17 +25,20 @@ pub(super) fn pipeline(plan: &Plan) -> String {
         let (name, parameters) = (named(producer), producer.parameters.to_json());
         line("", &format!("producer {name} {parameters}"));
     }
-    match &config.sources {
+    let mut source = |source: &Parameters, extractor: &Parameters| {
+        for (kind, parameters) in [("source", source), ("  extractor", extractor)] {
+            let text = format!("{kind} {} {}", parameters.plugin(), parameters.to_json());
+            line("", &text);
+        }
+    };
+    if let Some(models) = &config.sources.models {
+        source(&models.source_parameters, &models.extractor_parameters);
+    }
+    match &config.sources.metrics {
         None => line("", "metrics none: nothing is scraped"),
-        Some(sources) => {
-            for (kind, parameters) in [
-                ("source", &sources.source_parameters),
-                ("  extractor", &sources.extractor_parameters),
-            ] {
-                let text = format!("{kind} {} {}", parameters.plugin(), parameters.to_json());
-                line("", &text);
-            }
-            if sources.source.interval.is_none() {
+        Some(metrics) => {
+            source(&metrics.source_parameters, &metrics.extractor_parameters);
+            if metrics.source.interval.is_none() {
                 line("  ", "interval --refresh-metrics-interval");
             }
         }

@@ -24,7 +24,7 @@ impl Plan {
     pub(super) fn of(text: &str, options: LoadOptions) -> Result<Self, ConfigErrors> {
         let config = config::load(text, options)?;
         let scheduler = registry::build(&config);
-        let engines = match &config.sources {
+        let engines = match &config.sources.metrics {
             Some(sources) => engines::of_config(sources),
             None => Ok(Vec::new()),
         };

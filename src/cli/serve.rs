@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -12,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::options::{ConfigSource, Settings};
 use super::plan::Plan;
+use super::polling::Polling;
 use super::reload::{ReloadCounts, Reloader, Running};
 use crate::config::{self, LoadOptions};
 use crate::extproc::health::{self, Readiness};
@@ -21,7 +21,7 @@ use crate::extproc::tls::Tls;
 use crate::extproc::{BodyBudget, Limits};
 use crate::picker::{Desk, Picker, PickerOptions};
 use crate::pool::gauges::PoolGauges;
-use crate::pool::scrape::ScrapeStats;
+use crate::pool::polls::PollCounters;
 use crate::pool::{Pool, discovery};
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::Metrics;
@@ -75,11 +75,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     readiness.set_synced();
     let mut running = Running {
         settings: Arc::clone(&settings),
-        pool: Arc::clone(&pool),
-        stats: Arc::default(),
+        polling: Polling::new(Arc::clone(&pool), stop.clone()),
         staleness_ms: Arc::default(),
-        stop: stop.clone(),
-        scraping: None,
     };
     let policy = running.take(plan).await;
     let bodies = Arc::new(BodyBudget::new(settings.max_body, settings.max_buffered));
@@ -88,10 +85,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         let staleness_ms = Arc::clone(&running.staleness_ms);
         let gauges = PoolGauges::new(name, Arc::clone(&pool), staleness_ms);
         registry.register_collector(Box::new(gauges));
-        registry.register_collector(Box::new(ServeGauges {
-            bodies: Arc::clone(&bodies),
-            stats: Arc::clone(&running.stats),
-        }));
+        registry.register_collector(Box::new(PollCounters(running.polling.polled())));
+        registry.register_collector(Box::new(BodyGauge(Arc::clone(&bodies))));
     });
 
     health::spawn(health_socket, Arc::clone(&readiness), stop.clone())?;
@@ -232,21 +227,18 @@ async fn drained(open: &OpenStreams, deadline: tokio::time::Instant) {
     }
 }
 
-/// Gauges of the process that no room owns.
+/// What the bodies of all streams take.
 #[derive(Debug)]
-struct ServeGauges {
-    bodies: Arc<BodyBudget>,
-    stats: Arc<ScrapeStats>,
-}
+struct BodyGauge(Arc<BodyBudget>);
 
-impl prometheus_client::collector::Collector for ServeGauges {
+impl prometheus_client::collector::Collector for BodyGauge {
     fn encode(
         &self,
         mut encoder: prometheus_client::encoding::DescriptorEncoder<'_>,
     ) -> Result<(), std::fmt::Error> {
         use prometheus_client::encoding::EncodeMetric as _;
-        use prometheus_client::metrics::{counter::ConstCounter, gauge::ConstGauge};
-        let held = ConstGauge::new(self.bodies.held() as f64);
+        use prometheus_client::metrics::gauge::ConstGauge;
+        let held = ConstGauge::new(self.0.held() as f64);
         let help = "Request bodies that are held now";
         let metric = encoder.encode_descriptor(
             "request_body_buffered_bytes",
@@ -254,19 +246,6 @@ impl prometheus_client::collector::Collector for ServeGauges {
             None,
             held.metric_type(),
         )?;
-        held.encode(metric)?;
-        for (name, help, counter) in [
-            ("datalayer_polls", "Metrics pages read", &self.stats.ok),
-            (
-                "datalayer_poll_errors",
-                "Metrics pages that could not be read",
-                &self.stats.failed,
-            ),
-        ] {
-            let count = ConstCounter::new(counter.load(Ordering::Relaxed));
-            let mut metric = encoder.encode_descriptor(name, help, None, count.metric_type())?;
-            count.encode(metric.encode_family(&[("source_type", "metrics-data-source")])?)?;
-        }
-        Ok(())
+        held.encode(metric)
     }
 }

@@ -29,6 +29,8 @@ pub enum Kind {
     PreRequest,
     /// In `plugins` alone: reads an endpoint's labels.
     EndpointExtractor,
+    /// In `plugins` alone: tells the gateway what a response came to.
+    Reporter,
 }
 
 /// One plugin type.
@@ -135,6 +137,8 @@ pub const BUILT: &[Entry] = &[
     stable("passthrough-parser", Kind::Parser),
     stable("metrics-data-source", Kind::Source),
     stable("core-metrics-extractor", Kind::Extractor),
+    stable("models-data-source", Kind::Source),
+    stable("models-data-extractor", Kind::Extractor),
     stable("file-discovery", Kind::Discovery),
     alpha("header-profile-handler", Kind::ProfileHandler),
     stable("disagg-profile-handler", Kind::ProfileHandler),
@@ -187,8 +191,6 @@ pub const NOT_BUILT: &[&str] = &[
     "latency-slo-admitter",
     "mm-embeddings-cache-producer",
     "mm-embeddings-cache-scorer",
-    "models-data-extractor",
-    "models-data-source",
     "multicluster-file-discovery",
     "multicluster-kv-cache-utilization-scorer",
     "multicluster-metrics-data-source",
@@ -259,6 +261,7 @@ impl Kind {
             Self::Decider => "decider",
             Self::PreRequest => "pre-request plugin",
             Self::EndpointExtractor => "endpoint extractor",
+            Self::Reporter => "reporter",
         }
     }
 }

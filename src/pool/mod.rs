@@ -4,7 +4,7 @@
 //! The numbers that change all the time (scraped load, requests in flight, breaker state) live in a
 //! [`slab::Slab`] of atomics that outlives any snapshot; a snapshot only says which cells are whose.
 //!
-//! [`discovery`] says who is in the pool, [`scrape`] how loaded they are, [`ledger`] what we sent them, [`load`] what
+//! [`discovery`] says who is in the pool, [`scrape`] how loaded they are, [`models`] what they serve, [`ledger`] what we sent them, [`load`] what
 //! both come to, [`breaker`] who fails.
 
 pub mod attributes;
@@ -15,6 +15,9 @@ pub mod engines;
 pub mod gauges;
 pub mod ledger;
 pub mod load;
+pub mod models;
+mod per_member;
+pub mod polls;
 pub mod residents;
 pub mod scan;
 pub mod scrape;
