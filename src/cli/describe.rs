@@ -25,6 +25,10 @@ pub(super) fn pipeline(plan: &Plan) -> String {
         let (name, parameters) = (named(producer), producer.parameters.to_json());
         line("", &format!("producer {name} {parameters}"));
     }
+    for reporter in &config.reporters {
+        let (name, parameters) = (named(reporter), reporter.parameters.to_json());
+        line("", &format!("reporter {name} {parameters}"));
+    }
     let mut source = |source: &Parameters, extractor: &Parameters| {
         for (kind, parameters) in [("source", source), ("  extractor", extractor)] {
             let text = format!("{kind} {} {}", parameters.plugin(), parameters.to_json());
@@ -132,9 +136,14 @@ plugins:
   parameters:
     engineConfigs: [{name: mine, queuedRequestsSpec: waiting}]
 - {type: session-id-producer, name: who, parameters: {headerName: x-who}}
+- type: request-attribute-reporter
+  parameters: {attributes: [{key: {name: cost}, expression: usage.total_tokens}]}
+- {type: models-data-source, name: models}
+- type: models-data-extractor
 - type: openai-parser
 requestHandler: {parsers: [{pluginRef: openai-parser}]}
 dataLayer:
+  sources: [{pluginRef: models, extractors: [{pluginRef: models-data-extractor}]}]
   discovery: {pluginRef: file-discovery}
 schedulingProfiles:
 - name: main
@@ -151,13 +160,16 @@ profile main
   scorer lora (lora-affinity-scorer) weight 0.5 {}
   picker max-score-picker {"maxNumOfEndpoints":1}
 producer who (session-id-producer) {"cookieName":"","headerName":"x-who"}
+reporter request-attribute-reporter {"attributes":[{"expression":"usage.total_tokens","key":{"name":"cost","namespace":"envoy.lb"}}]}
+source models {"insecureSkipVerify":true,"interval":"60s","path":"/v1/models","scheme":"http"}
+  extractor models-data-extractor {}
 source metrics-data-source {"insecureSkipVerify":true,"interval":"100ms","scheme":"http"}
   extractor core-metrics-extractor {"defaultEngine":"vllm","engineConfigs":[{"customMetrics":[],"name":"mine","queuedRequestsSpec":"waiting"}],"engineLabelKey":"llm-d.ai/engine-type"}
 discovery file-discovery {"path":"/etc/pointsman/endpoints.yaml","watchFile":false}
 unused random-picker: no profile refers to it
 added max-score-picker: profile `main` has no picker
 added single-profile-handler: no profile handler is declared
-added metrics-data-source with core-metrics-extractor: dataLayer.sources is empty
+added metrics-data-source with core-metrics-extractor: dataLayer.sources lists none
 "#;
 
     #[test]

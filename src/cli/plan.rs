@@ -4,6 +4,7 @@ use std::fmt;
 
 use crate::config::params::FileDiscoveryParams;
 use crate::config::{self, ConfigErrors, Discovery, LoadOptions, PickerConfig, Problem};
+use crate::picker::Reporters;
 use crate::pool::engines::{self, EngineSpec};
 use crate::scheduling::{Scheduler, registry};
 
@@ -15,6 +16,7 @@ pub(super) struct Plan {
     /// None, where nothing is scraped.
     pub(super) engines: Vec<EngineSpec>,
     pub(super) endpoints: FileDiscoveryParams,
+    pub(super) reporters: Reporters,
 }
 
 // === impl Plan ===
@@ -32,17 +34,21 @@ impl Plan {
             Some(Discovery::File(params)) => Ok(params.clone()),
             None => Err(no_endpoints().into()),
         };
-        match (scheduler, engines, endpoints) {
-            (Ok(scheduler), Ok(engines), Ok(endpoints)) => Ok(Self {
+        let reporters = Reporters::of(&config.reporters);
+        match (scheduler, engines, endpoints, reporters) {
+            (Ok(scheduler), Ok(engines), Ok(endpoints), Ok(reporters)) => Ok(Self {
                 config,
                 scheduler,
                 engines,
                 endpoints,
+                reporters,
             }),
-            (scheduler, engines, endpoints) => {
-                let all = [scheduler.err(), engines.err(), endpoints.err()];
-                let mut problems: Vec<Problem> = all
+            (scheduler, engines, endpoints, reporters) => {
+                let of_rooms = [scheduler.err(), engines.err()];
+                let all = of_rooms
                     .into_iter()
+                    .chain([endpoints.err(), reporters.err()]);
+                let mut problems: Vec<Problem> = all
                     .flatten()
                     .flat_map(|ConfigErrors(problems)| problems)
                     .collect();

@@ -74,6 +74,7 @@ impl Running {
             config,
             scheduler,
             engines,
+            reporters,
             ..
         } = plan;
         let least = self.settings.refresh_metrics;
@@ -97,6 +98,7 @@ impl Running {
             scheduler,
             parsers: config.parsers.iter().map(|&p| dialect_of(p)).collect(),
             metrics_staleness: staleness,
+            reporters,
         }
     }
 }

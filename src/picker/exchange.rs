@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use prost_types::Struct;
 
 use super::control::{DESTINATION, LB, REQUEST_ID, SERVED};
 use super::decide::{Answer, Question, Renamed, flow};
@@ -34,6 +35,8 @@ pub struct PickExchange {
     no_parser: bool,
     started: Instant,
     request_id: Option<String>,
+    /// Nobody waits for replies.
+    observed: bool,
     /// Held here from the decision until the response or another stream takes it.
     booking: Option<Booking>,
     announced: Option<Announced>,
@@ -58,6 +61,7 @@ impl PickExchange {
             no_parser: false,
             started: Instant::now(),
             request_id: None,
+            observed: false,
             booking: None,
             announced: None,
             picked: None,
@@ -160,6 +164,7 @@ impl PickExchange {
 impl Exchange for PickExchange {
     fn request_headers(&mut self, headers: Headers, observed: bool) {
         self.started = Instant::now();
+        self.observed = observed;
         match self.resolve(&headers) {
             Some(api) => self.api = api,
             None => self.no_parser = true,
@@ -284,13 +289,21 @@ impl Exchange for PickExchange {
         rewrite(&mut self.response_rewriter, chunk, end, out);
     }
 
-    fn response_ended(&mut self) {
-        if let Some(mut response) = self.response.take() {
-            if let Some(announced) = &self.announced {
-                response.book(announced.booking());
-            }
-            response.ended();
+    fn response_ended(&mut self) -> Option<Struct> {
+        let mut response = self.response.take()?;
+        if let Some(announced) = &self.announced {
+            response.book(announced.booking());
         }
+        let reporters = &self.policy.reporters;
+        // Nobody reads what an observer would say.
+        let told = match self.observed || reporters.is_empty() {
+            true => None,
+            false => response
+                .usage()
+                .and_then(|usage| reporters.report(&usage, &self.picker.metrics.unreported)),
+        };
+        response.ended();
+        told
     }
 }
 

@@ -24,11 +24,13 @@ mod desk;
 mod edits;
 mod exchange;
 mod flights;
+mod report;
 mod served;
 mod subset;
 
 pub use desk::Desk;
 pub use exchange::PickExchange;
+pub use report::Reporters;
 
 /// What a picker is set up with.
 #[derive(Clone, Debug)]
@@ -50,6 +52,8 @@ pub struct Policy {
     pub parsers: Vec<Dialect>,
     /// Scrapes older than this are not believed.
     pub metrics_staleness: Duration,
+    /// What the gateway is told of responses.
+    pub reporters: Reporters,
 }
 
 /// The policy behind the ext_proc server: one for a pool.

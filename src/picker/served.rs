@@ -155,6 +155,11 @@ impl Response {
         }
     }
 
+    /// What the server counted, if it did.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        self.scanner.usage()
+    }
+
     /// All of the response came by.
     pub(super) fn ended(mut self) {
         let Some(mut booking) = self.booking.take() else {

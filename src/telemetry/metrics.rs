@@ -64,6 +64,8 @@ pub struct Metrics {
     decisions: decisions::Decisions,
     /// Requests refused before a decision could be made, by reason.
     pub refused: Family<ReasonLabels, Counter>,
+    /// Attributes of responses that could not be reported.
+    pub unreported: Counter,
     /// What endpoints have in flight.
     pub inflight: InflightGauges,
 }
@@ -131,6 +133,12 @@ impl Metrics {
             "Requests answered by the picker itself, by reason",
             refused.clone(),
         );
+        let unreported = Counter::default();
+        registry.register(
+            "response_attribute_errors",
+            "Attributes of responses that a request-attribute-reporter could not evaluate",
+            unreported.clone(),
+        );
         let inflight = InflightGauges::default();
         inflight.register(&mut registry);
         let decisions = decisions::Decisions::register(&mut registry);
@@ -155,6 +163,7 @@ impl Metrics {
             attempt_series: DashMap::new(),
             decisions,
             refused,
+            unreported,
             inflight,
         }
     }

@@ -55,6 +55,7 @@ pub(in crate::picker) fn picker_of(config: &str) -> Picker {
         scheduler: registry::build(&config).unwrap(),
         parsers: Vec::new(),
         metrics_staleness: minute,
+        reporters: crate::picker::Reporters::of(&config.reporters).unwrap(),
     };
     let metrics = Arc::new(Metrics::new());
     let decisions = Some(Arc::new(Decisions::new(2)));
