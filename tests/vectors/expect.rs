@@ -30,6 +30,9 @@ pub(crate) struct Expect {
     pub(crate) at_client: Seen,
     /// Pods that have a score in the metadata; not given = no scores at all.
     pub(crate) scores: Option<Vec<usize>>,
+    /// Numbers in the metadata of the last reply to the response, by namespace and key; no namespace = no metadata at all.
+    #[serde(default)]
+    pub(crate) told: BTreeMap<String, BTreeMap<String, f64>>,
     /// By how much series on the picker's page change.
     #[serde(default)]
     pub(crate) metrics: Vec<Change>,

@@ -4,7 +4,7 @@
 //! [`clients`] are the cases' shape, [`bodies`] their bytes,
 //! [`pods`] the model servers, [`rig`] a picker with its pool, [`link`] one stream, [`stage`] what is
 //! played, [`player`] the play, [`rules`] what the
-//! protocol allows at any time, [`check`] what the case expects, [`http`] the cases as an HTTP client has them.
+//! protocol allows at any time, [`check`] and [`told`] what the case expects, [`http`] the cases as an HTTP client has them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -27,6 +27,7 @@ pub(crate) mod pods;
 pub(crate) mod rig;
 mod rules;
 mod stage;
+mod told;
 
 use clients::Client;
 use data::{Case, Suite};
