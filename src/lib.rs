@@ -6,6 +6,7 @@
 //! - [`config`]: `EndpointPickerConfig`: read, default, validate; files that are followed as they change.
 //! - [`extproc`]: Envoy's protocol: streams, replies, TLS, health. Knows no policy.
 //! - [`picker`]: one request from start to end: parse, pick, reply, observe the response.
+//! - [`admission`]: who may go now: requests of low priority are shed when the pool is full.
 //! - [`dialect`]: one file an API dialect: what is in a request and in its response.
 //! - [`scheduling`]: filters, scorers, pickers, profiles: candidates in, decision out.
 //! - [`prefix`]: what each endpoint has in its KV cache: chains of block hashes, the approximate index, trust.
@@ -14,6 +15,7 @@
 //! - [`sim`]: model servers without GPUs.
 //! - [`proto`]: the wire contracts, generated from `proto/`.
 
+pub mod admission;
 pub mod cli;
 pub mod config;
 pub mod dialect;

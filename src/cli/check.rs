@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context as _;
 
 use super::describe;
-use super::plan::Plan;
+use super::plan::{Plan, no_endpoints};
 use crate::config::{ConfigErrors, LoadOptions, Problem};
 use crate::pool::discovery::file;
 
@@ -36,10 +36,19 @@ pub fn run(args: &CheckArgs) -> anyhow::Result<bool> {
                 );
             }
             print!("{}", describe::pipeline(&plan));
-            let path = &plan.endpoints.path;
+            let Some(discovery) = &plan.endpoints else {
+                println!("endpoints none: {}", no_endpoints());
+                return Ok(true);
+            };
+            let path = &discovery.path;
             let endpoints = file::load(path.as_ref());
             match &endpoints {
-                Ok(endpoints) => println!("endpoints {} in {path}", endpoints.len()),
+                Ok(contents) => {
+                    println!("endpoints {} in {path}", contents.endpoints.len());
+                    if !contents.objectives.is_empty() {
+                        println!("objectives {} in {path}", contents.objectives.len());
+                    }
+                }
                 Err(error) => println!("endpoints {error}"),
             }
             Ok(endpoints.is_ok())
@@ -68,7 +77,7 @@ mod tests {
     const HEAD: &str = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n";
 
     #[test]
-    fn a_file_is_right_if_serve_would_start_with_it() {
+    fn a_file_is_right_if_all_that_is_in_it_can_be_used() {
         let dir = tempfile::tempdir().unwrap();
         let endpoints = dir.path().join("endpoints.yaml");
         let file = dir.path().join("config.yaml");
@@ -89,7 +98,8 @@ mod tests {
         assert!(!right(&with("")), "the endpoints file is not there");
         std::fs::write(&endpoints, "endpoints: []").unwrap();
         assert!(right(&with("")));
-        assert!(!right("plugins: [{type: queue-scorer}]\n"), "no discovery");
+        // Pods are found elsewhere: the file is right, and says what is missing.
+        assert!(right("plugins: [{type: queue-scorer}]\n"));
         let metrics = "- {type: metrics-data-source, parameters: {path: metrics}}\n";
         assert!(!right(&with(metrics)));
         let engine = "- {type: core-metrics-extractor, parameters: {defaultEngine: x}}\n";

@@ -16,6 +16,12 @@ pub(super) fn pipeline(plan: &Plan) -> String {
     };
     let parsers: Vec<_> = config.parsers.iter().map(|p| p.type_name()).collect();
     line("", &format!("parsers {}", parsers.join(", ")));
+    for (kind, plugin) in std::iter::once(("detector", &config.detector))
+        .chain(config.admitters.iter().map(|plugin| ("admitter", plugin)))
+    {
+        let (name, parameters) = (named(plugin), plugin.parameters.to_json());
+        line("", &format!("{kind} {name} {parameters}"));
+    }
     let (name, does) = (&config.handler.name, handler(config));
     line("", &format!("handler {name} {does}"));
     for text in config.profiles.iter().flat_map(profile) {
@@ -52,7 +58,7 @@ pub(super) fn pipeline(plan: &Plan) -> String {
         line("", &format!("discovery file-discovery {params}"));
     }
     for plugin in &config.unused {
-        let text = format!("unused {}: no profile refers to it", named(plugin));
+        let text = format!("unused {}: nothing refers to it", named(plugin));
         line("", &text);
     }
     for injected in &config.injected {
@@ -140,7 +146,10 @@ plugins:
   parameters: {attributes: [{key: {name: cost}, expression: usage.total_tokens}]}
 - {type: models-data-source, name: models}
 - type: models-data-extractor
+- {type: utilization-detector, name: full, parameters: {queueDepthThreshold: 9}}
+- {type: probabilistic-admitter, parameters: {k: 10}}
 - type: openai-parser
+flowControl: {saturationDetector: {pluginRef: full}}
 requestHandler: {parsers: [{pluginRef: openai-parser}]}
 dataLayer:
   sources: [{pluginRef: models, extractors: [{pluginRef: models-data-extractor}]}]
@@ -153,6 +162,8 @@ schedulingProfiles:
   - {pluginRef: lora, weight: 0.5}
 ";
     const GOLDEN: &str = r#"parsers openai-parser
+detector full (utilization-detector) {"headroom":0.0,"kvCacheUtilThreshold":0.8,"metricsStalenessThreshold":"200ms","queueDepthThreshold":9}
+admitter probabilistic-admitter {"k":10.0,"kvCacheUtilThreshold":0.8,"power":5.0,"queueDepthThreshold":5}
 handler single-profile-handler runs main
 profile main
   filter steer (header-based-testing-filter) {}
@@ -166,7 +177,7 @@ source models {"insecureSkipVerify":true,"interval":"60s","path":"/v1/models","s
 source metrics-data-source {"insecureSkipVerify":true,"interval":"100ms","scheme":"http"}
   extractor core-metrics-extractor {"defaultEngine":"vllm","engineConfigs":[{"customMetrics":[],"name":"mine","queuedRequestsSpec":"waiting"}],"engineLabelKey":"llm-d.ai/engine-type"}
 discovery file-discovery {"path":"/etc/pointsman/endpoints.yaml","watchFile":false}
-unused random-picker: no profile refers to it
+unused random-picker: nothing refers to it
 added max-score-picker: profile `main` has no picker
 added single-profile-handler: no profile handler is declared
 added metrics-data-source with core-metrics-extractor: dataLayer.sources lists none

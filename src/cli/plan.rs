@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::admission::Admission;
 use crate::config::params::FileDiscoveryParams;
 use crate::config::{self, ConfigErrors, Discovery, LoadOptions, PickerConfig, Problem};
 use crate::picker::Reporters;
@@ -13,9 +14,11 @@ use crate::scheduling::{Scheduler, registry};
 pub(super) struct Plan {
     pub(super) config: PickerConfig,
     pub(super) scheduler: Scheduler,
+    pub(super) admission: Admission,
     /// None, where nothing is scraped.
     pub(super) engines: Vec<EngineSpec>,
-    pub(super) endpoints: FileDiscoveryParams,
+    /// None, where the configuration does not say where endpoints come from: it is right, and `serve` needs to be told.
+    pub(super) endpoints: Option<FileDiscoveryParams>,
     pub(super) reporters: Reporters,
 }
 
@@ -26,28 +29,28 @@ impl Plan {
     pub(super) fn of(text: &str, options: LoadOptions) -> Result<Self, ConfigErrors> {
         let config = config::load(text, options)?;
         let scheduler = registry::build(&config);
+        let admission = Admission::of(&config);
         let engines = match &config.sources.metrics {
             Some(sources) => engines::of_config(sources),
             None => Ok(Vec::new()),
         };
-        let endpoints = match &config.discovery {
-            Some(Discovery::File(params)) => Ok(params.clone()),
-            None => Err(no_endpoints().into()),
-        };
+        let endpoints = config
+            .discovery
+            .as_ref()
+            .map(|Discovery::File(params)| params.clone());
         let reporters = Reporters::of(&config.reporters);
-        match (scheduler, engines, endpoints, reporters) {
-            (Ok(scheduler), Ok(engines), Ok(endpoints), Ok(reporters)) => Ok(Self {
+        match (scheduler, admission, engines, reporters) {
+            (Ok(scheduler), Ok(admission), Ok(engines), Ok(reporters)) => Ok(Self {
                 config,
                 scheduler,
+                admission,
                 engines,
                 endpoints,
                 reporters,
             }),
-            (scheduler, engines, endpoints, reporters) => {
-                let of_rooms = [scheduler.err(), engines.err()];
-                let all = of_rooms
-                    .into_iter()
-                    .chain([endpoints.err(), reporters.err()]);
+            (scheduler, admission, engines, reporters) => {
+                let of_rooms = [scheduler.err(), admission.err()];
+                let all = of_rooms.into_iter().chain([engines.err(), reporters.err()]);
                 let mut problems: Vec<Problem> = all
                     .flatten()
                     .flat_map(|ConfigErrors(problems)| problems)
@@ -69,10 +72,11 @@ impl Plan {
     }
 }
 
-fn no_endpoints() -> Problem {
+/// What to do about a configuration that says nothing of endpoints.
+pub(super) fn no_endpoints() -> Problem {
     Problem::new(
         0,
-        "dataLayer.discovery is not set, so there are no endpoints: list them in a file, declare a `file-discovery` with its path, and name that with dataLayer.discovery: {pluginRef: file-discovery}. No flag stands in for it in this version: --pool-name and --endpoint-selector need Kubernetes discovery, which is not available",
+        "dataLayer.discovery is not set, so `serve` has no endpoints: list them in a file, declare a `file-discovery` with its path, and name that with dataLayer.discovery: {pluginRef: file-discovery}. No flag stands in for it in this version: --pool-name and --endpoint-selector need Kubernetes discovery, which is not available",
     )
 }
 
@@ -89,19 +93,23 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_without_endpoints_is_none_that_can_be_served() {
+    fn a_configuration_may_leave_endpoints_to_others() {
         for text in [
             config::DEFAULT.to_owned(),
             format!("{HEAD}plugins: [{{type: file-discovery, parameters: {{path: x}}}}]\n"),
         ] {
-            let error = Plan::of(&text, LoadOptions::default()).unwrap_err();
-            let error = error.to_string();
-            assert!(
-                error.starts_with("dataLayer.discovery is not set"),
-                "{error}"
-            );
-            assert!(error.contains("file-discovery") && error.contains("--pool-name"));
+            let plan = Plan::of(&text, LoadOptions::default()).unwrap();
+            assert_eq!(plan.endpoints, None);
         }
+        let remedy = no_endpoints().to_string();
+        assert!(remedy.contains("file-discovery") && remedy.contains("--pool-name"));
+    }
+
+    #[test]
+    fn the_well_known_admission_configuration_loads() {
+        let text = "plugins:\n- type: probabilistic-admitter\n- type: random-picker\n- type: utilization-detector\n  parameters:\n    queueDepthThreshold: 999999999\n    kvCacheUtilThreshold: 1.0\nflowControl:\n  saturationDetector:\n    pluginRef: utilization-detector\nschedulingProfiles:\n- name: default\n  plugins:\n  - pluginRef: random-picker\n";
+        let plan = Plan::of(&format!("{HEAD}{text}"), LoadOptions::default()).unwrap();
+        assert_eq!((plan.endpoints, plan.config.warnings.len()), (None, 0));
     }
 
     #[test]

@@ -23,6 +23,7 @@ use crate::config::params::FileDiscoveryParams;
 use crate::config::{ConfigErrors, LoadOptions, Parser, Problem};
 use crate::dialect::Dialect;
 use crate::picker::{Picker, Policy};
+use crate::pool::scrape::ScrapeConfig;
 
 /// A configuration is edited by people and tools, and seldom.
 const PACE: Pace = Pace {
@@ -73,6 +74,7 @@ impl Running {
         let Plan {
             config,
             scheduler,
+            admission,
             engines,
             reporters,
             ..
@@ -82,6 +84,7 @@ impl Running {
         let wanted = metrics.map(|metrics| polling::scrape_config(metrics, engines, least));
         let asked = self.settings.metrics_staleness;
         let staleness = wanted.as_ref().map_or(asked, |w| w.staleness(asked));
+        let turnover = wanted.as_ref().map(ScrapeConfig::turnover);
         if staleness != asked {
             tracing::info!(
                 ?staleness,
@@ -95,9 +98,11 @@ impl Running {
         let wanted = models.map(polling::models_config);
         self.polling.list_models(wanted).await;
         Policy {
+            admission,
             scheduler,
             parsers: config.parsers.iter().map(|&p| dialect_of(p)).collect(),
             metrics_staleness: staleness,
+            metrics_turnover: turnover.unwrap_or_default(),
             reporters,
         }
     }
@@ -142,7 +147,7 @@ impl Reloader {
         match plan {
             Ok(plan) => {
                 plan.tell(&name);
-                if plan.endpoints != self.endpoints {
+                if plan.endpoints.as_ref() != Some(&self.endpoints) {
                     tracing::warn!(
                         "{name}: dataLayer.discovery: another endpoints file takes effect with a restart; {} is still the one.",
                         self.endpoints.path

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::options::{ConfigSource, Settings};
-use super::plan::Plan;
+use super::plan::{Plan, no_endpoints};
 use super::polling::Polling;
 use super::reload::{ReloadCounts, Reloader, Running};
 use crate::config::{self, LoadOptions};
@@ -19,10 +19,11 @@ use crate::extproc::listener::{self, Incoming};
 use crate::extproc::server::{self, OpenStreams};
 use crate::extproc::tls::Tls;
 use crate::extproc::{BodyBudget, Limits};
-use crate::picker::{Desk, Picker, PickerOptions};
+use crate::picker::{Desk, Picker, PickerOptions, PrefixGauges};
 use crate::pool::gauges::PoolGauges;
 use crate::pool::polls::PollCounters;
 use crate::pool::{Pool, discovery};
+use crate::prefix::{PrefixCache, Who};
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::{admin, logs};
@@ -35,6 +36,8 @@ const NOTICE: Duration = Duration::from_secs(3);
 const LAST_CALL: Duration = Duration::from_millis(500);
 /// How often a draining server looks whether it is empty.
 const DRAIN_CHECK: Duration = Duration::from_millis(50);
+/// How often the prefix index forgets endpoints that are gone.
+const FORGET: Duration = Duration::from_secs(10);
 
 /// Serves until SIGTERM or SIGINT, then drains.
 pub async fn run(settings: Settings) -> anyhow::Result<()> {
@@ -49,7 +52,10 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     let plan = Plan::of(&text, options).inspect_err(|_| eprintln!("In {name}:"))?;
     plan.tell(&name);
-    let (endpoints, handler) = (plan.endpoints.clone(), plan.config.handler.name.clone());
+    let Some(endpoints) = plan.endpoints.clone() else {
+        anyhow::bail!("{name}: {}", no_endpoints());
+    };
+    let handler = plan.config.handler.name.clone();
     let stop = CancellationToken::new();
     let readiness = Arc::new(Readiness::default());
     let metrics = Arc::new(Metrics::new());
@@ -102,6 +108,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         stop.clone().cancelled_owned(),
     ));
 
+    let prefix = Arc::new(PrefixCache::new(settings.prefix_index_bytes));
     let picker = Arc::new(Picker::new(
         Arc::clone(&pool),
         policy,
@@ -109,11 +116,19 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
             subset_filter: settings.subset_filter,
             emit_scores: settings.emit_scores,
             max_body: settings.max_body,
+            tenant_header: settings.tenant_header.clone(),
         },
         Arc::clone(&metrics),
         Desk::new(cores(), settings.parse_timeout, settings.pick_timeout),
         decisions,
+        Arc::clone(&prefix),
     ));
+    metrics.register(|registry| {
+        let gauges = PrefixGauges::new(settings.pool_name.clone(), Arc::clone(&picker));
+        registry.register_collector(Box::new(gauges));
+    });
+    let forgetting = forget_the_gone(Arc::clone(&pool), prefix);
+    tokio::spawn(stop.clone().run_until_cancelled_owned(forgetting));
     if let ConfigSource::File(path) = &settings.config {
         let mut counts = ReloadCounts::default();
         metrics.register(|registry| counts = ReloadCounts::register(registry));
@@ -216,6 +231,22 @@ pub(super) async fn asked_to_stop() -> std::io::Result<()> {
         _ = interrupt.recv() => {}
     }
     Ok(())
+}
+
+/// Keeps the prefix index from filling up with endpoints that left `pool`.
+async fn forget_the_gone(pool: Arc<Pool>, prefix: Arc<PrefixCache>) {
+    let mut seen = 0;
+    loop {
+        tokio::time::sleep(FORGET).await;
+        let snapshot = pool.snapshot();
+        if snapshot.version != seen {
+            seen = snapshot.version;
+            prefix.retain(snapshot.members().iter().map(|member| Who {
+                number: member.slot.number(),
+                life: member.slot.life(),
+            }));
+        }
+    }
 }
 
 /// Waits until no stream is left and load balancers had their notice, but no longer than `deadline`.

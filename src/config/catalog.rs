@@ -29,6 +29,10 @@ pub enum Kind {
     PreRequest,
     /// In `plugins` alone: reads an endpoint's labels.
     EndpointExtractor,
+    /// In `flowControl.saturationDetector`: says how full the pool is. In a scheduling profile, a filter.
+    Detector,
+    /// In `plugins` alone: may turn away requests that may be shed.
+    Admitter,
     /// In `plugins` alone: tells the gateway what a response came to.
     Reporter,
 }
@@ -121,6 +125,11 @@ pub const BUILT: &[Entry] = &[
     stable("random-picker", Kind::Picker),
     stable("weighted-random-picker", Kind::Picker),
     stable("single-profile-handler", Kind::ProfileHandler),
+    stable("prefix-cache-affinity-filter", Kind::Filter),
+    stable("slo-headroom-tier-filter", Kind::Filter),
+    stable("prefix-cache-scorer", Kind::Scorer),
+    stable("no-hit-lru-scorer", Kind::Scorer),
+    stable("approx-prefix-cache-producer", Kind::Producer),
     stable("inflight-load-producer", Kind::Producer),
     stable("token-producer", Kind::Producer),
     deprecated(
@@ -171,13 +180,15 @@ pub const BUILT: &[Entry] = &[
     alpha("topology-affinity-filter", Kind::Filter),
     alpha("topology-affinity-scorer", Kind::Scorer),
     alpha("topology-extractor", Kind::EndpointExtractor),
+    stable("utilization-detector", Kind::Detector),
+    stable("concurrency-detector", Kind::Detector),
+    stable("probabilistic-admitter", Kind::Admitter),
+    stable("latency-slo-admitter", Kind::Admitter),
 ];
 
 /// What the llm-d picker has and this version has not. A configuration that names one is right, and still cannot run.
 pub const NOT_BUILT: &[&str] = &[
-    "approx-prefix-cache-producer",
     "burst-prefix-cache-producer",
-    "concurrency-detector",
     "dcgm-data-source",
     "dcgm-extractor",
     "destination-endpoint-served-verifier",
@@ -189,7 +200,6 @@ pub const NOT_BUILT: &[&str] = &[
     "fcfs-ordering-policy",
     "global-strict-fairness-policy",
     "k8s-notification-source",
-    "latency-slo-admitter",
     "mm-embeddings-cache-producer",
     "mm-embeddings-cache-scorer",
     "multicluster-file-discovery",
@@ -199,22 +209,16 @@ pub const NOT_BUILT: &[&str] = &[
     "multicluster-prefix-cache-scorer",
     "multicluster-queue-scorer",
     "multicluster-session-affinity-filter",
-    "no-hit-lru-scorer",
     "p2p-source-producer",
     "precise-prefix-cache-producer",
     "precise-prefix-cache-scorer",
     "predicted-latency-producer",
-    "prefix-cache-affinity-filter",
-    "prefix-cache-scorer",
     "priority-holdback-policy",
-    "probabilistic-admitter",
     "program-aware-fairness",
     "round-robin-fairness-policy",
     "slo-deadline-ordering-policy",
-    "slo-headroom-tier-filter",
     "soft-reflective-ceiling-policy",
     "static-usage-limit-policy",
-    "utilization-detector",
     "vertexai-parser",
     "vllmgrpc-parser",
 ];
@@ -261,6 +265,8 @@ impl Kind {
             Self::Decider => "decider",
             Self::PreRequest => "pre-request plugin",
             Self::EndpointExtractor => "endpoint extractor",
+            Self::Detector => "saturation detector",
+            Self::Admitter => "admitter",
             Self::Reporter => "reporter",
         }
     }

@@ -121,8 +121,8 @@ pub(super) struct FlowControl {
     pub(super) usage_limit_policy_plugin_ref: Option<Spanned<String>>,
     #[serde(default)]
     pub(super) saturation_detector: Option<Reference>,
-    #[serde(default, rename = "enableEviction")]
-    pub(super) _enable_eviction: bool,
+    #[serde(default)]
+    pub(super) enable_eviction: bool,
 }
 
 #[derive(Debug, Deserialize)]

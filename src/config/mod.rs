@@ -21,14 +21,15 @@ pub use resolve::{
 };
 pub use yaml::read as read_yaml;
 
-/// What the picker runs with when it is given no configuration. It is the llm-d picker's own default without its
-/// `prefix-cache-scorer` (weight 3), which is not built yet.
+/// What the picker runs with when it is given no configuration. It is the llm-d picker's own default; `docs/profiles.md` says
+/// why.
 pub const DEFAULT: &str = "\
 apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins:
 - type: queue-scorer
 - type: kv-cache-utilization-scorer
+- type: prefix-cache-scorer
 - type: metrics-data-source
 - type: core-metrics-extractor
 schedulingProfiles:
@@ -38,6 +39,8 @@ schedulingProfiles:
     weight: 2
   - pluginRef: kv-cache-utilization-scorer
     weight: 2
+  - pluginRef: prefix-cache-scorer
+    weight: 3
 ";
 
 /// Something wrong with a configuration: where, what, and what to do.

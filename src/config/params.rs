@@ -9,11 +9,13 @@ use serde_json::Value;
 use super::Problem;
 use super::yaml::{Tree, unknown_field};
 
+pub(crate) mod detectors;
 mod handlers;
 mod reporter;
 mod sources;
 mod topology;
 
+pub use detectors::{ConcurrencyDetectorParams, ConcurrencyMode, UtilizationDetectorParams};
 pub use handlers::*;
 pub use reporter::*;
 pub use sources::*;

@@ -62,6 +62,12 @@ static PART: &[(&str, Read)] = &[
 /// says as much as the part's `type` does, and model servers read a part without a `type` too.
 const MEDIA: [&str; 4] = ["image_url", "audio_url", "video_url", "input_audio"];
 
+/// What else stands for content that is not in the body as text: Anthropic's images and documents, OpenAI's files.
+const ATTACHED: [&str; 5] = ["source", "file", "file_data", "file_id", "file_url"];
+
+/// By which a client keeps its part of the servers' prefix caches apart: vLLM's, and SGLang's.
+const SALTS: [&str; 2] = ["cache_salt", "extra_key"];
+
 /// No table of prompt fields is longer.
 const MAX_FIELDS: usize = 6;
 
@@ -75,8 +81,10 @@ struct Ranges {
     kept: Vec<Range<usize>>,
     /// Bytes of the ranges past `MAX_RANGES`.
     more: usize,
-    /// Content parts that are no text.
+    /// Content parts that are no text and that an encoder reads.
     media: usize,
+    /// The values of all content parts that are no text, at most [`MAX_RANGES`].
+    attached: Vec<Range<usize>>,
 }
 
 /// What one field added to the ranges.
@@ -84,6 +92,7 @@ struct Added {
     ranges: Range<usize>,
     more: usize,
     media: usize,
+    attached: Range<usize>,
 }
 
 /// The prompt fields of one object, and where the ranges of each stand.
@@ -133,6 +142,11 @@ pub(super) fn read(shape: &Shape, body: &[u8]) -> Result<RequestFacts, DialectEr
                 Ok(())
             })
         }
+        key if SALTS.contains(&key) => {
+            let salt = cursor.string()?;
+            facts.cache_salt = salt.map(|salt| cursor.decode(&salt).into_owned());
+            Ok(())
+        }
         key if Some(key) == shape.lora => {
             let name = cursor.string()?;
             facts.lora = name.map(|name| cursor.decode(&name).into_owned());
@@ -158,6 +172,8 @@ pub(super) fn read(shape: &Shape, body: &[u8]) -> Result<RequestFacts, DialectEr
     let kept: usize = facts.prompt.iter().map(ExactSizeIterator::len).sum();
     facts.prompt_bytes = kept + ranges.more;
     facts.multimodal = ranges.media > 0;
+    facts.attached = ranges.attached;
+    facts.attached.retain(|range| !range.is_empty());
     Ok(facts)
 }
 
@@ -190,21 +206,30 @@ impl Fields {
         ranges: &mut Ranges,
     ) -> Result<(), Invalid> {
         let Some(index) = self.table.iter().position(|(field, _)| *field == key) else {
-            if std::ptr::eq(self.table, PART) && MEDIA.contains(&key) {
-                ranges.media += usize::from(cursor.peek()? != b'n');
+            if !std::ptr::eq(self.table, PART) {
+                return cursor.skip().map(drop);
             }
-            return cursor.skip().map(drop);
+            let encoded = MEDIA.contains(&key);
+            let some = cursor.peek()? != b'n';
+            let value = cursor.skip()?;
+            ranges.media += usize::from(encoded && some);
+            if some && (encoded || ATTACHED.contains(&key)) && ranges.attached.len() < MAX_RANGES {
+                ranges.attached.push(value);
+            }
+            return Ok(());
         };
         // Of duplicate keys the last one counts, as in the parsers of the model servers.
         if let Some((void, _)) = self.seen[index].take() {
             ranges.forget(void);
         }
         let (first, more, media) = (ranges.kept.len(), ranges.more, ranges.media);
+        let attached = ranges.attached.len();
         let usable = self.table[index].1.value(cursor, ranges)?;
         let added = Added {
             ranges: first..ranges.kept.len(),
             more: ranges.more - more,
             media: ranges.media - media,
+            attached: attached..ranges.attached.len(),
         };
         self.seen[index] = Some((added, usable));
         Ok(())
@@ -259,6 +284,19 @@ impl Read {
     }
 }
 
+/// Takes back what stands at `ranges`: without moving what stands after it.
+fn void(all: &mut Vec<Range<usize>>, ranges: Range<usize>) {
+    // What added nothing may stand where something has been forgotten since.
+    if ranges.is_empty() {
+        return;
+    }
+    if ranges.end == all.len() {
+        all.truncate(ranges.start);
+    } else {
+        all[ranges].fill(0..0);
+    }
+}
+
 /// What a list was made of.
 struct List {
     len: usize,
@@ -283,19 +321,13 @@ impl Ranges {
             ranges,
             more,
             media,
+            attached,
         }: Added,
     ) {
         self.more -= more;
         self.media -= media;
-        // What added nothing may stand where something has been forgotten since.
-        if ranges.is_empty() {
-            return;
-        }
-        if ranges.end == self.kept.len() {
-            self.kept.truncate(ranges.start);
-        } else {
-            self.kept[ranges].fill(0..0);
-        }
+        void(&mut self.kept, ranges);
+        void(&mut self.attached, attached);
     }
 
     /// A string, or nothing. `true`: it was a string, and not an empty one.

@@ -97,6 +97,11 @@ pub struct RequestFacts {
     /// A message has an image, sound or a video: a content part with `image_url`, `audio_url`, `video_url` or
     /// `input_audio`.
     pub multimodal: bool,
+    /// What messages hold beside text (images, sound, videos, files), in order, as ranges of raw JSON: whole values. At most
+    /// 65,536 of them.
+    pub attached: Vec<Range<usize>>,
+    /// vLLM's `cache_salt`, SGLang's `extra_key`: requests that differ in it share no prefix cache.
+    pub cache_salt: Option<String>,
 }
 
 /// Why a request body cannot be read. All are the client's fault: HTTP 400.

@@ -37,6 +37,12 @@ pub(super) const FAIRNESS: [&str; 2] = [
 pub(super) const MODEL_REWRITE: [&str; 2] =
     ["x-llm-d-model-name-rewrite", "x-gateway-model-name-rewrite"];
 
+/// The name of the objective, current name first.
+pub(super) const OBJECTIVE: [&str; 2] = [
+    "x-llm-d-inference-objective",
+    "x-gateway-inference-objective",
+];
+
 /// Meant for pickers and proxies: a model server never sees a client's. [`DESTINATION`] is not among them because it is
 /// always overwritten.
 pub(super) const CONTROL: [&str; 21] = [
@@ -44,8 +50,8 @@ pub(super) const CONTROL: [&str; 21] = [
     FAIRNESS[1],
     MODEL_REWRITE[0],
     MODEL_REWRITE[1],
-    "x-llm-d-inference-objective",
-    "x-gateway-inference-objective",
+    OBJECTIVE[0],
+    OBJECTIVE[1],
     "x-llm-d-slo-ttft-ms",
     "x-slo-ttft-ms",
     "x-llm-d-slo-tpot-ms",

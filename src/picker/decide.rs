@@ -13,13 +13,16 @@ use super::control::{FAIRNESS, IF_AVAILABLE, MODEL_REWRITE, PREFER, REQUEST_ID};
 use super::denial::Denial;
 use super::desk::Progress;
 use super::edits::{edits, metadata_of, sent_to};
+use super::prompt::{self, Prompt};
 use super::subset;
 use super::{Picker, Policy};
+use crate::admission::View;
 use crate::dialect::{self, Api, DecodeError, RequestFacts};
 use crate::extproc::{HeaderEdits, Headers, Held, Metadata, RequestBody, Verdict};
 use crate::pool::slab::lora_key;
 use crate::pool::{LoadView, Member, Reservation, Snapshot, Tokens, clock_ms};
-use crate::scheduling::{self, Decision, PrefixView, RequestView, Scratch, input_tokens};
+use crate::prefix::Prediction;
+use crate::scheduling::{self, Decision, RequestView, Scratch, input_tokens};
 use crate::telemetry::inflight::Counted;
 use crate::telemetry::metrics::RequestSeries;
 
@@ -43,8 +46,10 @@ pub(super) struct Answer {
     pub(super) reservation: Reservation,
     /// In the gauges, if they are kept.
     pub(super) counted: Option<Counted>,
-    /// Where it goes.
-    pub(super) picked: Arc<Member>,
+    /// What each profile that ran chose, by the profile's position; where it goes is first.
+    pub(super) ran: Vec<(usize, Arc<Member>)>,
+    /// What is cached of its prompt where it goes, if that is known.
+    pub(super) prediction: Option<Prediction>,
     /// At the endpoints that work on the request before its first token.
     pub(super) before: Vec<(Reservation, Option<Counted>)>,
     /// Where the request goes, if that is not the endpoint's own address.
@@ -78,14 +83,26 @@ struct Read {
 struct Desktop {
     candidates: Vec<u32>,
     load: LoadView,
+    held: prompt::Held,
     scratch: Scratch,
     rng: SmallRng,
+}
+
+/// What was picked.
+struct Picked {
+    snapshot: Arc<Snapshot>,
+    decision: Decision,
+    /// What is cached of the prompt where it goes, if that is known.
+    prediction: Option<Prediction>,
+    /// Tokens of the prompt that the destination, and the endpoint of the prefill stage, have cached.
+    cached: (u32, u32),
 }
 
 thread_local! {
     static DESKTOP: RefCell<Desktop> = RefCell::new(Desktop {
         candidates: Vec::new(),
         load: LoadView::default(),
+        held: prompt::Held::default(),
         scratch: Scratch::default(),
         rng: SmallRng::from_rng(&mut rand::rng()),
     });
@@ -125,28 +142,36 @@ impl Picker {
             ));
         }
         let flow = flow(&question.policy, headers);
+        let priority = self.priority(headers);
         let series = self
             .metrics
-            .series(incoming.unwrap_or_default(), target, flow, 0);
+            .series(incoming.unwrap_or_default(), target, flow, priority);
         series.total.inc();
         series.request_bytes.observe(body_bytes as f64);
 
         let picked = DESKTOP.with_borrow_mut(|desktop| {
-            self.pick(&question, target, &read.facts, body_bytes, desktop)
+            self.pick(&question, priority, target, &read, body_bytes, desktop)
         });
-        let (snapshot, decision) = picked.inspect_err(|denial| {
+        let Picked {
+            snapshot,
+            decision,
+            prediction,
+            cached,
+        } = picked.inspect_err(|denial| {
             series.failed(denial.error_code());
-            if !matches!(denial, Denial::NotCached) {
+            if !matches!(denial, Denial::NotCached | Denial::Shed(_)) {
                 self.metrics.not_scheduled(target);
             }
         })?;
         let primary = snapshot.member(decision.endpoints[0]);
         let inflight = question.policy.scheduler.producers.inflight.as_ref();
-        let tokens = inflight.map(|inflight| {
-            let input = input_tokens(read.facts.prompt_bytes);
-            inflight.weigh(input, read.facts.max_tokens)
-        });
-        let tokens = tokens.unwrap_or_default();
+        let weigh = |cached: u32| {
+            let tokens = inflight.map(|inflight| {
+                let input = input_tokens(read.facts.prompt_bytes);
+                inflight.weigh(input, cached, read.facts.max_tokens)
+            });
+            tokens.unwrap_or_default()
+        };
         let book = |member: &Member, tokens: Tokens| {
             let id = &member.endpoint.id;
             let counted = inflight.map(|inflight| {
@@ -157,10 +182,10 @@ impl Picker {
             });
             (Reservation::of(&member.slot, tokens), counted)
         };
-        let (reservation, counted) = book(primary, tokens);
+        let (reservation, counted) = book(primary, weigh(cached.0));
         let prompt = Tokens {
             output: 0,
-            ..tokens
+            ..weigh(cached.1)
         };
         let prefill = decision.prefill.map(|at| book(snapshot.member(at), prompt));
         let encode = decision.encode.iter();
@@ -205,7 +230,12 @@ impl Picker {
             },
             reservation,
             counted,
-            picked: Arc::clone(primary),
+            ran: decision
+                .ran
+                .iter()
+                .map(|&(profile, chosen)| (profile, Arc::clone(snapshot.member(chosen))))
+                .collect(),
+            prediction,
             before,
             via: decision.primary_port.map(|port| sent_to(primary, port)),
             series,
@@ -279,11 +309,13 @@ impl Picker {
     fn pick(
         &self,
         question: &Question,
+        priority: i32,
         model: &str,
-        facts: &RequestFacts,
+        read: &Read,
         body_bytes: usize,
         desktop: &mut Desktop,
-    ) -> Result<(Arc<Snapshot>, Decision), Denial> {
+    ) -> Result<Picked, Denial> {
+        let facts = &read.facts;
         let begun = Instant::now();
         let snapshot = self.pool.snapshot();
         let now = clock_ms();
@@ -296,6 +328,7 @@ impl Picker {
         let policy = &question.policy;
         let staleness = policy.metrics_staleness.as_millis() as u64;
         desktop.load.gather(&snapshot, now, staleness);
+        desktop.load.turnover_ms = policy.metrics_turnover.as_millis() as u64;
         let request = RequestView {
             model,
             adapter: adapter(facts, model),
@@ -304,7 +337,19 @@ impl Picker {
             multimodal: facts.multimodal,
             headers: &*question.headers,
         };
-        let prefix = PrefixView::default();
+        let approx = policy.scheduler.producers.prefix.as_ref();
+        let prompt = approx
+            .filter(|_| prompt::is_prefilled(question.api))
+            .and_then(|approx| {
+                let tenant = self.options.tenant_header.as_deref();
+                let tenant = tenant.and_then(|name| question.headers.get(name));
+                let scope = prompt::scope(tenant, model, facts);
+                Prompt::of(approx, &snapshot, &scope, &read.plain, facts)
+            });
+        desktop
+            .held
+            .look_up(&self.prefix, &snapshot, prompt.as_ref());
+        let prefix = desktop.held.view();
         let cx = scheduling::Context {
             request: &request,
             snapshot: &snapshot,
@@ -317,28 +362,50 @@ impl Picker {
         if self.decisions.is_some() {
             scratch.trace.begin(&cx, question.id(), candidates);
         }
-        let decided = policy.scheduler.schedule(
-            &cx,
-            candidates,
-            scratch,
-            &mut desktop.rng,
-            self.options.emit_scores,
-        );
+        let view = View {
+            snapshot: &snapshot,
+            load: &desktop.load,
+            now_ms: now,
+        };
+        let (rng, scores) = (&mut desktop.rng, self.options.emit_scores);
+        let admitted = policy.admission.admit(priority, view, candidates, rng);
+        let decided = match admitted {
+            Err(shed) => Err((shed.reason(), Denial::from(shed))),
+            Ok(()) => policy
+                .scheduler
+                .schedule(&cx, candidates, scratch, rng, scores)
+                .map_err(|error| (error.reason(), error.into())),
+        };
         if let (Some(decisions), Some(record)) = (&self.decisions, scratch.trace.end()) {
-            record.end(begun.elapsed(), decided.as_ref().err().map(|e| e.reason()));
+            let error = decided.as_ref().err().map(|&(reason, _)| reason);
+            record.end(begun.elapsed(), error);
             decisions.put(record);
         }
-        let decision = decided?;
+        let decision = decided.map_err(|(_, denial)| denial)?;
         self.metrics
             .scheduling
             .observe(begun.elapsed().as_secs_f64());
         if prefix.tokens(decision.endpoints[0]) == 0 && only_if_cached(&question.headers) {
             return Err(Denial::NotCached);
         }
-        for follower in policy.scheduler.followers() {
-            follower.picked(&cx, decision.endpoints[0]);
+        for (follower, endpoint) in policy.scheduler.followers(&decision.ran) {
+            follower.picked(&cx, endpoint);
         }
-        Ok((snapshot, decision))
+        let mut predictions = [Some(decision.endpoints[0]), decision.prefill].map(|chosen| {
+            let (prompt, approx) = (prompt.as_ref()?, approx?);
+            let blocks = desktop.held.blocks(chosen?);
+            let (bytes, ratio) = prompt.hit(blocks);
+            approx.hits(&self.metrics).observe(bytes, ratio);
+            Some(prompt.sent(&self.prefix, approx, &snapshot, chosen?, blocks))
+        });
+        let at = |position: Option<u32>| position.map_or(0, |position| prefix.tokens(position));
+        let cached = (at(Some(decision.endpoints[0])), at(decision.prefill));
+        Ok(Picked {
+            prediction: predictions[0].take(),
+            cached,
+            snapshot,
+            decision,
+        })
     }
 }
 

@@ -1,5 +1,6 @@
 //! Why a request is not sent on, and what its client is told.
 
+use crate::admission::Shed;
 use crate::dialect::{self, DecodeError, Dialect, DialectError};
 use crate::extproc::{Overrun, Refusal};
 use crate::scheduling::ScheduleError;
@@ -25,6 +26,9 @@ pub(super) enum Denial {
     /// Filters left none.
     #[error("no endpoints available for the given request")]
     Saturated,
+    /// It may be shed, and there is no room for it.
+    #[error(transparent)]
+    Shed(#[from] Shed),
     /// It was to go only where its KV cache is, and that is nowhere.
     #[error("no decode worker has the requested KV cache")]
     NotCached,
@@ -53,7 +57,7 @@ impl Denial {
             Self::BadRequest(_) | Self::NoParser => 400,
             Self::NotCached => 412,
             Self::TooLarge(_) => 413,
-            Self::Saturated => 429,
+            Self::Saturated | Self::Shed(_) => 429,
             Self::NoEndpoints | Self::NoBufferLeft | Self::Late(_) | Self::Stuck => 503,
             Self::Broken => 500,
         }
@@ -63,7 +67,8 @@ impl Denial {
     fn dropped_reason(&self) -> Option<&'static str> {
         match self {
             Self::NoEndpoints => Some("rejected-no-endpoints"),
-            Self::Saturated => Some("rejected-saturated"),
+            // The reference gives no reason to what the detector sheds, and answers an admitter's no with 500.
+            Self::Saturated | Self::Shed(Shed::NotAdmitted(_)) => Some("rejected-saturated"),
             _ => None,
         }
     }
@@ -75,6 +80,8 @@ impl Denial {
             Self::TooLarge(_) => "body_too_large",
             Self::NoEndpoints => "no_endpoints",
             Self::Saturated => "saturated",
+            Self::Shed(Shed::Saturated) => "shed_saturated",
+            Self::Shed(Shed::NotAdmitted(_)) => "shed_not_admitted",
             Self::NotCached => "not_cached",
             Self::NoBufferLeft => "no_buffer_left",
             Self::Late(Late::Parsing) => "parse_timeout",
@@ -90,7 +97,7 @@ impl Denial {
         match self {
             Self::BadRequest(_) | Self::TooLarge(_) | Self::NoParser => "BadRequest",
             Self::NotCached => "PreconditionFailed",
-            Self::Saturated => "ResourceExhausted",
+            Self::Saturated | Self::Shed(_) => "ResourceExhausted",
             Self::NoEndpoints | Self::NoBufferLeft | Self::Late(_) | Self::Stuck => {
                 "ServiceUnavailable"
             }
@@ -100,7 +107,10 @@ impl Denial {
 
     /// Whether it was counted when it happened, for the model that the request asked for.
     pub(super) fn is_counted(&self) -> bool {
-        matches!(self, Self::NoEndpoints | Self::Saturated | Self::NotCached)
+        matches!(
+            self,
+            Self::NoEndpoints | Self::Saturated | Self::Shed(_) | Self::NotCached
+        )
     }
 
     /// The answer, in the envelope of the request's own dialect.

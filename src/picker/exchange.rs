@@ -40,8 +40,8 @@ pub struct PickExchange {
     /// Held here from the decision until the response or another stream takes it.
     booking: Option<Booking>,
     announced: Option<Announced>,
-    /// Where this stream sent the request.
-    picked: Option<Arc<Member>>,
+    /// What profiles chose for the request; where this stream sent it is first.
+    ran: Vec<(usize, Arc<Member>)>,
     renamed: Option<Renamed>,
     request_rewriter: Option<ModelRewriter>,
     response_rewriter: Option<ModelRewriter>,
@@ -64,7 +64,7 @@ impl PickExchange {
             observed: false,
             booking: None,
             announced: None,
-            picked: None,
+            ran: Vec::new(),
             renamed: None,
             request_rewriter: None,
             response_rewriter: None,
@@ -81,7 +81,8 @@ impl PickExchange {
             .inc();
         if !denial.is_counted() {
             let flow = flow(&self.policy, &self.headers);
-            let series = metrics.series("", "", flow, 0);
+            let priority = self.picker.priority(&self.headers);
+            let series = metrics.series("", "", flow, priority);
             series.failed(denial.error_code());
         }
         tracing::debug!(reason, %denial, "A request was refused.");
@@ -98,11 +99,14 @@ impl PickExchange {
         booking.before = answer.before;
         booking.via = answer.via;
         booking.counted = answer.counted;
+        booking.prediction = answer
+            .prediction
+            .map(|prediction| (Arc::clone(&self.picker.prefix), prediction));
         self.booking = match &self.request_id {
             Some(id) => self.picker.flights.hand_over(id, booking),
             None => Some(booking),
         };
-        self.picked = Some(answer.picked);
+        self.ran = answer.ran;
         // A body that is only now to come gets its new name as it passes.
         self.request_rewriter = answer
             .renamed
@@ -124,10 +128,13 @@ impl PickExchange {
     fn stamps(&self, served: Option<&Arc<Member>>, status: u16) -> HeaderEdits {
         let mut edits = HeaderEdits::default();
         // An endpoint that fails is none to come back to.
-        if let (Some(picked), false) = (&self.picked, is_fault(status)) {
-            let served = served.unwrap_or(picked);
-            let followers = self.policy.scheduler.followers();
-            let stamps = followers.filter_map(|follower| follower.stamp(served));
+        if !is_fault(status) {
+            let mut ran: Vec<_> = self.ran.iter().map(|(at, member)| (*at, member)).collect();
+            if let (Some(first), Some(served)) = (ran.first_mut(), served) {
+                first.1 = served;
+            }
+            let followers = self.policy.scheduler.followers(&ran);
+            let stamps = followers.filter_map(|(follower, chosen)| follower.stamp(chosen));
             for stamp in stamps {
                 // Plugins of several profiles may tell the same.
                 if !edits.set.iter().any(|(name, _)| *name == stamp.name) {

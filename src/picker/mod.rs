@@ -10,9 +10,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use prometheus_client::metrics::counter::Counter;
 
+use crate::admission::Admission;
 use crate::dialect::Dialect;
-use crate::extproc::Processor;
+use crate::extproc::{Headers, Processor};
 use crate::pool::Pool;
+use crate::pool::objectives::DEFAULT_PRIORITY;
+use crate::prefix::PrefixCache;
 use crate::scheduling::{Reason, Scheduler};
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::Metrics;
@@ -24,12 +27,15 @@ mod desk;
 mod edits;
 mod exchange;
 mod flights;
+mod prefix_gauges;
+mod prompt;
 mod report;
 mod served;
 mod subset;
 
 pub use desk::Desk;
 pub use exchange::PickExchange;
+pub use prefix_gauges::PrefixGauges;
 pub use report::Reporters;
 
 /// What a picker is set up with.
@@ -41,17 +47,23 @@ pub struct PickerOptions {
     pub emit_scores: bool,
     /// The largest decoded body, in bytes.
     pub max_body: usize,
+    /// The header that names the tenant, in lower case: tenants share no prefix. `None`: there is one tenant.
+    pub tenant_header: Option<String>,
 }
 
 /// What may change while requests are under way: each ends under the policy that it began under.
 #[derive(Debug)]
 pub struct Policy {
+    /// Says who may go.
+    pub admission: Admission,
     /// Chooses.
     pub scheduler: Scheduler,
     /// Whose requests are read. Others are routed on load if [`Dialect::Passthrough`] is among them, else refused.
     pub parsers: Vec<Dialect>,
     /// Scrapes older than this are not believed.
     pub metrics_staleness: Duration,
+    /// How long a scrape may take to be followed by the next one.
+    pub metrics_turnover: Duration,
     /// What the gateway is told of responses.
     pub reporters: Reporters,
 }
@@ -67,13 +79,15 @@ pub struct Picker {
     picks: [Counter; Reason::ALL.len()],
     desk: Desk,
     decisions: Option<Arc<Decisions>>,
+    prefix: Arc<PrefixCache>,
     flights: flights::Flights,
 }
 
 // === impl Picker ===
 
 impl Picker {
-    /// Picks endpoints of `pool` by `policy`; decisions are made at `desk` and, if there is one, kept in `decisions`.
+    /// Picks endpoints of `pool` by `policy`, with `prefix` for what they have cached; decisions are made at `desk` and, if
+    /// there is one, kept in `decisions`.
     pub fn new(
         pool: Arc<Pool>,
         policy: Policy,
@@ -81,6 +95,7 @@ impl Picker {
         metrics: Arc<Metrics>,
         desk: Desk,
         decisions: Option<Arc<Decisions>>,
+        prefix: Arc<PrefixCache>,
     ) -> Self {
         Self {
             pool,
@@ -90,8 +105,16 @@ impl Picker {
             metrics,
             desk,
             decisions,
+            prefix,
             flights: flights::Flights::default(),
         }
+    }
+
+    /// That of the objective that a request names.
+    fn priority(&self, headers: &Headers) -> i32 {
+        let objective = headers.first_of(&control::OBJECTIVE);
+        let known = |name| self.pool.objectives.priority(name);
+        objective.map_or(DEFAULT_PRIORITY, known)
     }
 
     /// Requests that come from now on are decided by `policy`.

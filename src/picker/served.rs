@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::dialect::{ResponseScanner, Usage};
 use crate::pool::{Breaker, Member, Outcome, Reservation, clock_ms};
+use crate::prefix::{Prediction, PrefixCache};
 use crate::telemetry::inflight::Counted;
 use crate::telemetry::metrics::{RequestSeries, Running};
 
@@ -23,6 +24,8 @@ pub(super) struct Booking {
     pub(super) streaming: bool,
     /// In the gauges of what is in flight, if they are kept.
     pub(super) counted: Option<Counted>,
+    /// What was thought to be cached of its prompt, and who wants to know what was.
+    pub(super) prediction: Option<(Arc<PrefixCache>, Prediction)>,
     _running: Running,
 }
 
@@ -60,6 +63,7 @@ impl Booking {
             started,
             streaming,
             counted: None,
+            prediction: None,
         }
     }
 
@@ -101,6 +105,7 @@ impl Response {
             let reserved = booking.reservation.slot();
             if reserved.number() != member.slot.number() {
                 Breaker::observe(reserved, Outcome::Failed, sent_at, now);
+                booking.prediction = None;
             }
             booking.reservation.move_to(&member.slot);
             if let Some(counted) = &mut booking.counted {
@@ -187,6 +192,11 @@ impl Response {
             return;
         };
         record_usage(series, &usage);
+        if let (Some((cache, prediction)), Some(input), Some(cached)) =
+            (&booking.prediction, usage.input, usage.cached)
+        {
+            cache.answered(*prediction, input, cached);
+        }
         if let Some(output) = usage.output.filter(|&n| n > 0) {
             series.ntpot.observe(total / output as f64);
             if let Some(ttft) = ttft.filter(|_| self.streaming && output > 1) {

@@ -107,6 +107,12 @@ impl Collector for PoolGauges {
             "Endpoints without a recent scrape: their load is not known",
             stale as f64,
         )?;
+        self.of_pool(
+            e,
+            "objectives",
+            "Objectives whose priority is known",
+            self.pool.objectives.count() as f64,
+        )?;
         for (what, values) in [
             ("kv_cache_utilization", &column(|scraped| scraped.kv_usage)),
             ("queue_size", &waiting),

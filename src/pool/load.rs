@@ -42,6 +42,9 @@ pub struct LoadView {
     pub fresh: Vec<bool>,
     /// How many endpoints had none.
     pub stale: u32,
+    /// How long a scrape may take to be followed by the next one, in milliseconds: not gathered, but set by whoever knows
+    /// how scrapes are made. 0 = not known. See [`LoadView::is_fresh`].
+    pub turnover_ms: u64,
 }
 
 // === impl LoadView ===
@@ -74,6 +77,16 @@ impl LoadView {
             self.running.push(scraped.running + unseen);
             self.kv_usage.push(scraped.kv_usage);
         }
+    }
+}
+
+impl LoadView {
+    /// Whether the endpoint at `position` has a scrape that is not older than `most_ms`, as some plugins ask. None may ask
+    /// for fresher ones than there can be: as long as a scrape is not overdue, it is fresh. What the whole view calls too
+    /// old is too old for anyone.
+    pub fn is_fresh(&self, snapshot: &Snapshot, position: u32, now_ms: u64, most_ms: u64) -> bool {
+        let young = |at: u64| now_ms.saturating_sub(at) <= most_ms.max(self.turnover_ms);
+        self.fresh[position as usize] && snapshot.scraped_at(position).is_some_and(young)
     }
 }
 
@@ -131,7 +144,18 @@ mod tests {
         assert!(load.kv_usage[0].is_nan() && load.waiting[1].is_nan());
         assert_eq!((load.in_flight[0], load.stale), (2, 1));
         assert_eq!(load.fresh, [true, false]);
+        for (now, most, turnover, expected) in [
+            (1500, 500, 0, true),
+            (1500, 499, 0, false),
+            (1500, 499, 500, true),
+            (1500, 600, 100, true),
+        ] {
+            load.turnover_ms = turnover;
+            let got = [0, 1].map(|position| load.is_fresh(&snapshot, position, now, most));
+            assert_eq!(got, [expected, false], "{most} {turnover}");
+        }
         load.gather(&snapshot, 3001, 2000);
+        assert!(!load.is_fresh(&snapshot, 0, 3001, 9000));
         assert!(load.waiting[0].is_nan());
         assert_eq!((load.stale, &*load.fresh), (2, &[false, false][..]));
     }

@@ -4,8 +4,8 @@
 //! The numbers that change all the time (scraped load, requests in flight, breaker state) live in a
 //! [`slab::Slab`] of atomics that outlives any snapshot; a snapshot only says which cells are whose.
 //!
-//! [`discovery`] says who is in the pool, [`scrape`] how loaded they are, [`models`] what they serve, [`ledger`] what we sent them, [`load`] what
-//! both come to, [`breaker`] who fails.
+//! [`discovery`] says who is in the pool, [`scrape`] how loaded they are, [`models`] what they serve, [`ledger`] what we
+//! sent them, [`load`] what both come to, [`breaker`] who fails. [`objectives`] says how much each request matters.
 
 pub mod attributes;
 pub mod breaker;
@@ -16,6 +16,7 @@ pub mod gauges;
 pub mod ledger;
 pub mod load;
 pub mod models;
+pub mod objectives;
 mod per_member;
 pub mod polls;
 pub mod residents;
@@ -23,12 +24,15 @@ pub mod scan;
 pub mod scrape;
 pub mod slab;
 pub mod snapshot;
+pub mod stages;
 
 pub use breaker::{Breaker, Outcome};
 pub use endpoint::{Endpoint, EndpointId};
 pub use ledger::{Reservation, Tokens};
 pub use load::LoadView;
+pub use objectives::Objectives;
 pub use snapshot::{Member, Pool, Snapshot};
+pub use stages::Stages;
 
 /// Milliseconds since the process started, never 0: the clock of all cells and deadlines in the pool.
 pub fn clock_ms() -> u64 {

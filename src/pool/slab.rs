@@ -33,6 +33,7 @@ struct SlabInner {
     segments: Vec<Arc<Segment>>,
     free: Vec<u32>,
     used: u32,
+    lives: u64,
 }
 
 /// One endpoint's cells. Dropping the last handle gives the number back.
@@ -41,6 +42,7 @@ pub struct Slot {
     slab: Arc<Slab>,
     segment: Arc<Segment>,
     number: u32,
+    life: u64,
 }
 
 /// Columns for [`SEGMENT`] endpoints. `f32` values are kept as their bits.
@@ -161,10 +163,12 @@ impl Slab {
         };
         let segment = Arc::clone(&inner.segments[number as usize / SEGMENT]);
         segment.clear(number as usize % SEGMENT);
+        inner.lives += 1;
         Arc::new(Slot {
             slab: Arc::clone(self),
             segment,
             number,
+            life: inner.lives,
         })
     }
 }
@@ -175,6 +179,12 @@ impl Slot {
     /// The endpoint's number.
     pub fn number(&self) -> u32 {
         self.number
+    }
+
+    /// Which slot this is of all that the slab ever gave out, from 1: who keeps something under the endpoint's number knows
+    /// by this whether it is still the same endpoint.
+    pub fn life(&self) -> u64 {
+        self.life
     }
 
     /// The columns it lives in.

@@ -9,11 +9,15 @@ use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use super::endpoint::{Endpoint, EndpointId};
+use super::objectives::Objectives;
 use super::slab::{SEGMENT, Segment, Slab, Slot};
+use super::stages::Stages;
 
 /// All endpoints of one pool; the place where topology changes.
 #[derive(Debug)]
 pub struct Pool {
+    /// What requests for it may name, and how much that matters.
+    pub objectives: Objectives,
     slab: Arc<Slab>,
     current: ArcSwap<Snapshot>,
     writer: Mutex<()>,
@@ -26,6 +30,7 @@ pub struct Snapshot {
     pub version: u64,
     members: Vec<Arc<Member>>,
     numbers: Vec<u32>,
+    lives: Vec<u64>,
     segments: Vec<Arc<Segment>>,
     by_address: HashMap<SocketAddr, u32>,
     by_ip: HashMap<IpAddr, Vec<u32>>,
@@ -38,6 +43,8 @@ pub struct Member {
     pub endpoint: Endpoint,
     /// `ip:port` as it goes into the destination header.
     pub address: Box<str>,
+    /// The stages that its role says it does.
+    pub stages: Stages,
     /// What it is doing.
     pub slot: Arc<Slot>,
 }
@@ -47,6 +54,7 @@ pub struct Member {
 impl Default for Pool {
     fn default() -> Self {
         Self {
+            objectives: Objectives::default(),
             slab: Arc::default(),
             current: ArcSwap::from_pointee(Snapshot::default()),
             writer: Mutex::new(()),
@@ -101,6 +109,7 @@ impl Snapshot {
         let mut snapshot = Self {
             version,
             numbers: members.iter().map(|m| m.slot.number()).collect(),
+            lives: members.iter().map(|m| m.slot.life()).collect(),
             segments: Vec::new(),
             by_address: HashMap::with_capacity(members.len()),
             by_ip: HashMap::with_capacity(members.len()),
@@ -151,6 +160,16 @@ impl Snapshot {
         &self.members[position as usize]
     }
 
+    /// The numbers of all endpoints, by position.
+    pub fn numbers(&self) -> &[u32] {
+        &self.numbers
+    }
+
+    /// Their [`Slot::life`], by position.
+    pub fn lives(&self) -> &[u64] {
+        &self.lives
+    }
+
     /// The endpoint with exactly this address and port.
     pub fn by_address(&self, address: &SocketAddr) -> Option<u32> {
         self.by_address.get(address).copied()
@@ -180,6 +199,7 @@ impl Member {
     fn new(endpoint: Endpoint, slot: Arc<Slot>) -> Self {
         Self {
             address: endpoint.socket_addr().to_string().into_boxed_str(),
+            stages: Stages::of(&endpoint.labels),
             endpoint,
             slot,
         }

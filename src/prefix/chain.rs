@@ -18,7 +18,7 @@
 
 use std::ops::Range;
 
-use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed, xxh3_128};
+use xxhash_rust::xxh3::{Xxh3, xxh3_64_with_seed};
 
 /// Bytes that stand for one token (the reference's `estimate` tokenizer).
 pub const TOKEN_BYTES: usize = 4;
@@ -66,6 +66,35 @@ pub struct ChainHasher {
     /// The start of the block that is not full yet.
     pending: Vec<u8>,
     begun: bool,
+}
+
+/// A body in parts, read from front to back.
+struct Body<'a, T> {
+    parts: &'a [T],
+    part: usize,
+    /// Bytes before `part`.
+    offset: usize,
+}
+
+// === impl Body ===
+
+impl<'a, T: AsRef<[u8]>> Body<'a, T> {
+    /// The bytes at `range`, part by part. Ranges are asked for in their order.
+    fn each(&mut self, range: &Range<usize>, mut take: impl FnMut(&'a [u8])) {
+        while let Some(bytes) = self.parts.get(self.part).map(AsRef::as_ref) {
+            let end = self.offset + bytes.len();
+            if range.start < end {
+                let from = range.start.saturating_sub(self.offset);
+                let to = range.end.min(end).saturating_sub(self.offset);
+                take(bytes.get(from..to).unwrap_or_default());
+            }
+            if range.end <= end {
+                break;
+            }
+            self.offset = end;
+            self.part += 1;
+        }
+    }
 }
 
 // === impl Blocks ===
@@ -174,40 +203,63 @@ impl ChainHasher {
         }
     }
 
-    /// An image: the bytes of its `data:` URL, or of the URL that it is fetched from. It closes the block that it stands
-    /// in, however short the text before it: the text after it starts a new one. The bytes enter by their 128-bit xxh3.
+    /// An image, or another thing that is no text: the bytes of its `data:` URL, or of the URL that it is fetched from. It
+    /// closes the block that it stands in, however short the text before it: the text after it starts a new one. The bytes
+    /// enter by their 128-bit xxh3.
     pub fn image(&mut self, content: &[u8]) {
+        self.attached(&[content]);
+    }
+
+    /// The same, of content that came in pieces.
+    fn attached(&mut self, pieces: &[&[u8]]) {
         self.begun = true;
         if self.is_full() {
             return;
         }
+        let mut hash = Xxh3::new();
+        for piece in pieces {
+            hash.update(piece);
+        }
         let mut block = std::mem::take(&mut self.pending);
         block.push(IMAGE);
-        block.extend_from_slice(&xxh3_128(content).to_le_bytes());
+        block.extend_from_slice(&hash.digest128().to_le_bytes());
         self.close(&block);
     }
 
-    /// The pieces that `ranges` names, of a body that came in `parts`: [`crate::dialect::RequestFacts::prompt`]. Ranges
-    /// ascend; what lies outside the body is left out.
-    pub fn prompt<T: AsRef<[u8]>>(&mut self, parts: &[T], ranges: &[Range<usize>]) {
-        let (mut part, mut offset) = (0, 0);
-        for range in ranges {
-            if self.is_full() {
-                return;
-            }
-            self.next_piece();
-            while let Some(bytes) = parts.get(part).map(AsRef::as_ref) {
-                let end = offset + bytes.len();
-                if range.start < end {
-                    let from = range.start.saturating_sub(offset);
-                    let to = range.end.min(end).saturating_sub(offset);
-                    self.text(bytes.get(from..to).unwrap_or_default());
-                }
-                if range.end <= end {
-                    break;
-                }
-                offset = end;
-                part += 1;
+    /// The prompt of a body that came in `parts`: the pieces of text that `text` names and what `attached` names, as
+    /// [`crate::dialect::RequestFacts`] has them. Ranges ascend; what lies outside the body is left out.
+    pub fn prompt<T: AsRef<[u8]>>(
+        &mut self,
+        parts: &[T],
+        text: &[Range<usize>],
+        attached: &[Range<usize>],
+    ) {
+        let mut body = Body {
+            parts,
+            part: 0,
+            offset: 0,
+        };
+        let (mut text, mut attached) = (text.iter().peekable(), attached.iter().peekable());
+        while !self.is_full() {
+            let is_text = match (text.peek(), attached.peek()) {
+                (Some(text), Some(attached)) => text.start <= attached.start,
+                (Some(_), None) => true,
+                (None, Some(_)) => false,
+                (None, None) => return,
+            };
+            let next = if is_text {
+                text.next()
+            } else {
+                attached.next()
+            };
+            let Some(range) = next else { return };
+            if is_text {
+                self.next_piece();
+                body.each(range, |bytes| self.text(bytes));
+            } else {
+                let mut pieces = Vec::new();
+                body.each(range, |bytes| pieces.push(bytes));
+                self.attached(&pieces);
             }
         }
     }
@@ -215,6 +267,11 @@ impl ChainHasher {
     /// No more blocks are taken.
     pub fn is_full(&self) -> bool {
         self.chain.len() >= self.max
+    }
+
+    /// Text that has not filled a block yet, in bytes.
+    pub fn rest(&self) -> usize {
+        self.pending.len()
     }
 
     /// The chain. The text that did not fill a block is not in it.

@@ -120,12 +120,34 @@ fn however_the_body_is_cut_the_chain_is_the_same() {
     for size in 1..body.len() {
         let parts: Vec<_> = body.as_bytes().chunks(size).collect();
         let mut hasher = ChainHasher::new(&scope(), Blocks::of_tokens(SMALL));
-        hasher.prompt(&parts, &ranges);
+        hasher.prompt(&parts, &ranges, &[]);
         assert_eq!(hasher.finish(), whole, "chunks of {size}");
     }
     let mut cut = ChainHasher::new(&scope(), Blocks::of_tokens(SMALL));
-    cut.prompt(&[&body[..10]], &ranges);
+    cut.prompt(&[&body[..10]], &ranges, &[]);
     assert!(cut.finish().is_empty());
+}
+
+#[test]
+fn what_is_attached_stands_where_it_stands_in_the_body() {
+    let body = r#"{"messages":[{"role":"user","content":[{"text":"see"},{"image_url":"A"},{"text":"and"},{"image_url":"B"}]}]}"#;
+    let facts = crate::dialect::inspect(crate::dialect::Api::ChatCompletions, body.as_bytes());
+    let facts = facts.expect("a good body");
+    let mut literal = ChainHasher::new(&scope(), Blocks::of_tokens(SMALL));
+    for (text, image) in [("user", ""), ("see", "\"A\""), ("and", "\"B\"")] {
+        literal.next_piece();
+        literal.text(text.as_bytes());
+        if !image.is_empty() {
+            literal.image(image.as_bytes());
+        }
+    }
+    let literal = literal.finish();
+    for size in 1..body.len() {
+        let parts: Vec<_> = body.as_bytes().chunks(size).collect();
+        let mut hasher = ChainHasher::new(&scope(), Blocks::of_tokens(SMALL));
+        hasher.prompt(&parts, &facts.prompt, &facts.attached);
+        assert_eq!(hasher.finish(), literal, "chunks of {size}");
+    }
 }
 
 #[test]

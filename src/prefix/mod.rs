@@ -1,7 +1,7 @@
 //! What each endpoint has in its KV cache, as far as the picker can know without being told: what it sent there.
 //!
 //! [`ChainHasher`] turns a prompt into a chain of block hashes, [`PrefixIndex`] says how much of a chain each
-//! endpoint holds, [`Trust`] how far that turned out to be true. A pick looks the chain up, inserts it for the endpoint it picked at
+//! endpoint holds, [`Trust`] how far that turned out to be true; [`PrefixCache`] is both, for endpoints that come and go. A pick looks the chain up, inserts it for the endpoint it picked at
 //! once, and feeds what the response says of cached tokens to the trust. The reference's contract (reference §5.1) without
 //! its defects: only what an endpoint holds without a gap counts, leaves are evicted before what they stand on, and
 //! capacity is counted in blocks of the size that is indexed.
@@ -34,6 +34,7 @@
 //! It is the one to come back to where engines do report their blocks (precise prefix cache). The measured comparison is in
 //! `benches/prefix.md`, made by `benches/prefix-peers`.
 
+mod cache;
 pub mod chain;
 mod chunks;
 mod heads;
@@ -47,6 +48,7 @@ mod tests;
 pub mod trust;
 mod writer;
 
+pub use cache::{Prediction, PrefixCache, Who};
 pub use chain::{Blocks, ChainHasher, Scope};
 pub use index::{DEFAULT_BUDGET, DEFAULT_CAPACITY, MAX_ENDPOINTS, PrefixIndex, Size};
 pub use trust::{Outcome, Totals, Trust};

@@ -15,6 +15,8 @@
 //! results come to: the one that a header names, or one for each stage (decode, prefill, encode) of a request that is served
 //! by several endpoints, where a decider says which stages there are.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use rand::rngs::SmallRng;
 
@@ -40,7 +42,7 @@ mod trace;
 
 pub use handlers::ProfileHandler;
 pub use pipeline::{Profile, Scheduler};
-pub use producers::{InflightLoad, Producers};
+pub use producers::{ApproxPrefix, InflightLoad, Producers};
 pub use reason::Reason;
 pub use trace::Trace;
 
@@ -83,11 +85,13 @@ pub trait RequestHeaders {
     fn get(&self, name: &str) -> Option<&str>;
 }
 
-/// How much of the request's prompt each endpoint has in its cache already, by position.
+/// How much of the request's prompt each endpoint has in its cache already, as far as that is believed; by position.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PrefixView<'a> {
     /// Tokens that match from the prompt's start on. Empty = not known of any endpoint.
     pub matched_tokens: &'a [u32],
+    /// Tokens of the prompt that could match. 0 = not known, or the prompt is too short to be remembered.
+    pub total_tokens: u32,
 }
 
 /// All that a decision may look at: one moment, for all plugins.
@@ -136,16 +140,30 @@ pub trait Scorer: Send + Sync {
 
 /// A plugin that goes with a request beyond the choice.
 pub trait Follow: Send + Sync {
-    /// The request goes to the endpoint at `endpoint`.
+    /// Whose choice it wants to be told of.
+    fn follows(&self) -> Follows<'_>;
+
+    /// The endpoint at `endpoint` was chosen. A plugin of several profiles may be told several times.
     fn picked(&self, cx: &Context<'_>, endpoint: u32) {
         let _ = (cx, endpoint);
     }
 
-    /// A header for the response that `served` gives.
+    /// A header for the response, where `served` is what was chosen, or what served in its place.
     fn stamp(&self, served: &Member) -> Option<Stamp> {
         let _ = served;
         None
     }
+}
+
+/// One of the endpoints that are chosen for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follows<'a> {
+    /// That where the request goes.
+    Destination,
+    /// What the plugin's own profile chose, if it ran.
+    Own,
+    /// What this profile chose, if it ran.
+    Profile(&'a str),
 }
 
 /// A header of a response.
@@ -155,6 +173,30 @@ pub struct Stamp {
     pub name: String,
     /// A valid header value.
     pub value: Bytes,
+}
+
+impl<T: Filter + ?Sized> Filter for Arc<T> {
+    fn filter(&self, cx: &Context<'_>, candidates: &mut Vec<u32>) {
+        (**self).filter(cx, candidates);
+    }
+
+    fn reason(&self) -> Option<Reason> {
+        (**self).reason()
+    }
+
+    fn follow(&self) -> Option<&dyn Follow> {
+        (**self).follow()
+    }
+}
+
+impl<T: Scorer + ?Sized> Scorer for Arc<T> {
+    fn score(&self, cx: &Context<'_>, candidates: &[u32], out: &mut [f32]) {
+        (**self).score(cx, candidates, out);
+    }
+
+    fn follow(&self) -> Option<&dyn Follow> {
+        (**self).follow()
+    }
 }
 
 /// Orders candidates by their total scores.
@@ -191,6 +233,8 @@ pub struct Decision {
     pub prefill: Option<u32>,
     /// Where images, sound and videos are encoded before that.
     pub encode: Vec<u32>,
+    /// The profiles that ran, by position, and the first that each chose. The one whose choice is the destination is first.
+    pub ran: Vec<(usize, u32)>,
     /// The port that the request goes to in place of its endpoint's own: that of the first data-parallel rank, whose
     /// proxy passes it on.
     pub primary_port: Option<u16>,
@@ -237,6 +281,26 @@ impl PrefixView<'_> {
     pub fn tokens(&self, position: u32) -> u32 {
         let at = position as usize;
         self.matched_tokens.get(at).copied().unwrap_or(0)
+    }
+
+    /// The same as a share of what could match, 0 to 1; 0 if not known.
+    pub fn share(&self, position: u32) -> f32 {
+        match self.total_tokens {
+            0 => 0.0,
+            total => self.tokens(position) as f32 / total as f32,
+        }
+    }
+
+    /// One of `candidates` has some of the prompt.
+    pub fn any(&self, candidates: &[u32]) -> bool {
+        self.total_tokens > 0 && candidates.iter().any(|&c| self.tokens(c) > 0)
+    }
+}
+
+impl RequestView<'_> {
+    /// Tokens of the prompt that the endpoint at `position` has still to work through, estimated.
+    pub fn uncached_tokens(&self, prefix: PrefixView<'_>, position: u32) -> u32 {
+        self.input_tokens().saturating_sub(prefix.tokens(position))
     }
 }
 

@@ -5,7 +5,7 @@ use std::fmt;
 use rand::rngs::SmallRng;
 
 use super::{
-    Context, Decision, Filter, Follow, NEUTRAL, Picker, Producers, ProfileHandler, Reason,
+    Context, Decision, Filter, Follow, Follows, NEUTRAL, Picker, Producers, ProfileHandler, Reason,
     ScheduleError, Scorer, Scratch, Trace,
 };
 
@@ -30,6 +30,7 @@ pub struct Stages<'a> {
     scratch: &'a mut Scratch,
     rng: &'a mut SmallRng,
     want_scores: bool,
+    ran: Vec<(usize, u32)>,
 }
 
 /// Filters, then scorers, then a picker.
@@ -47,9 +48,26 @@ pub struct Profile {
 // === impl Scheduler ===
 
 impl Scheduler {
-    /// The plugins of all profiles that go with a request beyond the choice.
-    pub fn followers(&self) -> impl Iterator<Item = &dyn Follow> {
-        self.profiles.iter().flat_map(Profile::followers)
+    /// The plugins that go with a request beyond the choice, each with the choice that it follows. `ran` is what profiles
+    /// chose, by position, the destination first ([`Decision::ran`]).
+    pub fn followers<'a, T: Copy>(
+        &'a self,
+        ran: &'a [(usize, T)],
+    ) -> impl Iterator<Item = (&'a dyn Follow, T)> {
+        let all = self.profiles.iter().enumerate();
+        let all = all.flat_map(|(at, profile)| profile.followers().map(move |f| (at, f)));
+        all.filter_map(|(at, follower)| {
+            let of_profile = |at: usize| ran.iter().find(|(ran, _)| *ran == at);
+            let found = match follower.follows() {
+                Follows::Destination => ran.first(),
+                Follows::Own => of_profile(at),
+                Follows::Profile(name) => {
+                    let named = self.profiles.iter().position(|p| p.name == name);
+                    named.and_then(of_profile)
+                }
+            };
+            found.map(|&(_, chosen)| (follower, chosen))
+        })
     }
 
     /// Decides among `candidates`; open breakers are dealt with here. `want_scores`: tell each candidate's total.
@@ -64,13 +82,19 @@ impl Scheduler {
         if candidates.is_empty() {
             return Err(ScheduleError::NoEndpoints);
         }
-        self.handler.handle(&mut Stages {
+        let mut stages = Stages {
             profiles: &self.profiles,
             cx: *cx,
             candidates,
             scratch,
             rng,
             want_scores,
+            ran: Vec::new(),
+        };
+        let decision = self.handler.handle(&mut stages)?;
+        Ok(Decision {
+            ran: stages.ran,
+            ..decision
         })
     }
 }
@@ -97,21 +121,22 @@ impl<'a> Stages<'a> {
         earlier: Option<u32>,
     ) -> Result<Decision, ScheduleError> {
         let cx = Context { earlier, ..self.cx };
-        let profile = &self.profiles[profile];
-        profile.run(
+        let decision = self.profiles[profile].run(
             &cx,
             self.candidates,
             self.scratch,
             self.rng,
             self.want_scores,
-        )
+        )?;
+        self.ran.insert(0, (profile, decision.endpoints[0]));
+        Ok(decision)
     }
 
     /// Runs a profile for a stage beside that. It probes nobody: how such a stage ends is not seen. Empty if there is no
     /// endpoint for it.
     pub fn aside(&mut self, profile: usize, earlier: Option<u32>) -> Vec<u32> {
         let cx = Context { earlier, ..self.cx };
-        let profile = &self.profiles[profile];
+        let (at, profile) = (profile, &self.profiles[profile]);
         let mut decision = Decision::default();
         profile.choose(
             &cx,
@@ -123,6 +148,8 @@ impl<'a> Stages<'a> {
         );
         let picker = &profile.picker.0;
         self.scratch.tell(&cx, picker, &decision.endpoints, false);
+        self.ran
+            .extend(decision.endpoints.first().map(|&first| (at, first)));
         decision.endpoints
     }
 }

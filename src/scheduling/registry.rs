@@ -1,15 +1,21 @@
 //! From plugin types to plugins.
 
+use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::deciders::always::Always;
 use super::deciders::multimodal::Multimodal;
 use super::deciders::prefix_based::PrefixBased;
+use super::filters::concurrency_detector::ConcurrencyDetector;
 use super::filters::header_based_testing::HeaderBasedTesting;
 use super::filters::label_selector::LabelSelector;
+use super::filters::prefix_cache_affinity::PrefixCacheAffinity;
 use super::filters::roles::Role;
+use super::filters::slo_headroom_tier::SloHeadroomTier;
 use super::filters::topology_affinity::TopologyAffinityFilter;
 use super::filters::utilization::Utilization;
+use super::filters::utilization_detector::UtilizationDetector;
 use super::handlers::data_parallel::DataParallel;
 use super::handlers::disagg::Disagg;
 use super::handlers::header::Header;
@@ -25,6 +31,8 @@ use super::scorers::kv_cache_utilization::KvCacheUtilization;
 use super::scorers::latency::Latency;
 use super::scorers::load_aware::LoadAware;
 use super::scorers::lora_affinity::LoraAffinity;
+use super::scorers::no_hit_lru::NoHitLru;
+use super::scorers::prefix_cache::PrefixCache;
 use super::scorers::queue::Queue;
 use super::scorers::running_requests::RunningRequests;
 use super::scorers::token_load::TokenLoad;
@@ -49,10 +57,11 @@ const MAX_ENDPOINTS: usize = 64;
 pub fn build(config: &PickerConfig) -> Result<Scheduler, ConfigErrors> {
     let mut problems = Vec::new();
     let producers = Producers::of(config, &mut problems);
+    let mut made = Made::default();
     let profiles = config
         .profiles
         .iter()
-        .filter_map(|spec| profile(spec, config, &producers, &mut problems))
+        .filter_map(|spec| profile(spec, config, &producers, &mut made, &mut problems))
         .collect();
     let unused = |plugin: &PluginUse| unused(plugin, config, &producers);
     collect(&config.unused, unused, &mut problems);
@@ -77,20 +86,48 @@ pub fn build(config: &PickerConfig) -> Result<Scheduler, ConfigErrors> {
     }
 }
 
+/// What was made, by name: a plugin of several profiles is one, with what it knows.
+#[derive(Default)]
+struct Made {
+    filters: HashMap<String, Arc<dyn Filter>>,
+    scorers: HashMap<String, Arc<dyn Scorer>>,
+}
+
+/// The one called as `plugin`, made by `make` if it is new.
+fn once<T: ?Sized>(
+    made: &mut HashMap<String, Arc<T>>,
+    plugin: &PluginUse,
+    make: impl FnOnce() -> Result<Arc<T>, Problem>,
+) -> Result<Arc<T>, Problem> {
+    if let Some(known) = made.get(&plugin.name) {
+        return Ok(Arc::clone(known));
+    }
+    let new = make()?;
+    made.insert(plugin.name.clone(), Arc::clone(&new));
+    Ok(new)
+}
+
 /// `None`: it has problems.
 fn profile(
     spec: &ProfileSpec,
     config: &PickerConfig,
     producers: &Producers,
+    made: &mut Made,
     problems: &mut Vec<Problem>,
 ) -> Option<Profile> {
-    let filter = |plugin: &PluginUse| filter(plugin, config, producers);
-    let scorer = |plugin: &PluginUse| scorer(plugin, config, producers);
+    let filter = |plugin: &PluginUse| {
+        let make = || filter(plugin, config, producers).map(Arc::from);
+        once(&mut made.filters, plugin, make)
+    };
+    let scorer = |plugin: &PluginUse| {
+        let make = || scorer(plugin, config, producers).map(Arc::from);
+        once(&mut made.scorers, plugin, make)
+    };
     let filters = collect(&spec.filters, filter, problems)
-        .map(|(plugin, filter)| (plugin.name.clone(), filter))
+        .map(|(plugin, filter)| (plugin.name.clone(), Box::new(filter) as _))
         .collect();
     let scorers = collect(&spec.scorers, scorer, problems)
-        .map(|(plugin, scorer)| (plugin.name.clone(), plugin.weight, scorer))
+        .map(|(plugin, scorer)| (plugin.name.clone(), plugin.weight, Box::new(scorer) as _))
         .collect();
     let picker = picker(&spec.picker).map_err(|problem| problems.push(problem));
     Some(Profile {
@@ -146,7 +183,7 @@ fn decider(plugin: &PluginUse) -> Result<Box<dyn Decider>, Problem> {
 
 fn collect<'a, T>(
     uses: &'a [PluginUse],
-    make: impl Fn(&PluginUse) -> Result<T, Problem>,
+    mut make: impl FnMut(&PluginUse) -> Result<T, Problem>,
     problems: &mut Vec<Problem>,
 ) -> std::vec::IntoIter<(&'a PluginUse, T)> {
     let mut made = Vec::new();
@@ -175,9 +212,13 @@ fn filter(
             filters::endpoint_attribute::EndpointAttribute::of(plugin, config)?,
         ),
         "utilization-filter" => Box::new(Utilization::of(plugin)?),
+        "prefix-cache-affinity-filter" => Box::new(PrefixCacheAffinity::of(plugin, producers)?),
+        "slo-headroom-tier-filter" => Box::new(SloHeadroomTier::of(plugin)?),
+        "utilization-detector" => Box::new(UtilizationDetector::of(plugin)?),
+        "concurrency-detector" => Box::new(ConcurrencyDetector::of(plugin)?),
         "context-length-aware" => Box::new(ContextLengthAware::of(plugin)?),
         "session-affinity-filter" => Box::new(filters::session_affinity::SessionAffinity(
-            Sessions::of(plugin, producers)?,
+            Sessions::of(plugin, config, producers)?,
         )),
         "topology-affinity-filter" => {
             let params: TopologyFilterParams = plugin.parameters.read()?;
@@ -200,6 +241,8 @@ fn scorer(
         "running-requests-size-scorer" => Box::new(none(plugin, RunningRequests)?),
         "kv-cache-utilization-scorer" => Box::new(none(plugin, KvCacheUtilization)?),
         "lora-affinity-scorer" => Box::new(none(plugin, LoraAffinity)?),
+        "prefix-cache-scorer" => Box::new(PrefixCache::of(plugin, producers)?),
+        "no-hit-lru-scorer" => Box::new(NoHitLru::of(plugin, producers)?),
         "load-aware-scorer" => Box::new(LoadAware::of(plugin)?),
         "active-request-scorer" => Box::new(ActiveRequest::of(plugin)?),
         "endpoint-attribute-scorer" => Box::new(
@@ -207,7 +250,7 @@ fn scorer(
         ),
         "latency-scorer" => Box::new(Latency::of(plugin)?),
         "session-affinity-scorer" => Box::new(scorers::session_affinity::SessionAffinity(
-            Sessions::of(plugin, producers)?,
+            Sessions::of(plugin, config, producers)?,
         )),
         "token-load-scorer" => Box::new(TokenLoad::of(plugin)?),
         "header-label-affinity-scorer" => Box::new(HeaderLabelAffinity::of(plugin)?),
@@ -260,7 +303,7 @@ fn none<T>(plugin: &PluginUse, made: T) -> Result<T, Problem> {
 /// Makes and drops `plugin`, which nothing refers to: what is wrong with it is told all the same.
 fn unused(plugin: &PluginUse, config: &PickerConfig, producers: &Producers) -> Result<(), Problem> {
     match plugin.entry.kind {
-        Kind::Filter => filter(plugin, config, producers).map(drop),
+        Kind::Filter | Kind::Detector => filter(plugin, config, producers).map(drop),
         Kind::Scorer => scorer(plugin, config, producers).map(drop),
         Kind::Picker => picker(plugin).map(drop),
         // Read when the configuration was.
@@ -295,7 +338,13 @@ mod tests {
     #[test]
     fn every_type_of_the_catalog_can_be_made() {
         for entry in BUILT {
-            let made_here = [Kind::Filter, Kind::Scorer, Kind::Picker, Kind::Producer];
+            let made_here = [
+                Kind::Filter,
+                Kind::Scorer,
+                Kind::Picker,
+                Kind::Producer,
+                Kind::Detector,
+            ];
             if !made_here.contains(&entry.kind) {
                 continue;
             }

@@ -157,7 +157,55 @@ pub(super) fn scores(
     })
 }
 
-fn scored(scorer: &dyn Scorer, cx: &Context<'_>) -> Vec<f32> {
+/// Calls `run` where the endpoints of `snapshot` have so many of the `total` tokens of a prompt.
+pub(super) fn with_prefix<T>(
+    snapshot: &Snapshot,
+    load: &LoadView,
+    (matched_tokens, total_tokens): (&[u32], u32),
+    run: impl FnOnce(&Context<'_>) -> T,
+) -> T {
+    with_context(snapshot, load, 4 * total_tokens as usize, &[], |cx| {
+        run(&Context {
+            prefix: PrefixView {
+                matched_tokens,
+                total_tokens,
+            },
+            ..*cx
+        })
+    })
+}
+
+/// What `scorer` says of so many endpoints that have `matched` of `total` tokens.
+pub(super) fn scores_with_prefix(
+    scorer: &dyn Scorer,
+    endpoints: usize,
+    matched: &[u32],
+    total: u32,
+) -> Vec<f32> {
+    let (snapshot, load) = (snapshot(endpoints), LoadView::default());
+    with_prefix(&snapshot, &load, (matched, total), |cx| scored(scorer, cx))
+}
+
+/// What `filter` keeps of endpoints that have `matched` of `total` tokens, and `tokens` to work through.
+pub(super) fn kept_with_prefix(
+    filter: &dyn Filter,
+    matched: &[u32],
+    total: u32,
+    tokens: &[u64],
+) -> Vec<u32> {
+    let snapshot = snapshot(matched.len());
+    let load = LoadView {
+        tokens: tokens.to_vec(),
+        ..Default::default()
+    };
+    with_prefix(&snapshot, &load, (matched, total), |cx| {
+        let mut candidates = (0..snapshot.len() as u32).collect();
+        filter.filter(cx, &mut candidates);
+        candidates
+    })
+}
+
+pub(super) fn scored(scorer: &dyn Scorer, cx: &Context<'_>) -> Vec<f32> {
     let candidates: Vec<u32> = (0..cx.snapshot.len() as u32).collect();
     let mut out = vec![f32::NAN; candidates.len()];
     scorer.score(cx, &candidates, &mut out);

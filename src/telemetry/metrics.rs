@@ -1,7 +1,7 @@
 //! The picker's own metrics, by the llm-d picker's names, labels and buckets.
 //!
 //! A request resolves its labels once, to a [`RequestSeries`] that is cached; after that each event is an atomic
-//! add. What clients choose is bounded: values longer than [`LONGEST`] bytes, values past the first [`DISTINCT`] of their
+//! add. What clients choose, and what changes as the picker runs, is bounded: values longer than [`LONGEST`] bytes, values past the first [`DISTINCT`] of their
 //! kind, and sets of labels past the first [`SETS`] are counted as `other`.
 
 use std::collections::HashSet;
@@ -21,8 +21,10 @@ use xxhash_rust::xxh3::Xxh3Default;
 use super::inflight::InflightGauges;
 
 mod decisions;
+mod prefix;
 mod requests;
 
+pub use prefix::PrefixHits;
 use requests::RequestFamilies;
 pub use requests::{RequestLabels, RequestSeries, Running};
 
@@ -55,6 +57,7 @@ pub struct Metrics {
     series: DashMap<u64, Arc<RequestSeries>>,
     models: Distinct,
     flows: Distinct,
+    priorities: Distinct,
     /// From the first byte of a request to its decision, in seconds.
     pub processing: Histogram,
     /// Scheduling alone, in seconds.
@@ -62,6 +65,7 @@ pub struct Metrics {
     attempts: Family<AttemptLabels, Counter>,
     attempt_series: DashMap<u64, Counter>,
     decisions: decisions::Decisions,
+    prefix: prefix::Prefix,
     /// Requests refused before a decision could be made, by reason.
     pub refused: Family<ReasonLabels, Counter>,
     /// Attributes of responses that could not be reported.
@@ -142,6 +146,7 @@ impl Metrics {
         let inflight = InflightGauges::default();
         inflight.register(&mut registry);
         let decisions = decisions::Decisions::register(&mut registry);
+        let prefix = prefix::Prefix::register(&mut registry);
         let info = Family::<InfoLabels, Gauge<i64, std::sync::atomic::AtomicI64>>::default();
         info.get_or_create(&InfoLabels {
             commit: option_env!("POINTSMAN_COMMIT")
@@ -157,11 +162,13 @@ impl Metrics {
             series: DashMap::new(),
             models: Distinct::default(),
             flows: Distinct::default(),
+            priorities: Distinct::default(),
             processing,
             scheduling,
             attempts,
             attempt_series: DashMap::new(),
             decisions,
+            prefix,
             refused,
             unreported,
             inflight,
@@ -204,14 +211,14 @@ impl Metrics {
                 model_name: other(),
                 target_model_name: other(),
                 fairness_id: other(),
-                priority: priority.to_string(),
+                priority: self.priorities.bounded(&priority.to_string()),
             }));
         }
         let series = Arc::new(self.requests.resolve(RequestLabels {
             model_name: self.models.bounded(model),
             target_model_name: self.models.bounded(target),
             fairness_id: self.flows.bounded(flow),
-            priority: priority.to_string(),
+            priority: self.priorities.bounded(&priority.to_string()),
         }));
         self.series.insert(key, Arc::clone(&series));
         series
@@ -337,6 +344,11 @@ mod tests {
         let long = "x".repeat(LONGEST + 1);
         metrics.series(&long, &long, &long, 0).total.inc();
         assert!(!metrics.encode().unwrap().contains(&long));
+        for priority in 0..2 * DISTINCT {
+            metrics.series("m", "m", "f", priority as i32).total.inc();
+        }
+        let known = r#"fairness_id="f",priority="other"} 1000"#;
+        assert!(metrics.encode().unwrap().contains(known));
         for i in 0..2 * SETS {
             let (model, flow) = (format!("m{}", i % 100), format!("f{}", i / 100));
             metrics.series(&model, &model, &flow, 0).total.inc();

@@ -34,9 +34,9 @@ impl Sims {
             endpoints_file.exists().then_some(())
         })
         .await;
-        let endpoints = pointsman::pool::discovery::file::load(&endpoints_file).unwrap();
+        let contents = pointsman::pool::discovery::file::load(&endpoints_file).unwrap();
         Self {
-            addresses: endpoints.iter().map(|e| e.socket_addr()).collect(),
+            addresses: contents.endpoints.iter().map(|e| e.socket_addr()).collect(),
             endpoints_file,
             process: shared.into_inner(),
             _folder: folder,

@@ -11,7 +11,7 @@ use super::clients::{Client, Config};
 use super::expect::Expect;
 
 /// Files of cases: name for messages, text.
-const FILES: [(&str, &str); 8] = [
+const FILES: [(&str, &str); 9] = [
     ("routing.yaml", include_str!("routing.yaml")),
     ("response.yaml", include_str!("response.yaml")),
     ("headers.yaml", include_str!("headers.yaml")),
@@ -20,6 +20,7 @@ const FILES: [(&str, &str); 8] = [
     ("limits.yaml", include_str!("limits.yaml")),
     ("encoding.yaml", include_str!("encoding.yaml")),
     ("paths.yaml", include_str!("paths.yaml")),
+    ("admission.yaml", include_str!("admission.yaml")),
 ];
 
 /// One case, with one request.
@@ -34,6 +35,8 @@ pub(crate) struct Case {
     /// Names of the [`Client`]s that it is played by.
     pub(crate) clients: Vec<String>,
     pub(crate) pods: Vec<Pod>,
+    /// Priorities by objective.
+    pub(crate) objectives: BTreeMap<String, i32>,
     pub(crate) request: Request,
     pub(crate) response: Option<Response>,
     pub(crate) interrupt: Option<Interrupt>,
@@ -62,6 +65,8 @@ struct Entry {
     clients: Option<Vec<String>>,
     #[serde(default = "default_pods")]
     pods: Vec<Pod>,
+    #[serde(default)]
+    objectives: BTreeMap<String, i32>,
     request: Option<Request>,
     #[serde(default)]
     requests: Vec<Request>,
@@ -325,6 +330,7 @@ impl Entry {
             config: self.config.clone(),
             clients: self.clients.clone().unwrap_or_else(|| clients.to_vec()),
             pods: self.pods.clone(),
+            objectives: self.objectives.clone(),
             request,
             response: self.response.clone(),
             interrupt: self.interrupt,

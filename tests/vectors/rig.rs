@@ -147,8 +147,13 @@ impl Rig {
             .collect();
         queues.sort_by(|a, b| a.0.cmp(&b.0));
         let pods = case.pods.len() as f64;
+        let objectives = case.objectives.len() as f64;
         let settled = self.until(|page| {
             let (known, ready) = (page.by_endpoint("per_endpoint_queue_size"), page.total("ready_endpoints"));
+            // Another picker's page does not tell.
+            if self.own.is_some() && page.total("objectives") != objectives {
+                return Err(format!("the picker never saw {objectives} objectives"));
+            }
             match known == queues && ready == pods {
                 true => Ok(()),
                 false => Err(format!("the picker never saw the pods: {ready} endpoints, queues {known:?} instead of {queues:?}")),
@@ -175,10 +180,10 @@ pub(crate) fn pod_name(case: &Case, number: usize) -> String {
 
 /// The pods of `case`, as file-discovery reads them.
 pub(crate) fn endpoints_file(case: &Case, addresses: &[SocketAddr]) -> String {
-    if addresses.is_empty() {
-        return "endpoints: []\n".to_owned();
-    }
-    let mut text = "endpoints:\n".to_owned();
+    let mut text = match addresses.is_empty() {
+        true => "endpoints: []\n".to_owned(),
+        false => "endpoints:\n".to_owned(),
+    };
     for (number, address) in addresses.iter().enumerate() {
         let (name, ip, port) = (pod_name(case, number), address.ip(), address.port());
         writeln!(
@@ -186,6 +191,12 @@ pub(crate) fn endpoints_file(case: &Case, addresses: &[SocketAddr]) -> String {
             "- {{name: {name}, address: \"{ip}\", port: \"{port}\"}}"
         )
         .unwrap();
+    }
+    if !case.objectives.is_empty() {
+        text += "objectives:\n";
+    }
+    for (name, priority) in &case.objectives {
+        writeln!(text, "- {{name: {name}, priority: {priority}}}").unwrap();
     }
     text
 }

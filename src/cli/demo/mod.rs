@@ -165,6 +165,7 @@ impl Stage {
         let mut sim = Program::start("sim", folder, &mut command)?;
         until(&mut sim, async || endpoints_file.exists().then_some(())).await?;
         let endpoints: Vec<_> = discovery::file::load(&endpoints_file)?
+            .endpoints
             .iter()
             .map(|endpoint| endpoint.socket_addr())
             .collect();

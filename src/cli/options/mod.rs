@@ -80,6 +80,9 @@ pub struct ServeOptions {
     /// All request bodies that are held at a time; past it, 503.
     #[arg(long, value_parser = bytes, default_value = "1Gi")]
     max_buffered_bytes: usize,
+    /// Memory of the prefix index.
+    #[arg(long, value_parser = bytes, default_value = "64Mi")]
+    prefix_index_bytes: usize,
     /// How long reading a body may take.
     #[arg(long, value_parser = duration, default_value = "1s")]
     parse_timeout: Duration,
@@ -115,6 +118,10 @@ pub struct ServeOptions {
     /// Do not obey the gateway's subset.
     #[arg(long, value_parser = boolean, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
     disable_endpoint_subset_filter: bool,
+    /// The header by which the gateway names the tenant: the prompts of tenants are never taken to share a prefix. Set it
+    /// only where the gateway overwrites what clients send.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    tenant_header: String,
     /// Put all scores into the dynamic metadata.
     #[arg(long, value_parser = boolean, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
     emit_endpoint_scores: bool,

@@ -56,6 +56,10 @@ pub struct Settings {
     pub subset_filter: bool,
     /// Put all scores into the metadata.
     pub emit_scores: bool,
+    /// Memory of the prefix index, in bytes.
+    pub prefix_index_bytes: usize,
+    /// The header that names the tenant, in lower case.
+    pub tenant_header: Option<String>,
     /// Decisions to keep; 0 = none.
     pub decision_records: usize,
     /// Between two scrapes.
@@ -83,6 +87,17 @@ pub enum ConfigSource {
     File(PathBuf),
     /// The command line.
     Text(String),
+}
+
+/// A header's name in lower case, if there is one.
+fn header_name(flag: &str, name: &str) -> Result<Option<String>, String> {
+    if name.is_empty() {
+        return Ok(None);
+    }
+    match http::HeaderName::from_bytes(name.as_bytes()) {
+        Ok(name) => Ok(Some(name.as_str().to_owned())),
+        Err(_) => Err(format!("{flag}: `{name}` is not the name of a header")),
+    }
 }
 
 // === impl ServeOptions ===
@@ -152,6 +167,8 @@ impl ServeOptions {
             drain_timeout: self.drain_timeout,
             subset_filter: !self.disable_endpoint_subset_filter,
             emit_scores: self.emit_endpoint_scores,
+            prefix_index_bytes: self.prefix_index_bytes,
+            tenant_header: header_name("--tenant-header", &self.tenant_header)?,
             decision_records: self.decision_records as usize,
             refresh_metrics: self.refresh_metrics_interval.max(MIN_REFRESH),
             metrics_staleness: self.metrics_staleness_threshold,

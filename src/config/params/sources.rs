@@ -55,7 +55,7 @@ fn check_scheme(parameters: &Parameters, scheme: &str) -> Result<(), Problem> {
     if scheme == "http" {
         return Ok(());
     }
-    let message = format!("`{scheme}` is not available in this version; use http");
+    let message = format!("`{scheme}` is not supported yet; use http");
     Err(parameters.field_problem("scheme", &message))
 }
 

@@ -313,7 +313,7 @@ mod tests {
             ),
             (
                 "- {pluginRef: models-data-extractor}",
-                "line 12: dataLayer.sources.pluginRef: `models-data-extractor` is a extractor, not a data source",
+                "line 12: dataLayer.sources.pluginRef: `models-data-extractor` is an extractor, not a data source",
             ),
         ] {
             let got = loaded(&format!("dataLayer:\n  sources:\n  {sources}\n"));
@@ -331,7 +331,7 @@ mod tests {
             ),
             (
                 "- type: models-data-source\n  parameters: {scheme: https}",
-                "line 5: plugin `models-data-source`: parameters.scheme: `https` is not available in this version; use http",
+                "line 5: plugin `models-data-source`: parameters.scheme: `https` is not supported yet; use http",
             ),
             (
                 "- type: models-data-source\n  parameters: {path: models}",

@@ -1,7 +1,7 @@
 //! From the file to a configuration in which nothing is left open.
 //!
-//! Here: the file's head, its plugins, and how references find them. [`profile`], [`data_layer`] and [`requests`] resolve
-//! the sections that refer to plugins. Problems are collected, so that a file is read once and told all.
+//! Here: the file's plugins, and how references find them. [`head`] is the file's head; [`profile`], [`data_layer`],
+//! [`admission`] and [`requests`] resolve the sections that refer to plugins. Problems are collected, so that a file is read once and told all.
 
 use serde_saphyr::Spanned;
 
@@ -13,25 +13,18 @@ use super::{ConfigErrors, Problem, did_you_mean, yaml};
 pub use data_layer::{MetricsSource, ModelsSource, Sources};
 pub use handler::{DisaggSpec, HandlerSpec, HandlerUse};
 
+mod admission;
 mod data_layer;
 mod handler;
 #[cfg(test)]
 mod handler_tests;
+mod head;
 mod producers;
 mod profile;
 mod requests;
 #[cfg(test)]
 mod tests;
 mod topology;
-
-const API_VERSION: &str = "llm-d.ai/v1alpha1";
-const LEGACY_API_VERSION: &str = "inference.networking.x-k8s.io/v1alpha1";
-const KIND: &str = "EndpointPickerConfig";
-/// Feature gates with their defaults.
-const GATES: [(&str, bool); 2] = [
-    ("flowControl", false),
-    ("haPopulateNonLeaderDatastore", true),
-];
 
 /// What the command line says about loading.
 #[derive(Clone, Copy, Debug, Default)]
@@ -49,6 +42,10 @@ pub struct PickerConfig {
     pub handler: HandlerUse,
     /// Producers: those of the file, then those that were added.
     pub producers: Vec<PluginUse>,
+    /// What says how full the pool is.
+    pub detector: PluginUse,
+    /// What may turn away requests, in their order.
+    pub admitters: Vec<PluginUse>,
     /// Which request bodies are read.
     pub parsers: Vec<Parser>,
     /// What is polled of the endpoints.
@@ -115,6 +112,15 @@ pub enum Discovery {
     File(FileDiscoveryParams),
 }
 
+/// Types that go by predictions of latency, and what they do without.
+const PREDICTED: [(&str, &str); 2] = [
+    (
+        "latency-slo-admitter",
+        "admits everything (probabilistic-admitter goes by load)",
+    ),
+    ("slo-headroom-tier-filter", "keeps all endpoints"),
+];
+
 struct Declared {
     name: String,
     entry: &'static Entry,
@@ -147,16 +153,20 @@ pub fn load(text: &str, options: LoadOptions) -> Result<PickerConfig, ConfigErro
     resolver.declare(&document, options);
     resolver.extractors();
     let profiles = resolver.profiles(&document);
-    let producers = resolver.producers(&profiles);
+    let detector = resolver.detector(&document);
+    let admitters = resolver.admitters();
     let handler = resolver.handler(&document, &profiles);
+    let producers = resolver.producers(&profiles, detector.as_ref());
     let parsers = resolver.parsers(&document);
     resolver.flow_control(&document);
     let (sources, discovery) = resolver.data_layer(&document);
     let reporters = resolver.all_of(Kind::Reporter);
     let unused = resolver.unused();
-    match handler {
-        Some(handler) if resolver.problems.is_empty() => Ok(PickerConfig {
+    match handler.zip(detector) {
+        Some((handler, detector)) if resolver.problems.is_empty() => Ok(PickerConfig {
             profiles,
+            detector,
+            admitters,
             handler,
             producers,
             parsers,
@@ -181,51 +191,6 @@ impl Resolver {
         self.problems.push(Problem::new(line, message));
     }
 
-    fn header(&mut self, document: &Document) {
-        let line = document.api_version.referenced.line();
-        match document.api_version.value.as_str() {
-            API_VERSION => {}
-            LEGACY_API_VERSION => self.warnings.push(Problem::new(
-                line,
-                format!("apiVersion: `{LEGACY_API_VERSION}` is deprecated; write `{API_VERSION}`"),
-            )),
-            other => self.problem(
-                line,
-                format!("apiVersion: `{other}` is not known; write `{API_VERSION}`"),
-            ),
-        }
-        if document.kind.value != KIND {
-            let message = format!(
-                "kind: `{}` is not known; write `{KIND}`",
-                document.kind.value
-            );
-            self.problem(document.kind.referenced.line(), message);
-        }
-        for gate in &document.feature_gates {
-            self.gate(&gate.value, gate.referenced.line());
-        }
-    }
-
-    fn gate(&mut self, gate: &str, line: u64) {
-        let (name, value) = gate.split_once('=').unwrap_or((gate, "true"));
-        let Ok(on) = value.parse::<bool>() else {
-            return self.problem(
-                line,
-                format!("featureGates: `{gate}`: write {name}=true or {name}=false"),
-            );
-        };
-        if !GATES.iter().any(|(known, _)| *known == name) {
-            let hint = did_you_mean(name, GATES.map(|(known, _)| known));
-            return self.problem(line, format!("featureGates: `{name}` is not known{hint}"));
-        }
-        if name == "flowControl" && on {
-            self.problem(
-                line,
-                "featureGates: `flowControl` is not available in this version; remove it to route without queues",
-            );
-        }
-    }
-
     fn declare(&mut self, document: &Document, options: LoadOptions) {
         for plugin in &document.plugins {
             let line = plugin.r#type.referenced.line();
@@ -240,9 +205,7 @@ impl Resolver {
             }
             let Some(entry) = catalog::find(type_name) else {
                 let message = if catalog::NOT_BUILT.contains(&type_name) {
-                    format!(
-                        "plugins: type `{type_name}` of the llm-d picker is not available in this version"
-                    )
+                    format!("plugins: type `{type_name}` of the llm-d picker is not supported yet")
                 } else {
                     let hint = did_you_mean(type_name, catalog::names());
                     format!("plugins: type `{type_name}` is not known{hint}")
@@ -261,6 +224,12 @@ impl Resolver {
             }
             if let Some(instead) = entry.deprecated {
                 let message = format!("plugins: type `{type_name}` is deprecated; {instead}");
+                self.warnings.push(Problem::new(line, message));
+            }
+            if let Some((_, effect)) = PREDICTED.iter().find(|(known, _)| *known == type_name) {
+                let message = format!(
+                    "plugins: `{name}` {effect}: it goes by predicted latencies, which are not supported yet"
+                );
                 self.warnings.push(Problem::new(line, message));
             }
             self.declared.push(Declared {
@@ -292,9 +261,14 @@ impl Resolver {
         let kind = self.declared[at].entry.kind;
         if !kinds.contains(&kind) {
             let wanted: Vec<_> = kinds.iter().map(|kind| kind.noun()).collect();
+            let noun = kind.noun();
+            let article = if noun.starts_with(['a', 'e']) {
+                "an"
+            } else {
+                "a"
+            };
             let message = format!(
-                "{field}: `{name}` is a {}, not a {}",
-                kind.noun(),
+                "{field}: `{name}` is {article} {noun}, not a {}",
                 wanted.join(" or ")
             );
             self.problem(line, message);
@@ -359,7 +333,7 @@ impl Resolver {
         for declared in &self.declared {
             let (used, parameters) = (declared.used, &declared.parameters);
             let read = match declared.entry.kind {
-                Kind::Filter | Kind::Scorer | Kind::Picker if !used => {
+                Kind::Filter | Kind::Scorer | Kind::Picker | Kind::Detector if !used => {
                     unused.push(use_of(declared));
                     Ok(())
                 }

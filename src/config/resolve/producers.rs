@@ -6,16 +6,31 @@ use super::super::params::Parameters;
 use super::{PluginUse, ProfileSpec, Resolver, use_of};
 
 /// Plugin types and the producer that each needs. More than one plugin may be content with one producer.
-const NEEDS: [(&str, &str); 3] = [
+const NEEDS: [(&str, &str); 11] = [
+    ("prefix-cache-scorer", "approx-prefix-cache-producer"),
+    ("no-hit-lru-scorer", "approx-prefix-cache-producer"),
+    (
+        "prefix-cache-affinity-filter",
+        "approx-prefix-cache-producer",
+    ),
+    ("prefix-cache-affinity-filter", "inflight-load-producer"),
+    ("latency-scorer", "approx-prefix-cache-producer"),
+    ("prefix-based-pd-decider", "approx-prefix-cache-producer"),
+    ("approx-prefix-cache-producer", "token-producer"),
     ("active-request-scorer", "inflight-load-producer"),
     ("token-load-scorer", "inflight-load-producer"),
     ("context-length-aware", "token-producer"),
+    ("concurrency-detector", "inflight-load-producer"),
 ];
 
 // === impl Resolver ===
 
 impl Resolver {
-    pub(super) fn producers(&mut self, profiles: &[ProfileSpec]) -> Vec<PluginUse> {
+    pub(super) fn producers(
+        &mut self,
+        profiles: &[ProfileSpec],
+        detector: Option<&PluginUse>,
+    ) -> Vec<PluginUse> {
         let mut producers: Vec<PluginUse> = Vec::new();
         for at in self.of_kind(Kind::Producer) {
             let declared = &self.declared[at];
@@ -32,14 +47,26 @@ impl Resolver {
             }
             producers.push(use_of(declared));
         }
-        for scorer in profiles.iter().flat_map(|profile| &profile.scorers) {
-            let needs = NEEDS
-                .iter()
-                .filter(|(plugin, _)| *plugin == scorer.entry.name);
-            for &(_, producer) in needs {
+        let mut needy: Vec<(String, &str)> = Vec::new();
+        let of_profiles = profiles
+            .iter()
+            .flat_map(|profile| profile.filters.iter().chain(&profile.scorers));
+        let users = of_profiles.chain(detector);
+        needy.extend(users.map(|plugin| (plugin.name.clone(), plugin.entry.name)));
+        for declared in &self.declared {
+            if declared.entry.kind == Kind::Decider {
+                needy.push((declared.name.clone(), declared.entry.name));
+            }
+        }
+        needy.extend(producers.iter().map(|p| (p.name.clone(), p.entry.name)));
+        // What is added may need something itself.
+        let mut next = 0;
+        while let Some((name, of_type)) = needy.get(next).cloned() {
+            next += 1;
+            for (_, producer) in NEEDS.iter().filter(|(plugin, _)| *plugin == of_type) {
                 // An old name stands for the new one.
                 let is = |known: &PluginUse| {
-                    known.entry.name == producer
+                    known.entry.name == *producer
                         || known.entry.deprecated == Some(Instead::Write(producer))
                 };
                 if producers.iter().any(is) {
@@ -48,10 +75,10 @@ impl Resolver {
                 let Some(entry) = catalog::find(producer) else {
                     continue;
                 };
-                self.injected
-                    .push(format!("{producer}: `{}` needs it", scorer.name));
+                self.injected.push(format!("{producer}: `{name}` needs it"));
+                needy.push(((*producer).to_owned(), producer));
                 producers.push(PluginUse {
-                    name: producer.to_owned(),
+                    name: (*producer).to_owned(),
                     entry,
                     weight: 1.0,
                     parameters: Parameters::new(producer, None, 0),
@@ -97,6 +124,30 @@ mod tests {
                 "- type: session-id-producer\n- type: context-length-aware\n",
                 &["session-id-producer", "token-producer"],
                 1,
+            ),
+            (
+                "- type: no-hit-lru-scorer\n- type: prefix-cache-scorer\n",
+                &["approx-prefix-cache-producer", "token-producer"],
+                2,
+            ),
+            (
+                "- type: approx-prefix-cache-producer\n",
+                &["approx-prefix-cache-producer", "token-producer"],
+                1,
+            ),
+            (
+                "- type: prefix-cache-affinity-filter\n",
+                &[
+                    "approx-prefix-cache-producer",
+                    "inflight-load-producer",
+                    "token-producer",
+                ],
+                3,
+            ),
+            (
+                "- type: prefix-based-pd-decider\n- {type: disagg-profile-handler, parameters: {profiles: {decode: default, prefill: default}, deciders: {prefill: prefix-based-pd-decider}}}\n",
+                &["approx-prefix-cache-producer", "token-producer"],
+                2,
             ),
         ] {
             let config = loaded(plugins).unwrap();

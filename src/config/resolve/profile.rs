@@ -9,7 +9,7 @@ use super::super::params::Parameters;
 use super::{PluginUse, ProfileSpec, Resolver, use_of};
 
 /// What a profile is made of.
-const SCHEDULING: [Kind; 3] = [Kind::Filter, Kind::Scorer, Kind::Picker];
+const SCHEDULING: [Kind; 4] = [Kind::Filter, Kind::Scorer, Kind::Picker, Kind::Detector];
 /// The greatest weight: totals stay far from what an `f32` cannot tell apart, or cannot hold.
 const MAX_WEIGHT: f64 = 1e6;
 
@@ -24,10 +24,11 @@ impl Resolver {
                 "profile `default`: no profile is given, so it has all plugins of the file"
                     .to_owned(),
             );
-            let scheduling = self
-                .declared
-                .iter_mut()
-                .filter(|declared| SCHEDULING.contains(&declared.entry.kind));
+            // A detector is for admission, unless a profile says that it is to filter there.
+            let scheduling = self.declared.iter_mut().filter(|declared| {
+                let kind = declared.entry.kind;
+                SCHEDULING.contains(&kind) && kind != Kind::Detector
+            });
             let uses = scheduling.map(|declared| {
                 declared.used = true;
                 (use_of(declared), declared.line)
@@ -48,7 +49,7 @@ impl Resolver {
         for (mut plugin, line) in uses {
             self.producer(&mut plugin);
             match plugin.entry.kind {
-                Kind::Filter => spec.0.push(plugin),
+                Kind::Filter | Kind::Detector => spec.0.push(plugin),
                 Kind::Scorer => {
                     if plugin.entry.filters {
                         spec.0.push(plugin.clone());

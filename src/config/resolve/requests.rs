@@ -1,12 +1,10 @@
-//! What happens to requests before they are scheduled: parsers, and flow control, of which nothing is built yet.
+//! What happens to requests before they are scheduled: parsers, and flow control, of which only the saturation detector is
+//! built yet.
 
 use super::super::catalog::Kind;
 use super::super::document::{Document, FlowControl, PriorityBand, Reference};
 use super::super::{Problem, units};
 use super::{Parser, Resolver};
-
-/// What `saturationDetector` names.
-const DETECTOR: &str = "saturation detector";
 
 // === impl Resolver ===
 
@@ -40,17 +38,9 @@ impl Resolver {
     }
 
     pub(super) fn flow_control(&mut self, document: &Document) {
-        if let Some(detector) = &document.saturation_detector {
-            let reference = &detector.plugin_ref;
-            self.not_built(reference, "saturationDetector.pluginRef", DETECTOR);
-        }
         let Some(flow_control) = &document.flow_control else {
             return;
         };
-        self.warnings.push(Problem::new(
-            flow_control.referenced.line(),
-            "flowControl: flow control is not available in this version, so nothing of this has an effect",
-        ));
         let FlowControl {
             max_bytes,
             max_requests,
@@ -60,9 +50,26 @@ impl Resolver {
             default_negative_priority_band,
             priority_bands,
             usage_limit_policy_plugin_ref,
-            saturation_detector,
-            _enable_eviction,
+            saturation_detector: _,
+            enable_eviction,
         } = &flow_control.value;
+        let limits = [max_bytes, max_requests].map(Option::is_some);
+        let times = [default_request_ttl, no_endpoint_request_ttl].map(Option::is_some);
+        let bands = [default_priority_band, default_negative_priority_band].map(Option::is_some);
+        let others = [
+            usage_limit_policy_plugin_ref.is_some(),
+            !priority_bands.is_empty(),
+            *enable_eviction,
+        ];
+        if [&limits[..], &times, &bands, &others]
+            .concat()
+            .contains(&true)
+        {
+            self.warnings.push(Problem::new(
+                flow_control.referenced.line(),
+                "flowControl: flow control is not supported yet, so nothing of this but saturationDetector has an effect",
+            ));
+        }
         for (field, limit) in [("maxBytes", max_bytes), ("maxRequests", max_requests)] {
             let field = format!("flowControl.{field}");
             self.check(limit.as_ref(), &field, units::quantity);
@@ -80,10 +87,6 @@ impl Resolver {
         if let Some(policy) = usage_limit_policy_plugin_ref {
             let field = "flowControl.usageLimitPolicyPluginRef";
             self.not_built(policy, field, "usage limit policy");
-        }
-        if let Some(detector) = saturation_detector {
-            let field = "flowControl.saturationDetector.pluginRef";
-            self.not_built(&detector.plugin_ref, field, DETECTOR);
         }
         for (field, band) in [
             ("defaultPriorityBand", default_priority_band),

@@ -1,4 +1,5 @@
 use super::super::DEFAULT;
+use super::head::{API_VERSION, LEGACY_API_VERSION};
 use super::*;
 
 const HEAD: &str = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\n";
@@ -22,7 +23,11 @@ fn the_default() {
         .collect();
     assert_eq!(
         weights,
-        [("queue-scorer", 2.0), ("kv-cache-utilization-scorer", 2.0)]
+        [
+            ("queue-scorer", 2.0),
+            ("kv-cache-utilization-scorer", 2.0),
+            ("prefix-cache-scorer", 3.0),
+        ]
     );
     assert_eq!(config.profiles[0].picker.entry.name, "max-score-picker");
     assert!(config.sources.metrics.is_some() && config.sources.models.is_none());
@@ -63,8 +68,8 @@ fn errors_name_the_line_the_field_and_the_nearest_name() {
             "line 4: plugins: type `queue-scorr` is not known; did you mean `queue-scorer`?",
         ),
         (
-            "plugins:\n- type: prefix-cache-scorer\n",
-            "line 4: plugins: type `prefix-cache-scorer` of the llm-d picker is not available",
+            "plugins:\n- type: precise-prefix-cache-scorer\n",
+            "line 4: plugins: type `precise-prefix-cache-scorer` of the llm-d picker is not supported yet",
         ),
         (
             "plugins:\n- type: queue-scorer\n- type: queue-scorer\n",
@@ -92,7 +97,7 @@ fn errors_name_the_line_the_field_and_the_nearest_name() {
         ),
         (
             "featureGates: [flowControl]\n",
-            "`flowControl` is not available",
+            "`flowControl` is not supported yet",
         ),
         (
             "plugins:\n- type: queue-scorer\ndataLayer:\n  discovery: {pluginRef: queue-scorer}\n",
@@ -100,7 +105,7 @@ fn errors_name_the_line_the_field_and_the_nearest_name() {
         ),
         (
             "plugins:\n- type: metrics-data-source\n  parameters:\n    scheme: https\n",
-            "line 6: plugin `metrics-data-source`: parameters.scheme: `https` is not available",
+            "line 6: plugin `metrics-data-source`: parameters.scheme: `https` is not supported yet",
         ),
         (
             "plugins:\n- name: x\n",
@@ -111,8 +116,8 @@ fn errors_name_the_line_the_field_and_the_nearest_name() {
             "line 9: weight: 10000000 is not a number from 0 to 1000000",
         ),
         (
-            "plugins:\n- type: queue-scorer\nschedulingProfiles:\n- name: p\n  plugins:\n  - pluginRef: prefix-cache-scorer\n",
-            "line 8: schedulingProfiles.plugins.pluginRef: no plugin is called `prefix-cache-scorer`",
+            "plugins:\n- type: queue-scorer\nschedulingProfiles:\n- name: p\n  plugins:\n  - pluginRef: precise-prefix-cache-scorer\n",
+            "line 8: schedulingProfiles.plugins.pluginRef: no plugin is called `precise-prefix-cache-scorer`",
         ),
         (
             "plugins:\n- type: metrics-data-source\n  parameters:\n    port: 1\n    path: metrics\n",
@@ -157,15 +162,18 @@ fn only(rest: &str, expected: &str) {
 fn a_declaration_that_was_refused_is_one_problem_whatever_refers_to_it() {
     let profile = "schedulingProfiles:\n- name: p\n  plugins:\n  - pluginRef: x\n";
     for (r#type, expected) in [
-        ("prefix-cache-scorer", "is not available in this version"),
-        ("prefix-cache-scorr", "did you mean `prefix-cache-scorer`?"),
+        ("precise-prefix-cache-scorer", "is not supported yet"),
+        (
+            "precise-prefix-cache-scorr",
+            "did you mean `precise-prefix-cache-scorer`?",
+        ),
     ] {
         let got = bad(&format!("plugins:\n- name: x\n  type: {type}\n{profile}"));
         assert!(got.contains(expected) && got.lines().count() == 1, "{got}");
     }
     only(
         "plugins:\n- type: edf-ordering-policy\n  name: o\nflowControl:\n  priorityBands:\n  - orderingPolicyRef: o\n",
-        "line 4: plugins: type `edf-ordering-policy` of the llm-d picker is not available",
+        "line 4: plugins: type `edf-ordering-policy` of the llm-d picker is not supported yet",
     );
 }
 
@@ -253,7 +261,12 @@ fn flow_control_is_checked_although_it_is_not_built() {
     let config = good(&format!("plugins: [{{type: queue-scorer}}]\n{all}"));
     let warnings: Vec<_> = config.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(warnings.len(), 1, "{warnings:?}");
-    assert!(warnings[0].contains("flowControl: flow control is not available in this version"));
+    assert!(warnings[0].contains("flowControl: flow control is not supported yet"));
+    // Nothing of this is without effect.
+    let config = good(
+        "plugins: [{type: queue-scorer}, {type: utilization-detector}]\nflowControl: {saturationDetector: {pluginRef: utilization-detector}}\n",
+    );
+    assert!(config.warnings.is_empty(), "{:?}", config.warnings);
     for (rest, expected) in [
         (
             "flowControl:\n  maxByte: 1\n",

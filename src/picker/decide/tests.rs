@@ -1,10 +1,12 @@
-use super::super::control::{ENCODE, PREFILL};
+use super::super::control::{ENCODE, OBJECTIVE, PREFILL};
 use super::*;
+use crate::admission::Admission;
 use crate::config::{self, LoadOptions};
 use crate::extproc::BodyBudget;
 use crate::picker::{Desk, PickerOptions};
 use crate::pool::slab::{LoraState, Scrape, lora_key};
 use crate::pool::{Endpoint, EndpointId, Pool};
+use crate::prefix::PrefixCache;
 use crate::scheduling::registry;
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::Metrics;
@@ -50,17 +52,21 @@ pub(in crate::picker) fn picker_of(config: &str) -> Picker {
         subset_filter: true,
         emit_scores: false,
         max_body: 1 << 20,
+        tenant_header: Some("x-tenant".to_owned()),
     };
     let policy = Policy {
+        admission: Admission::of(&config).unwrap(),
         scheduler: registry::build(&config).unwrap(),
         parsers: Vec::new(),
         metrics_staleness: minute,
         reporters: crate::picker::Reporters::of(&config.reporters).unwrap(),
+        metrics_turnover: minute,
     };
     let metrics = Arc::new(Metrics::new());
     let decisions = Some(Arc::new(Decisions::new(2)));
     let desk = Desk::new(1, minute, minute);
-    Picker::new(pool, policy, options, metrics, desk, decisions)
+    let prefix = Arc::new(PrefixCache::new(1 << 20));
+    Picker::new(pool, policy, options, metrics, desk, decisions, prefix)
 }
 
 fn destination(picker: &Picker, api: Api, body: &str) -> String {
@@ -74,9 +80,15 @@ fn destination(picker: &Picker, api: Api, body: &str) -> String {
         body: RequestBody::None,
         request_id: None,
     };
-    let (snapshot, decision) = DESKTOP
-        .with_borrow_mut(|desktop| picker.pick(&question, &model, &facts, body.len(), desktop))
-        .unwrap();
+    let read = Read {
+        facts,
+        ..Default::default()
+    };
+    let picked = DESKTOP
+        .with_borrow_mut(|desktop| picker.pick(&question, 0, &model, &read, body.len(), desktop));
+    let Picked {
+        snapshot, decision, ..
+    } = picked.unwrap();
     snapshot.member(decision.endpoints[0]).address.to_string()
 }
 
@@ -219,6 +231,54 @@ fn a_request_that_wants_its_cache_is_refused_where_there_is_none() {
             Ok(_) => assert!(!refused, "{prefer}"),
         }
     }
+}
+
+#[test]
+fn what_may_be_shed_is_while_all_is_full_and_leaves_a_trace() {
+    let picker = picker_of(CONFIG);
+    picker
+        .pool
+        .objectives
+        .replace([("batch".to_owned(), -1), ("chat".to_owned(), 0)].into());
+    let queues = |waiting| {
+        for member in picker.pool.snapshot().members() {
+            let page = Scrape {
+                waiting: Some(waiting),
+                ..Default::default()
+            };
+            member.slot.record(&page, 0, clock_ms());
+        }
+    };
+    let [new, old] = OBJECTIVE;
+    for (waiting, header, objective, shed) in [
+        (5.0, new, "batch", true),
+        (5.0, old, "batch", true),
+        (5.0, new, "chat", false),
+        (5.0, new, "nobody", false),
+        (0.0, new, "batch", false),
+    ] {
+        queues(waiting);
+        match ask(&picker, &[(header, objective)]) {
+            Err(denial @ Denial::Shed(_)) => {
+                assert!(shed, "{waiting} {objective}");
+                let refusal = denial.refusal(dialect::Dialect::OpenAi);
+                assert_eq!((refusal.status, refusal.details), (429, "shed_saturated"));
+                let latest = picker.decisions.as_ref().unwrap().latest(1);
+                let latest = serde_json::to_value(&latest).unwrap();
+                let error = "system saturated, sheddable request dropped";
+                assert_eq!(latest[0]["error"], error);
+            }
+            Err(other) => panic!("{other:?}"),
+            Ok(_) => assert!(!shed, "{waiting} {objective}"),
+        }
+    }
+    let page = picker.metrics.encode().unwrap();
+    assert!(page.contains("priority=\"-1\"} 3"), "{page}");
+    // What was shed was no attempt at scheduling.
+    assert!(
+        !page.contains("attempts_total{status=\"failure\""),
+        "{page}"
+    );
 }
 
 #[test]

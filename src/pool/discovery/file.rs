@@ -7,6 +7,9 @@
 //!   address: 10.0.0.7       # IPv4 or IPv6
 //!   port: "8000"
 //!   labels: {llm-d.ai/engine-type: vllm}
+//! objectives:               # none need be given
+//! - name: batch             # what a request's x-llm-d-inference-objective header says
+//!   priority: -1            # 0 if not given; what is negative may be shed
 //! ```
 //!
 //! YAML or JSON, 1 MiB at most. A bad entry fails the start; on a later edit the last good version stays.
@@ -21,6 +24,7 @@ use serde::Deserialize;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
+use super::super::objectives::{DEFAULT_PRIORITY, MOST_OBJECTIVES};
 use super::super::{Endpoint, EndpointId, Pool};
 use crate::config::file::{self, Follower, Pace};
 use crate::config::read_yaml;
@@ -44,6 +48,25 @@ pub struct DiscoveryError {
 #[serde(deny_unknown_fields)]
 struct Document {
     endpoints: Vec<Entry>,
+    #[serde(default)]
+    objectives: Vec<Objective>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Objective {
+    name: String,
+    #[serde(default)]
+    priority: Option<i64>,
+}
+
+/// What a file says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Contents {
+    /// The endpoints, in their order.
+    pub endpoints: Vec<Endpoint>,
+    /// Priorities by objective.
+    pub objectives: HashMap<String, i32>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -66,7 +89,7 @@ enum Port {
 }
 
 /// Reads the file at `path`.
-pub fn load(path: &Path) -> Result<Vec<Endpoint>, DiscoveryError> {
+pub fn load(path: &Path) -> Result<Contents, DiscoveryError> {
     let failed = |reason: String| DiscoveryError {
         path: path.to_owned(),
         reason,
@@ -82,7 +105,12 @@ pub fn spawn(
     watch: bool,
     stop: CancellationToken,
 ) -> Result<Option<JoinHandle<()>>, DiscoveryError> {
-    pool.replace(load(&path)?);
+    let Contents {
+        endpoints,
+        objectives,
+    } = load(&path)?;
+    pool.objectives.replace(objectives);
+    pool.replace(endpoints);
     if !watch {
         return Ok(None);
     }
@@ -100,8 +128,16 @@ async fn follow(pool: Arc<Pool>, path: &Path, mut follower: Follower) {
     loop {
         follower.changed().await;
         match load(path) {
-            Ok(endpoints) => {
+            Ok(Contents {
+                endpoints,
+                objectives,
+            }) => {
                 last_error.clear();
+                let count = objectives.len();
+                // First, so that whoever sees the new endpoints sees these too.
+                if pool.objectives.replace(objectives) {
+                    tracing::info!(objectives = count, "The endpoints file changed.");
+                }
                 let snapshot = pool.snapshot();
                 let current = snapshot.members().iter().map(|m| &m.endpoint);
                 if !current.eq(endpoints.iter()) {
@@ -120,12 +156,46 @@ async fn follow(pool: Arc<Pool>, path: &Path, mut follower: Follower) {
     }
 }
 
-fn parse(text: &str) -> Result<Vec<Endpoint>, String> {
+fn parse(text: &str) -> Result<Contents, String> {
     let document: Document = read_yaml(text).map_err(|problem| problem.to_string())?;
+    Ok(Contents {
+        endpoints: endpoints(document.endpoints)?,
+        objectives: objectives(document.objectives)?,
+    })
+}
+
+fn objectives(entries: Vec<Objective>) -> Result<HashMap<String, i32>, String> {
+    if entries.len() > MOST_OBJECTIVES {
+        let count = entries.len();
+        return Err(format!(
+            "objectives: there are {count}; keep to {MOST_OBJECTIVES}"
+        ));
+    }
+    let mut known = HashMap::with_capacity(entries.len());
+    for Objective { name, priority } in entries {
+        if name.is_empty() {
+            return Err("objectives: `name` is empty; give each objective one".to_owned());
+        }
+        let priority = priority.unwrap_or(DEFAULT_PRIORITY.into());
+        let Ok(fits) = i32::try_from(priority) else {
+            let (least, most) = (i32::MIN, i32::MAX);
+            return Err(format!(
+                "objective `{name}`: priority {priority} is not from {least} to {most}"
+            ));
+        };
+        if known.insert(name.clone(), fits).is_some() {
+            return Err(format!(
+                "objective `{name}` is there twice; give each its own name"
+            ));
+        }
+    }
+    Ok(known)
+}
+
+fn endpoints(entries: Vec<Entry>) -> Result<Vec<Endpoint>, String> {
     let mut names = HashSet::new();
     let mut addresses: HashMap<SocketAddr, EndpointId> = HashMap::new();
-    document
-        .endpoints
+    entries
         .into_iter()
         .map(|entry| {
             let endpoint = entry.check()?;
@@ -192,12 +262,31 @@ mod tests {
     fn yaml_and_json() {
         let yaml = "endpoints:\n- {name: a, address: 10.0.0.1, port: \"8000\", labels: {k: v}}\n- {name: a, namespace: n, address: \"[fd00::1]\", port: 8001}\n";
         let json = r#"{"endpoints":[{"name":"a","address":"10.0.0.1","port":"8000","labels":{"k":"v"}},{"name":"a","namespace":"n","address":"fd00::1","port":8001}]}"#;
-        let endpoints = parse(yaml).unwrap();
-        assert_eq!(endpoints, parse(json).unwrap());
+        let contents = parse(yaml).unwrap();
+        assert_eq!(contents, parse(json).unwrap());
+        let endpoints = contents.endpoints;
         assert_eq!(endpoints[0].id.to_string(), "default/a");
         assert_eq!(endpoints[0].labels["k"], "v");
         assert_eq!(endpoints[1].socket_addr().to_string(), "[fd00::1]:8001");
-        assert_eq!(parse("endpoints: []").unwrap(), []);
+        let empty = parse("endpoints: []").unwrap();
+        assert!(empty.endpoints.is_empty() && empty.objectives.is_empty());
+    }
+
+    #[test]
+    fn objectives_have_priorities() {
+        let text = "endpoints: []\nobjectives:\n- {name: batch, priority: -2147483648}\n- {name: chat, priority: 2147483647}\n- name: plain\n";
+        let got = parse(text).unwrap().objectives;
+        let expected = [("batch", i32::MIN), ("chat", i32::MAX), ("plain", 0)];
+        assert_eq!(got, expected.map(|(name, p)| (name.to_owned(), p)).into());
+    }
+
+    #[test]
+    fn there_are_only_so_many_objectives() {
+        let entries: String = (0..=MOST_OBJECTIVES)
+            .map(|n| format!("- {{name: o{n}}}\n"))
+            .collect();
+        let error = parse(&format!("endpoints: []\nobjectives:\n{entries}")).unwrap_err();
+        assert_eq!(error, "objectives: there are 1001; keep to 1000");
     }
 
     #[test]
@@ -228,6 +317,26 @@ mod tests {
                 "line 2: endpoints[0]: unknown field `adress`; did you mean `address`?",
             ),
             ("endpoints:\n- {name: a, port: 1}", "address"),
+            (
+                "endpoints: []\nobjectives:\n- {name: a, priorty: 1}",
+                "line 3: objectives[0]: unknown field `priorty`; did you mean `priority`?",
+            ),
+            (
+                "endpoints: []\nobjectives:\n- {name: a, priority: 1}\n- {name: a, priority: 1}",
+                "objective `a` is there twice; give each its own name",
+            ),
+            (
+                "endpoints: []\nobjectives:\n- {name: a, priority: 2147483648}",
+                "objective `a`: priority 2147483648 is not from -2147483648 to 2147483647",
+            ),
+            (
+                "endpoints: []\nobjectives:\n- {name: a, priority: high}",
+                "line 3: objectives[0].priority",
+            ),
+            (
+                "endpoints: []\nobjectives:\n- {name: \"\"}",
+                "objectives: `name` is empty",
+            ),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(expected), "{error}");
@@ -264,6 +373,18 @@ mod tests {
         while pool.snapshot().len() != 3 {
             tokio::time::sleep(PACE.quiet / 5).await;
         }
+        // Objectives alone are a change too, and stay as they are while the file is bad.
+        let next = dir.join("next");
+        let with_objective = document("abc") + "objectives: [{name: batch, priority: -1}]\n";
+        std::fs::write(&next, with_objective).unwrap();
+        std::fs::rename(next, &path).unwrap();
+        while pool.objectives.priority("batch") != -1 {
+            tokio::time::sleep(PACE.quiet / 5).await;
+        }
+        std::fs::write(&path, "endpoints: []\nobjectives: nonsense").unwrap();
+        tokio::time::sleep(PACE.quiet * 4).await;
+        let kept = (pool.objectives.priority("batch"), pool.snapshot().len());
+        assert_eq!(kept, (-1, 3));
         stop.cancel();
         task.unwrap().await.unwrap();
         std::fs::remove_dir_all(dir).unwrap();

@@ -103,9 +103,15 @@ impl ScrapeConfig {
     /// two of them and one timeout, so that one page that is late or lost makes nothing unknown.
     pub fn staleness(&self, wanted: Duration) -> Duration {
         match 2 * self.interval {
-            two if two > wanted => two + self.timeout,
+            two if two > wanted => self.turnover(),
             _ => wanted,
         }
+    }
+
+    /// How long a scrape may take to be followed by the next one: two intervals, of which one page is late or lost, and
+    /// one timeout.
+    pub fn turnover(&self) -> Duration {
+        2 * self.interval + self.timeout
     }
 
     /// What the user says counts more than what we know of the engine.

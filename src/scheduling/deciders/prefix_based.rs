@@ -66,6 +66,7 @@ mod tests {
                 load: &LoadView::default(),
                 prefix: PrefixView {
                     matched_tokens: cached,
+                    ..Default::default()
                 },
                 earlier: None,
                 now_ms: 1,

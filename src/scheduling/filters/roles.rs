@@ -13,8 +13,7 @@
 
 use super::super::{Context, Filter};
 use super::label_selector::{LabelSelector, Requirement};
-
-const LABEL: &str = "llm-d.ai/role";
+use crate::pool::stages::{DECODE_ROLES, ENCODE_ROLES, PREFILL_ROLES, ROLE_LABEL};
 
 /// See the module.
 #[derive(Debug)]
@@ -24,25 +23,20 @@ pub(in crate::scheduling) struct Role(LabelSelector);
 
 impl Role {
     pub(in crate::scheduling) fn prefill() -> Self {
-        let roles = ["prefill", "encode-prefill", "prefill-decode", "both"];
-        Self::labelled(&roles)
+        Self::of(Requirement::In, &PREFILL_ROLES)
     }
 
     pub(in crate::scheduling) fn decode() -> Self {
-        let roles = ["decode", "prefill-decode", "both", "encode-decode"];
-        let roles = with_all(&roles);
-        Self(LabelSelector::new(vec![Requirement::InOrAbsent(
-            LABEL.to_owned(),
-            roles,
-        )]))
+        Self::of(Requirement::InOrAbsent, &DECODE_ROLES)
     }
 
     pub(in crate::scheduling) fn encode() -> Self {
-        Self::labelled(&["encode", "encode-prefill", "encode-decode"])
+        Self::of(Requirement::In, &ENCODE_ROLES)
     }
 
-    fn labelled(roles: &[&str]) -> Self {
-        let requirement = Requirement::In(LABEL.to_owned(), with_all(roles));
+    fn of(requirement: fn(String, Vec<String>) -> Requirement, roles: &[&str]) -> Self {
+        let roles = roles.iter().map(|role| (*role).to_owned()).collect();
+        let requirement = requirement(ROLE_LABEL.to_owned(), roles);
         Self(LabelSelector::new(vec![requirement]))
     }
 }
@@ -51,12 +45,6 @@ impl Filter for Role {
     fn filter(&self, cx: &Context<'_>, candidates: &mut Vec<u32>) {
         self.0.filter(cx, candidates);
     }
-}
-
-/// `roles`, and the one that does all stages.
-fn with_all(roles: &[&str]) -> Vec<String> {
-    let all = roles.iter().chain(&["encode-prefill-decode"]);
-    all.map(|role| (*role).to_owned()).collect()
 }
 
 #[cfg(test)]
@@ -79,7 +67,7 @@ mod tests {
             (Some(""), false, false, false),
             (None, false, true, false),
         ] {
-            let label = role.map(|role| (LABEL, role));
+            let label = role.map(|role| (ROLE_LABEL, role));
             let snapshot = labelled(&[label.as_slice()]);
             for (filter, expected) in [
                 (Role::prefill(), prefill),

@@ -5,7 +5,7 @@
 //! back to what is kept for it on its endpoint; to prefer that endpoint only, use the scorer of the same name.
 
 use super::super::session::Sessions;
-use super::super::{Context, Filter, Follow, Reason, Stamp};
+use super::super::{Context, Filter, Follow, Follows, Reason, Stamp};
 use crate::pool::Member;
 
 /// See the module.
@@ -30,6 +30,10 @@ impl Filter for SessionAffinity {
 }
 
 impl Follow for SessionAffinity {
+    fn follows(&self) -> Follows<'_> {
+        self.0.follows()
+    }
+
     fn picked(&self, cx: &Context<'_>, endpoint: u32) {
         self.0.picked(cx, endpoint);
     }

@@ -79,6 +79,7 @@ fn decide(
         load: &LoadView::default(),
         prefix: PrefixView {
             matched_tokens: asked.cached,
+            ..Default::default()
         },
         earlier: None,
         now_ms: 1_000_000,

@@ -1,11 +1,11 @@
 //! `inflight-load-producer`: how many tokens a request will keep its endpoint busy with.
 //!
-//! The prompt's tokens (estimated: four bytes each) weigh on the endpoint until the first token of a streamed response,
-//! or else the end; with `addEstimatedOutputTokens` (false) those of the answer weigh until the end: `outputRatio` (1.5)
+//! The prompt's tokens (estimated: four bytes each) that the endpoint has not cached weigh on it until the first token of a
+//! streamed response, or else the end; with `addEstimatedOutputTokens` (false) those of the answer weigh until the end: `outputRatio` (1.5)
 //! times the prompt's, at most `maxEstimatedOutputTokens` and at most what the request allows. `token-load-scorer` reads
-//! the sum, and the gauges `inflight_requests` and `inflight_tokens` show it. `prefixMatchInfoProducerName` and
-//! `syncCrossReplicaState` are taken and have no effect: neither is there a prefix cache to take off what it holds, nor
-//! are there other replicas. Source: the llm-d picker. It is added where a scorer needs it.
+//! the sum, and the gauges `inflight_requests` and `inflight_tokens` show it. What is cached is known where there is a
+//! prefix cache producer: `prefixMatchInfoProducerName` names it, and there is one. `syncCrossReplicaState` is taken and
+//! has no effect: each replica counts its own. Source: the llm-d picker. It is added where a scorer needs it.
 
 use std::sync::Arc;
 
@@ -61,8 +61,9 @@ impl InflightLoad {
         })
     }
 
-    /// What a request with a prompt of `input` tokens weighs, which allows `max_tokens` of output.
-    pub fn weigh(&self, input: u32, max_tokens: Option<u64>) -> Tokens {
+    /// What a request with a prompt of `input` tokens, of which `cached` need no work, and which allows `max_tokens` of
+    /// output, weighs.
+    pub fn weigh(&self, input: u32, cached: u32, max_tokens: Option<u64>) -> Tokens {
         let mut output = 0;
         if self.params.add_estimated_output_tokens {
             // A float becomes the nearest integer there is.
@@ -71,7 +72,10 @@ impl InflightLoad {
             let cap = self.params.max_estimated_output_tokens.unwrap_or(u32::MAX);
             output = estimated.min(limit).min(cap);
         }
-        Tokens { input, output }
+        Tokens {
+            input: input.saturating_sub(cached),
+            output,
+        }
     }
 }
 
@@ -97,9 +101,17 @@ mod tests {
             (out.to_owned(), u32::MAX, Some(u64::MAX), u32::MAX),
         ] {
             let plugin = producer("inflight-load-producer", &format!("{{{parameters}}}"));
-            let got = InflightLoad::of(&plugin).unwrap().weigh(input, max_tokens);
+            let got = InflightLoad::of(&plugin)
+                .unwrap()
+                .weigh(input, 0, max_tokens);
             assert_eq!(got, Tokens { input, output }, "{parameters}");
         }
+        let plugin = producer("inflight-load-producer", &format!("{{{out}}}"));
+        let inflight = InflightLoad::of(&plugin).unwrap();
+        let weight = |cached| inflight.weigh(100, cached, None);
+        let output = 150;
+        assert_eq!(weight(30), Tokens { input: 70, output });
+        assert_eq!(weight(130), Tokens { input: 0, output });
         let wrong = producer("inflight-load-producer", "{outputRatio: -1}");
         let got = InflightLoad::of(&wrong).unwrap_err().message;
         assert!(got.contains("outputRatio: is negative"), "{got}");

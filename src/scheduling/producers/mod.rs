@@ -1,9 +1,11 @@
 //! Producers, one file each: what other plugins, and the picker itself, need to know of a request.
 
+mod approx_prefix;
 mod inflight_load;
 mod session;
 mod token;
 
+pub use approx_prefix::ApproxPrefix;
 pub use inflight_load::InflightLoad;
 pub(super) use session::SessionSource;
 
@@ -15,6 +17,8 @@ use crate::config::{PickerConfig, PluginUse, Problem};
 pub struct Producers {
     /// Has requests weighed, if there is one.
     pub inflight: Option<InflightLoad>,
+    /// Has prompts looked up and remembered, if there is one.
+    pub prefix: Option<ApproxPrefix>,
     agent: Option<SessionSource>,
     /// By the names that other plugins may call them.
     sessions: Vec<(String, SessionSource)>,
@@ -36,6 +40,7 @@ impl Producers {
     fn add(&mut self, plugin: &PluginUse) -> Result<(), Problem> {
         match plugin.entry.name {
             "inflight-load-producer" => self.inflight = Some(InflightLoad::of(plugin)?),
+            "approx-prefix-cache-producer" => self.prefix = Some(ApproxPrefix::of(plugin)?),
             "session-id-producer" => {
                 let source = SessionSource::session_id(plugin)?;
                 // What it produces is called so, whatever the plugin is called.
@@ -62,6 +67,22 @@ impl Producers {
     /// The flow of a request that names none.
     pub fn flow<'a>(&self, headers: &'a dyn RequestHeaders) -> Option<&'a str> {
         self.agent.as_ref()?.read(headers)
+    }
+
+    /// Whether the prefix cache producer is called `name`, as `plugin` says; whoever says nothing takes the one there is.
+    pub(super) fn prefix_named(&self, plugin: &PluginUse, name: &str) -> Result<(), Problem> {
+        let known = self.prefix.as_ref().map(|prefix| &*prefix.name);
+        if name.is_empty() || known == Some(name) {
+            return Ok(());
+        }
+        let message = match known {
+            Some(known) => {
+                format!("no prefix cache producer is called `{name}`; there is `{known}`")
+            }
+            None => format!("no prefix cache producer is called `{name}`"),
+        };
+        let field = "prefixMatchInfoProducerName";
+        Err(plugin.parameters.field_problem(field, &message))
     }
 
     /// Where the session id is that is called `attribute`.

@@ -68,7 +68,7 @@ impl ContextLengthAware {
             return problem("label", "is empty");
         }
         if !params.reusable_tokens_producer_name.is_empty() {
-            let message = "needs `p2p-source-producer`, which is not available in this version";
+            let message = "needs `p2p-source-producer`, which is not supported yet";
             return problem("reusableTokensProducerName", message);
         }
         Ok(Self {

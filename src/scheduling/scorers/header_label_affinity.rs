@@ -10,7 +10,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::super::per_endpoint::PerEndpoint;
-use super::super::{Context, Follow, Scorer, Stamp};
+use super::super::{Context, Follow, Follows, Scorer, Stamp};
 use crate::config::{PluginUse, Problem};
 use crate::pool::Member;
 
@@ -77,6 +77,10 @@ impl Scorer for HeaderLabelAffinity {
 }
 
 impl Follow for HeaderLabelAffinity {
+    fn follows(&self) -> Follows<'_> {
+        Follows::Destination
+    }
+
     fn stamp(&self, served: &Member) -> Option<Stamp> {
         let value = served.endpoint.labels.get(&self.label)?;
         http::HeaderValue::from_str(value).ok()?;

@@ -3,7 +3,8 @@
 //! Formula: `round(100 · (wk · (1 − kv) + wq · (maxq − q) / maxq + wp · prefix)) / 100`, the weights (parameters
 //! `compositeKVWeight`, `compositeQueueWeight`, `compositePrefixWeight`, each 1) divided by their sum; all zero, KV alone.
 //! `q` is the effective queue length ([`crate::pool::load`]); no queue anywhere, that term is 1. What is not known is the
-//! mean of what is, else neutral. **The prefix is neutral for now**: it does not tell endpoints apart.
+//! mean of what is, else neutral. `prefix` is the share of the prompt that the endpoint has cached, 0 to 1; where there is no prefix
+//! cache producer it is 0 for all.
 //!
 //! The other form scores the headroom between predicted latencies and the request's SLO. Nothing predicts latencies here
 //! yet, so its parameters (`ttftWeight`, `tpotWeight`, `headroomSelectionStrategy` and the names of producers) are read
@@ -108,7 +109,8 @@ impl Scorer for Latency {
                 true => (longest - queue(candidate)) / longest,
                 false => 1.0,
             };
-            let sum = self.kv * free + self.queue * short + self.prefix * NEUTRAL;
+            let cached = cx.prefix.share(candidate);
+            let sum = self.kv * free + self.queue * short + self.prefix * cached;
             *out = (100.0 * sum).round() / 100.0;
         }
     }
@@ -117,7 +119,7 @@ impl Scorer for Latency {
 #[cfg(test)]
 mod tests {
     use super::super::super::testing::snapshot;
-    use super::super::super::testing::{plugin, scores_for};
+    use super::super::super::testing::{plugin, scored, scores_for, with_prefix};
     use super::*;
     use crate::pool::LoadView;
 
@@ -137,7 +139,7 @@ mod tests {
                 "{}",
                 vec![0.0, 0.5, 1.0],
                 vec![0.0, 5.0, 10.0],
-                [0.83, 0.5, 0.17],
+                [0.67, 0.33, 0.0],
             ),
             (
                 "{compositeKVWeight: 0, compositeQueueWeight: 0, compositePrefixWeight: 0}",
@@ -168,6 +170,23 @@ mod tests {
             let got = scores_for(&scorer, &snapshot(3), &load, 0, &[]);
             assert_eq!(got, expected, "{parameters}");
         }
+    }
+
+    #[test]
+    fn what_is_cached_counts() {
+        let parameters =
+            "{compositeKVWeight: 0, compositeQueueWeight: 0, compositePrefixWeight: 2}";
+        let scorer = Latency::of(&plugin("latency-scorer", parameters)).unwrap();
+        let snapshot = snapshot(3);
+        let load = LoadView {
+            kv_usage: vec![0.5; 3],
+            waiting: vec![0.0; 3],
+            ..Default::default()
+        };
+        let got = with_prefix(&snapshot, &load, (&[0, 32, 128], 128), |cx| {
+            scored(&scorer, cx)
+        });
+        assert_eq!(got, [0.0, 0.25, 1.0]);
     }
 
     #[test]

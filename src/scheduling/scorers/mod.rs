@@ -9,6 +9,8 @@ pub(super) mod kv_cache_utilization;
 pub(super) mod latency;
 pub(super) mod load_aware;
 pub(super) mod lora_affinity;
+pub(super) mod no_hit_lru;
+pub(super) mod prefix_cache;
 pub(super) mod queue;
 pub(super) mod running_requests;
 pub(super) mod session_affinity;

@@ -5,7 +5,7 @@
 //! name. Not both: each keeps its own sessions.
 
 use super::super::session::Sessions;
-use super::super::{Context, Follow, Scorer, Stamp};
+use super::super::{Context, Follow, Follows, Scorer, Stamp};
 use crate::pool::Member;
 
 /// See the module.
@@ -26,6 +26,10 @@ impl Scorer for SessionAffinity {
 }
 
 impl Follow for SessionAffinity {
+    fn follows(&self) -> Follows<'_> {
+        self.0.follows()
+    }
+
     fn picked(&self, cx: &Context<'_>, endpoint: u32) {
         self.0.picked(cx, endpoint);
     }

@@ -1,8 +1,8 @@
 //! `token-load-scorer`: the fewer tokens of ours an endpoint has still to work through, the better.
 //!
 //! Formula: `1 − min(t, T) / T`, with `t` the tokens in flight there (as `inflight-load-producer` estimates them) plus
-//! those of this request, and the parameter `queueThresholdTokens` (4194304, 128 requests of 32k tokens) as `T`; a
-//! threshold that is not positive is the default. What a prefix cache would spare is not taken off yet.
+//! those of this request that it has not cached, and the parameter `queueThresholdTokens` (4194304, 128 requests of 32k tokens)
+//! as `T`; a threshold that is not positive is the default. What is cached is known where there is a prefix cache producer.
 //! `inFlightLoadProducerName`: there is one. Source: the llm-d picker. Use it where prompts differ much in length: ten
 //! short requests are less than a long one.
 
@@ -44,9 +44,9 @@ impl TokenLoad {
 
 impl Scorer for TokenLoad {
     fn score(&self, cx: &Context<'_>, candidates: &[u32], out: &mut [f32]) {
-        let own = u64::from(cx.request.input_tokens());
         let threshold = self.threshold as f64;
         for (out, &candidate) in out.iter_mut().zip(candidates) {
+            let own = u64::from(cx.request.uncached_tokens(cx.prefix, candidate));
             let tokens = (cx.load.tokens[candidate as usize] + own).min(self.threshold);
             *out = (1.0 - tokens as f64 / threshold) as f32;
         }

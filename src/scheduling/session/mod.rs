@@ -11,6 +11,9 @@
 //!   `session-id-producer` or `agent-identity` produces; by default the header `x-session-id`. `evictionSweepSeconds`
 //!   (10) is how long a dead binding takes room.
 //!
+//! What a session comes back to is the request's destination, or what the profile `profileName` chose, if it ran: a prefill
+//! profile has a plugin of its own, with its own `profileName` and header.
+//!
 //! A session that was nowhere, whose endpoint is gone, or whose token is not ours wants nothing; under `session_id` it is
 //! bound to where it goes then. Source: the llm-d picker, whose token is the endpoint's name in base64 **[bug]**:
 //! anyone can read and make it.
@@ -20,8 +23,8 @@ use serde::{Deserialize, Serialize};
 
 use super::per_endpoint::PerEndpoint;
 use super::producers::{Producers, SessionSource};
-use super::{Context, Stamp, header_name};
-use crate::config::{PluginUse, Problem};
+use super::{Context, Follows, Stamp, header_name};
+use crate::config::{PickerConfig, PluginUse, Problem, did_you_mean};
 use crate::pool::{EndpointId, Member};
 
 mod bindings;
@@ -35,7 +38,11 @@ const MOST_SOURCES: usize = 16;
 
 /// Where sessions were before.
 #[derive(Debug)]
-pub(super) struct Sessions(Way);
+pub(super) struct Sessions {
+    way: Way,
+    /// The profile whose endpoint a session comes back to, if it is not the destination.
+    profile: Option<String>,
+}
 
 /// How that is known.
 #[derive(Debug)]
@@ -113,30 +120,46 @@ impl Default for IdParams {
 // === impl Sessions ===
 
 impl Sessions {
-    pub(super) fn of(plugin: &PluginUse, producers: &Producers) -> Result<Self, Problem> {
+    pub(super) fn of(
+        plugin: &PluginUse,
+        config: &PickerConfig,
+        producers: &Producers,
+    ) -> Result<Self, Problem> {
         let params: Params = plugin.parameters.read()?;
-        if !params.profile_name.is_empty() {
-            let message = "only the endpoint that serves the request is followed in this version; leave it out";
-            return Err(plugin.parameters.field_problem("profileName", message));
+        let profile = Some(params.profile_name).filter(|name| !name.is_empty());
+        if let Some(name) = &profile
+            && !config.profiles.iter().any(|known| known.name == *name)
+        {
+            let known = config.profiles.iter().map(|known| known.name.as_str());
+            let hint = did_you_mean(name, known);
+            let message = format!("no scheduling profile is called `{name}`{hint}");
+            return Err(plugin.parameters.field_problem("profileName", &message));
         }
-        match params.strategy {
+        let way = match params.strategy {
             Strategy::EncodedEndpointHeader => {
                 let (field, header) = (
                     "encodedEndpointHeaderConfig.header",
                     params.encoded_endpoint_header_config.header,
                 );
                 let problem = |error: String| plugin.parameters.field_problem("strategy", &error);
-                Ok(Self(Way::Token {
+                Way::Token {
                     header: header_name(plugin, field, &header)?,
                     key: Box::new(TokenKey::shared().map_err(problem)?),
                     tokens: PerEndpoint::default(),
-                }))
+                }
             }
-            Strategy::SessionId => Self::id(plugin, &params.session_id_config, producers),
-        }
+            Strategy::SessionId => Self::id(plugin, &params.session_id_config, producers)?,
+        };
+        Ok(Self { way, profile })
     }
 
-    fn id(plugin: &PluginUse, params: &IdParams, producers: &Producers) -> Result<Self, Problem> {
+    /// Where a session comes back to.
+    pub(super) fn follows(&self) -> Follows<'_> {
+        let named = self.profile.as_deref().map(Follows::Profile);
+        named.unwrap_or(Follows::Destination)
+    }
+
+    fn id(plugin: &PluginUse, params: &IdParams, producers: &Producers) -> Result<Way, Problem> {
         let problem = |field: &str, message: &str| {
             let field = format!("sessionIdConfig.{field}");
             plugin.parameters.field_problem(&field, message)
@@ -172,7 +195,7 @@ impl Sessions {
             seconds if seconds > 0.0 && seconds <= 1e9 => Ok((seconds * 1000.0).ceil() as u64),
             _ => Err(problem(field, "is not a positive number of seconds")),
         };
-        Ok(Self(Way::Id {
+        Ok(Way::Id {
             sources,
             bindings: Bindings::new(
                 millis("evictionTtlSeconds", params.eviction_ttl_seconds)?,
@@ -180,13 +203,13 @@ impl Sessions {
             ),
             names: PerEndpoint::default(),
             seed: rand::random(),
-        }))
+        })
     }
 
     /// The candidate that the request's session was at.
     pub(super) fn pinned(&self, cx: &Context<'_>, candidates: &[u32]) -> Option<u32> {
         let mut candidates = candidates.iter().copied();
-        match &self.0 {
+        match &self.way {
             Way::Token {
                 header,
                 key,
@@ -208,7 +231,7 @@ impl Sessions {
 
     /// The request goes to the endpoint at `endpoint`.
     pub(super) fn picked(&self, cx: &Context<'_>, endpoint: u32) {
-        if let (Way::Id { bindings, .. }, Some(session)) = (&self.0, self.session(cx)) {
+        if let (Way::Id { bindings, .. }, Some(session)) = (&self.way, self.session(cx)) {
             let name = name_of(&cx.snapshot.member(endpoint).endpoint.id);
             bindings.bind(session, name, cx.now_ms);
         }
@@ -216,7 +239,7 @@ impl Sessions {
 
     /// What the client is to send back, for a response that `served` gives.
     pub(super) fn stamp(&self, served: &Member) -> Option<Stamp> {
-        let Way::Token { header, key, .. } = &self.0 else {
+        let Way::Token { header, key, .. } = &self.way else {
             return None;
         };
         let token = token::write(key.token(header, &served.endpoint.id));
@@ -227,7 +250,7 @@ impl Sessions {
     }
 
     fn session(&self, cx: &Context<'_>) -> Option<u64> {
-        let Way::Id { sources, seed, .. } = &self.0 else {
+        let Way::Id { sources, seed, .. } = &self.way else {
             return None;
         };
         let mut sources = sources.iter();

@@ -25,9 +25,10 @@ fn pick(scheduler: &Scheduler, snapshot: &Snapshot, headers: &[(&str, &str)], se
         let candidates: Vec<u32> = (0..snapshot.len() as u32).collect();
         let (mut scratch, mut rng) = (Scratch::default(), SmallRng::seed_from_u64(seed));
         let decision = scheduler.schedule(cx, &candidates, &mut scratch, &mut rng, false);
-        let endpoint = decision.unwrap().endpoints[0];
-        scheduler.followers().for_each(|f| f.picked(cx, endpoint));
-        endpoint
+        let decision = decision.unwrap();
+        let followers = scheduler.followers(&decision.ran);
+        followers.for_each(|(f, endpoint)| f.picked(cx, endpoint));
+        decision.endpoints[0]
     })
 }
 
@@ -50,8 +51,8 @@ fn a_token_leads_back_to_the_endpoint_that_gave_it() {
         for position in 0..4 {
             let member = snapshot.member(position);
             let stamps: Vec<_> = scheduler
-                .followers()
-                .filter_map(|f| f.stamp(member))
+                .followers(&[(0, member)])
+                .filter_map(|(f, member)| f.stamp(member))
                 .collect();
             assert_eq!(stamps.len(), 1);
             assert_eq!(stamps[0].name, "x-mine");
@@ -116,7 +117,9 @@ fn a_session_stays_where_it_was_first_sent() {
         }
         assert!(!sticks(&scheduler, &snapshot, &[]), "no session");
         let member = snapshot.member(0);
-        assert!(scheduler.followers().all(|f| f.stamp(member).is_none()));
+        let ran = [(0, member)];
+        let mut followers = scheduler.followers(&ran);
+        assert!(followers.all(|(f, member)| f.stamp(member).is_none()));
     }
 }
 
@@ -142,6 +145,53 @@ fn every_profile_learns_where_a_session_went_and_says_so() {
         decision.unwrap().reason
     });
     assert_eq!(reason, Reason::Session);
+}
+
+#[test]
+fn a_prefill_profile_has_sessions_of_its_own() {
+    // Case 87.
+    let scheduler = scheduler(
+        "- {type: disagg-profile-handler, parameters: {deciders: {prefill: prefix-based-pd-decider}}}\n- {type: prefix-based-pd-decider, parameters: {nonCachedTokens: 16}}\n- {type: session-affinity-filter, name: d}\n- {type: session-affinity-filter, name: p, parameters: {profileName: prefill, encodedEndpointHeaderConfig: {header: x-session-token-prefill}}}\nschedulingProfiles:\n- {name: decode, plugins: [{pluginRef: d}]}\n- {name: prefill, plugins: [{pluginRef: p}]}\n",
+    )
+    .unwrap();
+    let snapshot = snapshot(9);
+    let mut load = LoadView::default();
+    load.gather(&snapshot, 1, 1);
+    let ask = |bytes: usize, headers: &[(&str, &str)]| {
+        with_context(&snapshot, &load, bytes, headers, |cx| {
+            let candidates: Vec<u32> = (0..9).collect();
+            let (mut scratch, mut rng) = (Scratch::default(), SmallRng::from_rng(&mut rand::rng()));
+            let decision = scheduler.schedule(cx, &candidates, &mut scratch, &mut rng, false);
+            let decision = decision.unwrap();
+            let ran = decision.ran.iter();
+            let ran: Vec<_> = ran.map(|&(at, p)| (at, snapshot.member(p))).collect();
+            let stamps = scheduler.followers(&ran).filter_map(|(f, m)| f.stamp(m));
+            let stamps =
+                stamps.map(|stamp| (stamp.name, String::from_utf8(stamp.value.to_vec()).unwrap()));
+            (
+                decision.endpoints[0],
+                decision.prefill,
+                stamps.collect::<Vec<_>>(),
+            )
+        })
+    };
+    let (decode, prefill, stamps) = ask(4_000, &[]);
+    let names: Vec<_> = stamps.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["x-session-token", "x-session-token-prefill"]);
+    let back: Vec<_> = stamps
+        .iter()
+        .map(|(n, v)| (n.as_str(), v.as_str()))
+        .collect();
+    for _ in 0..20 {
+        let (again, prefill_again, _) = ask(4_000, &back);
+        assert_eq!((again, prefill_again), (decode, prefill));
+    }
+    // Too short to be prefilled elsewhere.
+    let (_, prefill, stamps) = ask(4, &back);
+    assert_eq!(
+        (prefill, stamps.len(), &*stamps[0].0),
+        (None, 1, "x-session-token")
+    );
 }
 
 #[test]
@@ -175,7 +225,7 @@ fn parameters_are_checked() {
         ("{strategy: cookies}", "unknown variant `cookies`"),
         (
             "{profileName: prefill}",
-            "parameters.profileName: only the endpoint",
+            "parameters.profileName: no scheduling profile is called `prefill`",
         ),
         (
             "{encodedEndpointHeaderConfig: {header: ':path'}}",

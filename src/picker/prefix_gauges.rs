@@ -1,0 +1,105 @@
+//! The prefix index as gauges, computed when they are read.
+
+use std::fmt;
+use std::sync::Arc;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use super::Picker;
+use crate::prefix::{PrefixCache, Who};
+
+/// Collects the gauges of one picker's index.
+#[derive(Debug)]
+pub struct PrefixGauges {
+    name: String,
+    picker: Arc<Picker>,
+}
+
+// === impl PrefixGauges ===
+
+impl PrefixGauges {
+    /// `name` is the pool's.
+    pub fn new(name: String, picker: Arc<Picker>) -> Self {
+        Self { name, picker }
+    }
+
+    fn of_endpoints(
+        &self,
+        encoder: &mut DescriptorEncoder<'_>,
+        (name, help): (&str, &str),
+        value: impl Fn(&PrefixCache, Who) -> Option<f32>,
+    ) -> fmt::Result {
+        let snapshot = self.picker.pool.snapshot();
+        let kind = ConstGauge::new(0.0).metric_type();
+        let endpoints = snapshot.members().iter().filter_map(|member| {
+            let who = Who {
+                number: member.slot.number(),
+                life: member.slot.life(),
+            };
+            let value = value(&self.picker.prefix, who)?;
+            Some((member.endpoint.id.name.as_str(), f64::from(value)))
+        });
+        let mut endpoints = endpoints.peekable();
+        if endpoints.peek().is_none() {
+            return Ok(());
+        }
+        let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+        for (endpoint, value) in endpoints {
+            let labels = [
+                ("name", self.name.as_str()),
+                ("model_server_endpoint", endpoint),
+            ];
+            ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+}
+
+impl Collector for PrefixGauges {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let policy = self.picker.policy.load();
+        let Some(approx) = &policy.scheduler.producers.prefix else {
+            return Ok(());
+        };
+        let size = self.picker.prefix.size();
+        let labels = [
+            ("plugin_name", &*approx.name),
+            ("plugin_type", "approx-prefix-cache-producer"),
+        ];
+        for (name, help, value) in [
+            (
+                "prefix_indexer_size",
+                "Blocks in the prefix index, counted for each endpoint that has them",
+                size.blocks as f64,
+            ),
+            (
+                "prefix_indexer_bytes",
+                "Memory of the prefix index",
+                size.bytes as f64,
+            ),
+        ] {
+            let gauge = ConstGauge::new(value);
+            let mut family = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+            gauge.encode(family.encode_family(&labels)?)?;
+        }
+        let evicted = ConstCounter::new(size.evicted);
+        let help = "Blocks that left the prefix index";
+        let kind = evicted.metric_type();
+        let mut family =
+            encoder.encode_descriptor("prefix_indexer_evicted_blocks", help, None, kind)?;
+        evicted.encode(family.encode_family(&labels)?)?;
+        let trust = (
+            "prefix_trust",
+            "How far predictions of cached tokens came true, 0 to 1; all are believed until one fails",
+        );
+        self.of_endpoints(&mut encoder, trust, |cache, who| Some(cache.trust(who)))?;
+        let error = (
+            "prefix_prediction_error",
+            "By how much predictions of cached tokens miss, as a share of the prompt: a moving mean",
+        );
+        self.of_endpoints(&mut encoder, error, PrefixCache::error)
+    }
+}
