@@ -1,6 +1,7 @@
 //! What a configuration has polled, and how another one takes over.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
@@ -13,6 +14,8 @@ use crate::pool::engines::EngineSpec;
 use crate::pool::models::{self, ModelsConfig};
 use crate::pool::polls::{PollStats, Polled};
 use crate::pool::scrape::{self, ScrapeConfig};
+use crate::pool::state;
+use crate::telemetry::state::States;
 
 /// Connecting to a model server and reading its metrics page.
 const SCRAPE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -27,7 +30,8 @@ pub(super) struct Polling {
     listing: Task,
     /// How metrics are scraped now; `None` = they are not.
     scrape: Arc<ArcSwapOption<ScrapeConfig>>,
-    models: Option<ModelsConfig>,
+    /// The same for models.
+    models: Arc<ArcSwapOption<ModelsConfig>>,
     scrape_stats: Arc<PollStats>,
     models_stats: Arc<PollStats>,
 }
@@ -46,7 +50,7 @@ impl Polling {
             scraping: None,
             listing: None,
             scrape: Arc::default(),
-            models: None,
+            models: Arc::default(),
             scrape_stats: Arc::default(),
             models_stats: Arc::default(),
         }
@@ -73,9 +77,34 @@ impl Polling {
         ]
     }
 
-    /// How metrics are scraped, at any time.
-    pub(super) fn scrape_config(&self) -> Arc<ArcSwapOption<ScrapeConfig>> {
-        Arc::clone(&self.scrape)
+    /// What is polled and how that fares, and what is known of each endpoint, at any time.
+    pub(super) fn show(&self, states: &States) {
+        let (scrape, models) = (Arc::clone(&self.scrape), Arc::clone(&self.models));
+        let polled = self.polled();
+        states.add("sources", move || {
+            let intervals = [
+                scrape.load().as_ref().map(|config| config.interval),
+                models.load().as_ref().map(|config| config.interval),
+            ];
+            let sources = polled.iter().zip(intervals);
+            let sources = sources.map(|(polled, interval)| {
+                let count = |count: &AtomicU64| count.load(Ordering::Relaxed);
+                let stats = &polled.stats;
+                let state = serde_json::json!({
+                    "extractor": polled.extractor_type,
+                    "interval_ms": interval.map(|interval| interval.as_millis() as u64),
+                    "pages_read": count(&stats.ok),
+                    "poll_errors": count(&stats.failed),
+                    "extract_errors": count(&stats.unread),
+                });
+                (polled.source_type.to_owned(), state)
+            });
+            serde_json::Value::Object(sources.collect())
+        });
+        let (pool, scrape) = (Arc::clone(&self.pool), Arc::clone(&self.scrape));
+        states.add("pool", move || {
+            state::state(&pool, scrape.load().as_deref())
+        });
     }
 
     /// Scrapes metrics as `wanted` says from now on. Two scrapers never run beside each other: the first ends before the
@@ -95,11 +124,11 @@ impl Polling {
 
     /// The same for lists of models.
     pub(super) async fn list_models(&mut self, wanted: Option<ModelsConfig>) {
-        if self.models == wanted {
+        if self.models.load().as_deref() == wanted.as_ref() {
             return;
         }
         end(&mut self.listing).await;
-        self.models = wanted.clone();
+        self.models.store(wanted.clone().map(Arc::new));
         self.listing = wanted.map(|config| {
             let stop = self.stop.child_token();
             let (pool, stats) = (Arc::clone(&self.pool), Arc::clone(&self.models_stats));

@@ -26,6 +26,7 @@ use crate::pool::{Pool, discovery};
 use crate::prefix::{PrefixCache, Who};
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::state::States;
 use crate::telemetry::{admin, logs};
 
 /// Workers that are never given a decision: they read, write and keep time while plugins compute.
@@ -100,11 +101,14 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         0 => None,
         records => Some(Arc::new(Decisions::new(records))),
     };
+    let states = Arc::new(States::default());
+    running.polling.show(&states);
     let admin_listener = TcpListener::from_std(admin_socket)?;
     tokio::spawn(admin::serve(
         admin_listener,
         Arc::clone(&metrics),
         decisions.clone(),
+        Arc::clone(&states),
         stop.clone().cancelled_owned(),
     ));
 
@@ -127,6 +131,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         let gauges = PrefixGauges::new(settings.pool_name.clone(), Arc::clone(&picker));
         registry.register_collector(Box::new(gauges));
     });
+    let deciding = Arc::clone(&picker);
+    states.add("scheduling", move || deciding.state());
     let forgetting = forget_the_gone(Arc::clone(&pool), prefix);
     tokio::spawn(stop.clone().run_until_cancelled_owned(forgetting));
     if let ConfigSource::File(path) = &settings.config {

@@ -117,6 +117,18 @@ impl Picker {
         objective.map_or(DEFAULT_PRIORITY, known)
     }
 
+    /// What the plugins that decide hold now, for people, and how many requests wait for their observer or it for them.
+    pub fn state(&self) -> serde_json::Value {
+        let policy = self.policy.load();
+        let (handler, of_type) = &policy.scheduler.name;
+        serde_json::json!({
+            "handler": handler,
+            "handler_type": of_type,
+            "plugins": policy.scheduler.state(),
+            "observed_flights": self.flights.count(),
+        })
+    }
+
     /// Requests that come from now on are decided by `policy`.
     pub fn replace(&self, policy: Policy) {
         self.policy.store(Arc::new(policy));

@@ -25,6 +25,7 @@ pub mod scrape;
 pub mod slab;
 pub mod snapshot;
 pub mod stages;
+pub mod state;
 
 pub use breaker::{Breaker, Outcome};
 pub use endpoint::{Endpoint, EndpointId};

@@ -26,6 +26,10 @@ pub(super) struct KnownAdapters(RwLock<HashSet<u64>>);
 // === impl KnownAdapters ===
 
 impl KnownAdapters {
+    pub(super) fn count(&self) -> usize {
+        self.0.read().len()
+    }
+
     pub(super) fn contains(&self, key: u64) -> bool {
         self.0.read().contains(&key)
     }

@@ -147,6 +147,11 @@ pub fn lora_key(name: &str) -> u64 {
 // === impl Slab ===
 
 impl Slab {
+    /// How many adapters any page, or any list of models, named.
+    pub fn known_adapters(&self) -> usize {
+        self.adapters.count()
+    }
+
     /// A free slot with all its cells at their start values.
     pub fn take(self: &Arc<Self>) -> Arc<Slot> {
         let mut inner = self.inner.lock();

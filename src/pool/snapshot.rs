@@ -68,6 +68,11 @@ impl Pool {
         self.current.load_full()
     }
 
+    /// How many LoRA adapters are known as such.
+    pub fn known_adapters(&self) -> usize {
+        self.slab.known_adapters()
+    }
+
     /// Makes `endpoints` the pool. An endpoint that stays (same id, address and port) keeps its cells, so its
     /// load and its requests in flight survive; any other starts fresh. Of two endpoints with one id the later wins.
     pub fn replace(&self, endpoints: Vec<Endpoint>) -> Arc<Snapshot> {
