@@ -11,7 +11,7 @@ use serde_json::{Map, Value};
 /// More than this of anything that a section lists is left out, and the section says so.
 pub const MOST_SHOWN: usize = 256;
 
-/// The sections, in the order in which they were added.
+/// The sections; the page has them by name.
 #[derive(Default)]
 pub struct States(RwLock<Vec<(&'static str, Section)>>);
 
