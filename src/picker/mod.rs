@@ -20,6 +20,7 @@ use crate::scheduling::{Reason, Scheduler};
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::Metrics;
 
+mod choose;
 mod control;
 mod decide;
 mod denial;
@@ -33,9 +34,11 @@ mod report;
 mod served;
 mod subset;
 
+pub use choose::{Asked, Chosen, Ground, NotChosen, Workspace};
 pub use desk::Desk;
 pub use exchange::PickExchange;
 pub use prefix_gauges::PrefixGauges;
+pub use prompt::Prompt;
 pub use report::Reporters;
 
 /// What a picker is set up with.

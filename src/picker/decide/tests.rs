@@ -5,9 +5,9 @@ use crate::config::{self, LoadOptions};
 use crate::extproc::BodyBudget;
 use crate::picker::{Desk, PickerOptions};
 use crate::pool::slab::{LoraState, Scrape, lora_key};
-use crate::pool::{Endpoint, EndpointId, Pool};
+use crate::pool::{Endpoint, EndpointId, LoadView, Pool};
 use crate::prefix::PrefixCache;
-use crate::scheduling::registry;
+use crate::scheduling::{input_tokens, registry};
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::Metrics;
 use std::sync::atomic::Ordering;
@@ -86,10 +86,11 @@ fn destination(picker: &Picker, api: Api, body: &str) -> String {
     };
     let picked = DESKTOP
         .with_borrow_mut(|desktop| picker.pick(&question, 0, &model, &read, body.len(), desktop));
-    let Picked {
-        snapshot, decision, ..
-    } = picked.unwrap();
-    snapshot.member(decision.endpoints[0]).address.to_string()
+    let (snapshot, chosen) = picked.unwrap();
+    snapshot
+        .member(chosen.decision.endpoints[0])
+        .address
+        .to_string()
 }
 
 #[test]
