@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use prometheus_client::encoding::DescriptorEncoder;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -18,14 +19,14 @@ use crate::extproc::health::{self, Readiness};
 use crate::extproc::listener::{self, Incoming};
 use crate::extproc::server::{self, OpenStreams};
 use crate::extproc::tls::Tls;
-use crate::extproc::{BodyBudget, Limits};
-use crate::picker::{Desk, Picker, PickerOptions, PrefixGauges};
-use crate::pool::gauges::PoolGauges;
-use crate::pool::polls::PollCounters;
-use crate::pool::{Pool, discovery};
+use crate::extproc::{BodyBudget, Limits, StreamMetrics};
+use crate::picker::{Desk, OldPrefixGauges, Picker, PickerOptions, PrefixGauges};
+use crate::pool::gauges::{OldPoolGauges, PoolGauges};
+use crate::pool::polls::{OldPollCounters, PollCounters};
+use crate::pool::{Pool, Snapshot, discovery};
 use crate::prefix::{PrefixCache, Who};
 use crate::telemetry::decisions::Decisions;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{EndpointNames, Metrics};
 use crate::telemetry::state::States;
 use crate::telemetry::{admin, logs};
 
@@ -59,7 +60,10 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let handler = plan.config.handler.name.clone();
     let stop = CancellationToken::new();
     let readiness = Arc::new(Readiness::default());
-    let metrics = Arc::new(Metrics::new());
+    let metrics = Arc::new(match settings.legacy_metrics {
+        false => Metrics::new(),
+        true => Metrics::with_old_names(),
+    });
 
     // Sockets first: a port that is taken should be told before anything runs.
     let bind = |port: u16, what: &str| {
@@ -91,10 +95,21 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         let name = settings.pool_name.clone();
         let staleness_ms = Arc::clone(&running.staleness_ms);
         let gauges = PoolGauges::new(name, Arc::clone(&pool), staleness_ms);
+        metrics.register_old(|old| {
+            old.register_collector(Box::new(OldPoolGauges(gauges.clone())));
+            old.register_collector(Box::new(OldPollCounters(running.polling.polled())));
+        });
         registry.register_collector(Box::new(gauges));
         registry.register_collector(Box::new(PollCounters(running.polling.polled())));
         registry.register_collector(Box::new(BodyGauge(Arc::clone(&bodies))));
     });
+
+    let snapshots = Arc::clone(&pool);
+    metrics.follow_endpoints(move || endpoint_names(&snapshots.snapshot()));
+    let mut streams = None;
+    if settings.stream_metrics {
+        metrics.register(|registry| streams = Some(StreamMetrics::register(registry)));
+    }
 
     health::spawn(health_socket, Arc::clone(&readiness), stop.clone())?;
     let decisions = match settings.decision_records {
@@ -130,6 +145,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     metrics.register(|registry| {
         let gauges = PrefixGauges::new(settings.pool_name.clone(), Arc::clone(&picker));
         registry.register_collector(Box::new(gauges));
+    });
+    metrics.register_old(|registry| {
+        registry.register_collector(Box::new(OldPrefixGauges(Arc::clone(&picker))));
     });
     let deciding = Arc::clone(&picker);
     states.add("scheduling", move || deciding.state());
@@ -181,6 +199,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         limits,
         open.clone(),
         health,
+        streams,
         closing.clone().cancelled_owned(),
     );
     let mut serving = std::pin::pin!(serving);
@@ -264,15 +283,23 @@ async fn drained(open: &OpenStreams, deadline: tokio::time::Instant) {
     }
 }
 
+/// Who is in the pool.
+fn endpoint_names(snapshot: &Snapshot) -> EndpointNames {
+    let mut names = EndpointNames::new();
+    for member in snapshot.members() {
+        let id = &member.endpoint.id;
+        let known = names.entry(id.namespace.clone()).or_default();
+        known.insert(id.name.clone());
+    }
+    names
+}
+
 /// What the bodies of all streams take.
 #[derive(Debug)]
 struct BodyGauge(Arc<BodyBudget>);
 
 impl prometheus_client::collector::Collector for BodyGauge {
-    fn encode(
-        &self,
-        mut encoder: prometheus_client::encoding::DescriptorEncoder<'_>,
-    ) -> Result<(), std::fmt::Error> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         use prometheus_client::encoding::EncodeMetric as _;
         use prometheus_client::metrics::gauge::ConstGauge;
         let held = ConstGauge::new(self.0.held() as f64);

@@ -12,7 +12,7 @@ use crate::pool::{LoadView, Snapshot, Tokens};
 use crate::prefix::{Prediction, PrefixCache};
 use crate::scheduling::{Context, Decision, RequestView, ScheduleError, Scratch, input_tokens};
 use crate::telemetry::decisions::Decisions;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{Metrics, Stage};
 
 /// What a choice is made from, beside the request.
 #[derive(Clone, Copy)]
@@ -71,6 +71,8 @@ pub struct Chosen {
     pub tokens: Tokens,
     /// What it weighs at the endpoint of its prefill stage.
     pub prefill_tokens: Tokens,
+    /// When, in real time.
+    pub at: Instant,
 }
 
 /// Why nothing was.
@@ -160,9 +162,10 @@ impl Ground<'_> {
             decisions.put(record);
         }
         let decision = decided?;
-        self.metrics
-            .scheduling
-            .observe(begun.elapsed().as_secs_f64());
+        let at = Instant::now();
+        let took = at.duration_since(begun).as_secs_f64();
+        self.metrics.scheduling.observe(took);
+        self.metrics.stage(Stage::Schedule, took);
         let destination = decision.endpoints[0];
         if cx.prefix.tokens(destination) == 0 && asked.only_if_cached {
             return Err(NotChosen::NotCached);
@@ -171,8 +174,8 @@ impl Ground<'_> {
             follower.picked(&cx, endpoint);
         }
         let tokens = self.weigh(asked, cx.prefix.tokens(destination));
-        let prefilled = decision.prefill.map(|at| {
-            let weight = self.weigh(asked, cx.prefix.tokens(at));
+        let prefilled = decision.prefill.map(|prefill| {
+            let weight = self.weigh(asked, cx.prefix.tokens(prefill));
             Tokens {
                 output: 0,
                 ..weight
@@ -186,6 +189,7 @@ impl Ground<'_> {
             prediction,
             tokens,
             prefill_tokens: prefilled.unwrap_or_default(),
+            at,
             decision,
         })
     }

@@ -3,6 +3,7 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rand::SeedableRng;
@@ -23,7 +24,7 @@ use crate::pool::{Member, Reservation, Snapshot, Tokens, clock_ms};
 use crate::prefix::Prediction;
 use crate::scheduling::{self, RequestView};
 use crate::telemetry::inflight::Counted;
-use crate::telemetry::metrics::RequestSeries;
+use crate::telemetry::metrics::{RequestSeries, Stage};
 
 /// The flow of requests that name none.
 const DEFAULT_FLOW: &str = "default-flow";
@@ -37,6 +38,8 @@ pub(super) struct Question {
     pub(super) body: RequestBody,
     /// Given to the request if it has none.
     pub(super) request_id: Option<String>,
+    /// When it was asked.
+    pub(super) asked: Instant,
 }
 
 /// What was decided.
@@ -98,6 +101,9 @@ impl Question {
 
 impl Picker {
     pub(super) fn decide(&self, question: Question, progress: &Progress) -> Result<Answer, Denial> {
+        let begun = Instant::now();
+        let took = |stage, time: Duration| self.metrics.stage(stage, time.as_secs_f64());
+        took(Stage::Wait, begun.duration_since(question.asked));
         let headers = &*question.headers;
         let read = match &question.body {
             RequestBody::Whole(pieces, held) => self.read(question.api, headers, pieces, held)?,
@@ -108,6 +114,7 @@ impl Picker {
             RequestBody::None | RequestBody::Unseen => 0,
         };
         progress.parsed();
+        took(Stage::Parse, begun.elapsed());
 
         let rewrite = headers.first_of(&MODEL_REWRITE);
         let incoming = read.facts.model.as_deref();
@@ -136,7 +143,7 @@ impl Picker {
             series.failed(denial.error_code());
             denial
         })?;
-        let decision = chosen.decision;
+        let (decision, decided) = (chosen.decision, chosen.at);
         let primary = snapshot.member(decision.endpoints[0]);
         let inflight = question.policy.scheduler.producers.inflight.as_ref();
         let book = |member: &Member, tokens: Tokens| {
@@ -181,7 +188,7 @@ impl Picker {
             .as_ref()
             .filter(|_| read.is_whole())
             .map(|renamed| rename(&read, renamed, headers, &mut edits));
-        Ok(Answer {
+        let answer = Answer {
             verdict: Verdict {
                 metadata: Some(metadata_of(
                     &snapshot,
@@ -205,7 +212,9 @@ impl Picker {
             series,
             renamed,
             streaming,
-        })
+        };
+        took(Stage::Answer, decided.elapsed());
+        Ok(answer)
     }
 
     /// Finds what the request asks for. An encoding that we cannot read is no fault: route on load.

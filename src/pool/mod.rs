@@ -31,7 +31,7 @@ pub mod snapshot;
 pub mod stages;
 pub mod state;
 
-pub use breaker::{Breaker, Outcome};
+pub use breaker::{Breaker, Cause, Outcome};
 pub use endpoint::{Endpoint, EndpointId};
 pub use ledger::{Reservation, Tokens};
 pub use load::LoadView;

@@ -34,6 +34,59 @@ pub struct Polled {
 #[derive(Debug)]
 pub struct PollCounters(pub Vec<Polled>);
 
+/// The same by the names of the llm-d picker's predecessors, as far as those had them.
+#[derive(Debug)]
+pub struct OldPollCounters(pub Vec<Polled>);
+
+/// One counter of all sources.
+struct Counter {
+    name: &'static str,
+    help: &'static str,
+    of: fn(&PollStats) -> &AtomicU64,
+    /// It has the type of the extractor too.
+    extractor: bool,
+}
+
+const POLLS: Counter = Counter {
+    name: "datalayer_polls",
+    help: "Pages of endpoints read",
+    of: |stats| &stats.ok,
+    extractor: false,
+};
+const POLL_ERRORS: Counter = Counter {
+    name: "datalayer_poll_errors",
+    help: "Pages of endpoints that could not be fetched",
+    of: |stats| &stats.failed,
+    extractor: false,
+};
+const EXTRACT_ERRORS: Counter = Counter {
+    name: "datalayer_extract_errors",
+    help: "Pages of endpoints that were fetched and told nothing",
+    of: |stats| &stats.unread,
+    extractor: true,
+};
+
+fn encode(
+    encoder: &mut DescriptorEncoder<'_>,
+    prefix: &str,
+    counter: &Counter,
+    sources: &[Polled],
+) -> fmt::Result {
+    let name = format!("{prefix}{}", counter.name);
+    let kind = ConstCounter::new(0_u64).metric_type();
+    let mut family = encoder.encode_descriptor(&name, counter.help, None, kind)?;
+    for polled in sources {
+        let count = ConstCounter::new((counter.of)(&polled.stats).load(Ordering::Relaxed));
+        let source = ("source_type", polled.source_type);
+        let extractor = ("extractor_type", polled.extractor_type);
+        match counter.extractor {
+            true => count.encode(family.encode_family(&[source, extractor])?)?,
+            false => count.encode(family.encode_family(&[source])?)?,
+        }
+    }
+    Ok(())
+}
+
 // === impl PollStats ===
 
 impl PollStats {
@@ -47,34 +100,24 @@ impl PollStats {
 
 impl Collector for PollCounters {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        type Count = fn(&PollStats) -> &AtomicU64;
-        let counters: [(&str, &str, Count); 3] = [
-            ("datalayer_polls", "Pages of endpoints read", |s| &s.ok),
-            (
-                "datalayer_poll_errors",
-                "Pages of endpoints that could not be fetched",
-                |s| &s.failed,
-            ),
-            (
-                "datalayer_extract_errors",
-                "Pages of endpoints that were fetched and told nothing",
-                |s| &s.unread,
-            ),
-        ];
-        for (name, help, count) in counters {
-            let kind = ConstCounter::new(0_u64).metric_type();
-            let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-            for polled in &self.0 {
-                let value = ConstCounter::new(count(&polled.stats).load(Ordering::Relaxed));
-                let source = ("source_type", polled.source_type);
-                let extractor = ("extractor_type", polled.extractor_type);
-                match name {
-                    "datalayer_extract_errors" => {
-                        value.encode(family.encode_family(&[source, extractor])?)?;
-                    }
-                    _ => value.encode(family.encode_family(&[source])?)?,
-                }
-            }
+        for counter in [POLLS, POLL_ERRORS, EXTRACT_ERRORS] {
+            encode(&mut encoder, "", &counter, &self.0)?;
+        }
+        Ok(())
+    }
+}
+
+// === impl OldPollCounters ===
+
+impl Collector for OldPollCounters {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        for counter in [POLL_ERRORS, EXTRACT_ERRORS] {
+            encode(
+                &mut encoder,
+                "llm_d_inference_scheduler_",
+                &counter,
+                &self.0,
+            )?;
         }
         Ok(())
     }
@@ -100,11 +143,16 @@ mod tests {
             of("metrics-data-source", "core-metrics-extractor", [1, 2, 3]),
             of("models-data-source", "models-data-extractor", [4, 5, 6]),
         ]);
+        let mut old = Registry::default();
+        old.register_collector(Box::new(OldPollCounters(counters.0.clone())));
         let mut registry = Registry::with_prefix("llm_d_epp");
         registry.register_collector(Box::new(counters));
         let mut page = String::new();
-        prometheus_client::encoding::text::encode(&mut page, &registry).unwrap();
+        for registry in [&old, &registry] {
+            prometheus_client::encoding::text::encode(&mut page, registry).unwrap();
+        }
         for line in [
+            "llm_d_inference_scheduler_datalayer_poll_errors_total{source_type=\"metrics-data-source\"} 2",
             "llm_d_epp_datalayer_polls_total{source_type=\"metrics-data-source\"} 1",
             "llm_d_epp_datalayer_poll_errors_total{source_type=\"models-data-source\"} 5",
             "llm_d_epp_datalayer_extract_errors_total{source_type=\"metrics-data-source\",extractor_type=\"core-metrics-extractor\"} 3",

@@ -6,4 +6,5 @@ pub mod decisions;
 pub mod inflight;
 pub mod logs;
 pub mod metrics;
+mod process;
 pub mod state;

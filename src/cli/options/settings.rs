@@ -66,6 +66,10 @@ pub struct Settings {
     pub refresh_metrics: Duration,
     /// How old a scrape may be.
     pub metrics_staleness: Duration,
+    /// Count ext_proc streams.
+    pub stream_metrics: bool,
+    /// Keep metrics under their deprecated names too.
+    pub legacy_metrics: bool,
     /// For logs and metrics.
     pub pool_name: String,
     /// Endpoints were asked for by a flag that needs Kubernetes.
@@ -172,6 +176,8 @@ impl ServeOptions {
             decision_records: self.decision_records as usize,
             refresh_metrics: self.refresh_metrics_interval.max(MIN_REFRESH),
             metrics_staleness: self.metrics_staleness_threshold,
+            stream_metrics: self.enable_grpc_stream_metrics,
+            legacy_metrics: self.legacy_metrics,
             pool_name: if self.pool_name.is_empty() {
                 "default".to_owned()
             } else {
@@ -255,10 +261,6 @@ impl ServeOptions {
     fn without_effect(&self) -> Vec<&'static str> {
         [
             ("--metrics-cert-dir", !self.metrics_cert_dir.is_empty()),
-            (
-                "--enable-grpc-stream-metrics",
-                self.enable_grpc_stream_metrics,
-            ),
             (
                 "--ha-enable-leader-election",
                 self.ha_enable_leader_election,
