@@ -1,6 +1,7 @@
 //! `pointsman serve`: the endpoint picker.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use super::options::{ConfigSource, Settings};
 use super::plan::{Plan, no_endpoints};
 use super::polling::Polling;
 use super::reload::{ReloadCounts, Reloader, Running};
+use crate::config::params::FileDiscoveryParams;
 use crate::config::{self, LoadOptions};
 use crate::extproc::health::{self, Readiness};
 use crate::extproc::listener::{self, Incoming};
@@ -54,9 +56,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     let plan = Plan::of(&text, options).inspect_err(|_| eprintln!("In {name}:"))?;
     plan.tell(&name);
-    let Some(endpoints) = plan.endpoints.clone() else {
-        anyhow::bail!("{name}: {}", no_endpoints());
-    };
+    let endpoints = endpoints(plan.endpoints.as_ref(), settings.endpoints_file.as_deref())
+        .with_context(|| name.clone())?;
     let handler = plan.config.handler.name.clone();
     let stop = CancellationToken::new();
     let readiness = Arc::new(Readiness::default());
@@ -258,6 +259,26 @@ pub(super) async fn asked_to_stop() -> std::io::Result<()> {
     Ok(())
 }
 
+/// The endpoints file of the configuration, or that of the flag.
+fn endpoints(
+    configured: Option<&FileDiscoveryParams>,
+    flag: Option<&Path>,
+) -> anyhow::Result<FileDiscoveryParams> {
+    match (configured, flag) {
+        (Some(params), None) => Ok(params.clone()),
+        (None, Some(path)) => Ok(FileDiscoveryParams {
+            path: path.to_string_lossy().into_owned(),
+            watch_file: true,
+        }),
+        (Some(params), Some(path)) => anyhow::bail!(
+            "dataLayer.discovery has the endpoints in {}, --endpoints-file in {}; give one",
+            params.path,
+            path.display()
+        ),
+        (None, None) => anyhow::bail!("{}", no_endpoints()),
+    }
+}
+
 /// Keeps the prefix index from filling up with endpoints that left `pool`.
 async fn forget_the_gone(pool: Arc<Pool>, prefix: Arc<PrefixCache>) {
     let mut seen = 0;
@@ -311,5 +332,26 @@ impl prometheus_client::collector::Collector for BodyGauge {
             held.metric_type(),
         )?;
         held.encode(metric)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_said_once() {
+        let configured = FileDiscoveryParams {
+            path: "a".to_owned(),
+            watch_file: false,
+        };
+        let flag = Path::new("b");
+        assert_eq!(endpoints(Some(&configured), None).unwrap(), configured);
+        let of_flag = endpoints(None, Some(flag)).unwrap();
+        assert_eq!((&*of_flag.path, of_flag.watch_file), ("b", true));
+        let both = endpoints(Some(&configured), Some(flag)).unwrap_err();
+        assert!(both.to_string().contains("give one"), "{both}");
+        let none = endpoints(None, None).unwrap_err().to_string();
+        assert!(none.contains("--endpoints-file"), "{none}");
     }
 }
