@@ -166,6 +166,7 @@ pub(super) fn read(shape: &Shape, body: &[u8]) -> Result<RequestFacts, DialectEr
     {
         return Err(DialectError(error.to_owned()));
     }
+    facts.continues = fields.any_elsewhere();
     facts.max_tokens = limits.into_iter().flatten().next().or(sampled_limit);
     facts.prompt = ranges.kept;
     facts.prompt.retain(|range| !range.is_empty());
@@ -233,6 +234,12 @@ impl Fields {
         };
         self.seen[index] = Some((added, usable));
         Ok(())
+    }
+
+    /// A field stands for prompt that is not in the body.
+    fn any_elsewhere(&self) -> bool {
+        let mut fields = self.table.iter().zip(&self.seen);
+        fields.any(|((_, read), seen)| matches!((read, seen), (Read::Elsewhere, Some((_, true)))))
     }
 
     fn usable(&self, field: &str) -> bool {
