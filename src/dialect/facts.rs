@@ -238,8 +238,13 @@ impl Fields {
 
     /// A field stands for prompt that is not in the body.
     fn any_elsewhere(&self) -> bool {
-        let mut fields = self.table.iter().zip(&self.seen);
-        fields.any(|((_, read), seen)| matches!((read, seen), (Read::Elsewhere, Some((_, true)))))
+        let elsewhere = self
+            .table
+            .iter()
+            .filter(|(_, read)| matches!(read, Read::Elsewhere));
+        elsewhere
+            .map(|(field, _)| field)
+            .any(|field| self.usable(field))
     }
 
     fn usable(&self, field: &str) -> bool {

@@ -21,7 +21,7 @@ pub(crate) mod data;
 pub(crate) mod expect;
 pub(crate) mod http;
 mod link;
-mod page;
+pub(crate) mod page;
 mod player;
 pub(crate) mod pods;
 pub(crate) mod rig;
