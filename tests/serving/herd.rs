@@ -7,6 +7,7 @@ use http_body_util::Full;
 use pointsman::config::DEFAULT;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
+use tokio::task::JoinSet;
 use tonic::transport::Channel;
 
 use crate::support::ask::{Exchange, channel};
@@ -14,6 +15,7 @@ use crate::support::picker::Picker;
 use crate::support::sims::Sims;
 use crate::support::{http, machine, until};
 use crate::vectors::bodies;
+use crate::vectors::page::Page;
 
 pub(super) const CHAT: &str = "/v1/chat/completions";
 const MODEL: &str = "meta-llama/Llama-3.1-8B-Instruct";
@@ -114,6 +116,24 @@ impl Yard {
             .collect()
     }
 
+    /// Somebody else's requests at all servers but one, which the scrapes show to be the best: until the next ones.
+    async fn all_but_one_have_one(&mut self) -> JoinSet<String> {
+        let mut others = JoinSet::new();
+        let text = self.text(4_000);
+        let addresses = self.sims.addresses.iter().skip(1);
+        for address in addresses {
+            others.spawn(served(address.to_string(), chat(&[&text])));
+        }
+        until("the picker to know of them", async || {
+            let page = Page(self.picker.page("/metrics").await);
+            let busy = page.by_endpoint("per_endpoint_running_requests");
+            let busy = busy.iter().filter(|(_, running)| *running == 1.0).count();
+            (busy == SERVERS - 1).then_some(())
+        })
+        .await;
+        others
+    }
+
     /// Where a conversation of these messages goes, served to its end there.
     async fn turn(&self, messages: &[&str]) -> String {
         let body = chat(messages);
@@ -164,6 +184,7 @@ async fn requests_that_come_at_once_are_spread_over_idle_servers() {
     let _machine = machine::shared().await;
     for config in [DEFAULT, BASELINE] {
         let mut yard = Yard::start(config, SERVERS, &SLOW).await;
+        let _others = yard.all_but_one_have_one().await;
         let prompts = (0..REQUESTS).map(|_| yard.text(4_000)).collect();
         let spread = spread(&yard.herd(prompts).await);
         assert!(spread <= MOST, "{spread} times the mean: {config}");
