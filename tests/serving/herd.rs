@@ -126,9 +126,8 @@ impl Yard {
         }
         until("the picker to know of them", async || {
             let page = Page(self.picker.page("/metrics").await);
-            let busy = page.by_endpoint("per_endpoint_running_requests");
-            let busy = busy.iter().filter(|(_, running)| *running == 1.0).count();
-            (busy == SERVERS - 1).then_some(())
+            let mean = (SERVERS - 1) as f64 / SERVERS as f64;
+            (page.total("average_running_requests") == mean).then_some(())
         })
         .await;
         others
