@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full};
 use pointsman::config::DEFAULT;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -100,7 +100,7 @@ impl Yard {
                     let body = chat(&[&prompt]);
                     let mut exchange = Exchange::post(&channel, CHAT, &[], body.clone()).await;
                     let destination = exchange.destination().await.unwrap();
-                    let served = tokio::spawn(served(destination.clone(), body));
+                    let served = tokio::spawn(try_served(destination.clone(), body));
                     (destination, exchange, served.abort_handle())
                 })
             })
@@ -117,12 +117,13 @@ impl Yard {
     }
 
     /// Somebody else's requests at all servers but one, which the scrapes show to be the best: until the next ones.
-    async fn all_but_one_have_one(&mut self) -> JoinSet<String> {
+    async fn all_but_one_have_one(&mut self) -> JoinSet<()> {
         let mut others = JoinSet::new();
         let text = self.text(4_000);
         let addresses = self.sims.addresses.iter().skip(1);
         for address in addresses {
-            others.spawn(served(address.to_string(), chat(&[&text])));
+            let asked = try_served(address.to_string(), chat(&[&text]));
+            others.spawn(async { drop(asked.await) });
         }
         until("the picker to know of them", async || {
             let page = Page(self.picker.page("/metrics").await);
@@ -158,14 +159,20 @@ pub(super) fn chat(messages: &[&str]) -> String {
 
 /// The server's answer.
 async fn served(address: String, body: String) -> String {
-    use http_body_util::BodyExt as _;
+    try_served(address, body).await.unwrap()
+}
+
+/// The server's answer, if it gives one before it ends.
+async fn try_served(
+    address: String,
+    body: String,
+) -> Result<String, Box<dyn std::error::Error + Send + Sync>> {
     let request = http::Request::post(format!("http://{address}{CHAT}"))
         .header("content-type", "application/json")
-        .body(Full::from(Bytes::from(body)))
-        .unwrap();
-    let response = http().request(request).await.unwrap();
-    let body = response.into_body().collect().await.unwrap().to_bytes();
-    String::from_utf8_lossy(&body).into_owned()
+        .body(Full::from(Bytes::from(body)))?;
+    let body = http().request(request).await?.into_body();
+    let body = body.collect().await?.to_bytes();
+    Ok(String::from_utf8_lossy(&body).into_owned())
 }
 
 /// How many times the mean the busiest server got.
