@@ -279,7 +279,7 @@ fn check_headers(
     if let Some((name, _)) = part
         .headers
         .iter()
-        .find(|(name, _)| STEERING.contains(&name.as_str()))
+        .find(|(name, _)| STEERING.contains(&name.as_str()) && !seen.headers.contains_key(name))
     {
         return Err(format!("{who} gets {name}"));
     }

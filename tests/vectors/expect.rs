@@ -10,6 +10,8 @@ use serde::Deserialize;
 pub(crate) struct Expect {
     /// The pods, one of which is chosen.
     pub(crate) route: Option<Pods>,
+    /// The pod that this earlier turn of the case went to, counted from 0.
+    pub(crate) follow: Option<usize>,
     /// The whole ordered list of endpoints.
     pub(crate) order: Option<Vec<usize>>,
     pub(crate) refuse: Option<Refusal>,
