@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 
+use proptest::prelude::*;
 use serde::Deserialize;
 
 use super::*;
@@ -105,5 +106,101 @@ fn the_python_reference_agrees() {
         assert_eq!(counts, [s.preemptions, s.hits, s.queries]);
         assert_eq!(gauges.kv_usage, 0.0);
         assert_eq!(times.len(), s.requests.len());
+    }
+}
+
+/// Arrival, prompt tokens beyond the segments, output tokens, path through a tree of segments.
+type Arrival = (f64, u32, u32, Vec<u64>);
+
+fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
+    let path = prop::collection::vec(0..3u64, 1..4);
+    let one = (0.0..0.8f64, 0..40u32, 1..150u32, path);
+    prop::collection::vec(one, 1..60)
+}
+
+/// Requests of the tree's paths, with an adapter where there are adapters.
+fn requests(arrivals: &[Arrival], adapters: u64) -> Vec<(f64, Request)> {
+    let mut now = 0.0;
+    let each = arrivals.iter().enumerate().map(|(id, (gap, extra, output, path))| {
+        now += gap;
+        let mut name = 1;
+        let segments: Vec<_> = path
+            .iter()
+            .map(|step| {
+                name = name * 4 + step;
+                (name, 1 + (name * 7 % 30) as u32)
+            })
+            .collect();
+        let full: u32 = segments.iter().map(|(_, blocks)| blocks).sum();
+        let mut request = request(id as u64, full * 16 + extra, *output, &segments);
+        request.adapter = (adapters > 0).then(|| (id as u64 * 7919 % adapters) as u32);
+        (now, request)
+    });
+    each.collect()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    #[test]
+    fn jumps_come_out_as_single_steps_do(
+        arrivals in arrivals(),
+        blocks in 110..600u32,
+        seqs in 1..40u32,
+        (asynchronous, reserve, loras) in any::<(bool, bool, bool)>(),
+        cancelled in 0..20usize,
+    ) {
+        let spec = EngineSpec {
+            kv_blocks: Some(blocks),
+            max_num_seqs: seqs,
+            max_num_batched_tokens: 256,
+            async_scheduling: asynchronous,
+            reserve_prompt: reserve,
+            loras: loras.then_some(Loras { max: 2, load: 0.3 }),
+            ..EngineSpec::new("H100", "llama3-8b", 1)
+        };
+        let requests = requests(&arrivals, if loras { 5 } else { 0 });
+        let [jumped, stepped] = [false, true].map(|each| {
+            let mut engine = Engine::new(&spec).unwrap();
+            engine.each_token(each);
+            let mut events = Vec::new();
+            let mut due = 0.0;
+            for (n, (at, request)) in requests.iter().enumerate() {
+                engine.advance(*at, &mut |event| events.push(event));
+                if n > 0 && n == cancelled {
+                    engine.cancel(n as u64 / 2, *at);
+                }
+                engine.submit(request.clone(), *at).unwrap();
+                due = *at;
+            }
+            while let Some(next) = engine.next_event() {
+                assert!(next >= due);
+                due = next;
+                engine.advance(next, &mut |event| events.push(event));
+            }
+            let tokens = events.iter().filter(|e| matches!(e, Event::Token { .. })).count();
+            events.retain(|event| !matches!(event, Event::Token { .. }));
+            let gauges = engine.gauges(due);
+            prop_assert_eq!((gauges.running, gauges.waiting, gauges.kv_usage), (0, 0, 0.0));
+            if each && cancelled == 0 {
+                let asked: u32 = requests.iter().map(|(_, r)| r.output_tokens - 1).sum();
+                prop_assert_eq!(tokens as u32, asked);
+            }
+            Ok((events, gauges))
+        });
+        let ((jumped, gauges), (stepped, others)) = (jumped?, stepped?);
+        prop_assert_eq!(gauges, others);
+        prop_assert_eq!(jumped.len(), stepped.len());
+        for (a, b) in jumped.iter().zip(&stepped) {
+            let parts = |event: &Event| match *event {
+                Event::FirstToken { id, at, cached_tokens } => (0, id, at, cached_tokens),
+                Event::Token { id, at } => (1, id, at, 0),
+                Event::Finished { id, at } => (2, id, at, 0),
+                Event::Preempted { id, at } => (3, id, at, 0),
+            };
+            let (a, b) = (parts(a), parts(b));
+            prop_assert_eq!((a.0, a.1, a.3), (b.0, b.1, b.3));
+            prop_assert!((a.2 - b.2).abs() <= 1e-9 * b.2.abs(), "{:?} {:?}", a, b);
+        }
     }
 }
