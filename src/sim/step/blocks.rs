@@ -70,7 +70,10 @@ pub(super) struct Hit {
 
 impl Default for Hold {
     fn default() -> Self {
-        Self { tip: NONE, blocks: 0 }
+        Self {
+            tip: NONE,
+            blocks: 0,
+        }
     }
 }
 
@@ -203,17 +206,20 @@ impl Blocks {
                 fits
             });
             if !extended {
-                hold.tip = self.insert(key, Run {
-                    chain: chain.clone(),
-                    start: at,
-                    len: end - at,
-                    parent: hold.tip,
-                    children: 0,
-                    users: 1,
-                    readers: 0,
-                    previous: NONE,
-                    next: NONE,
-                });
+                hold.tip = self.insert(
+                    key,
+                    Run {
+                        chain: chain.clone(),
+                        start: at,
+                        len: end - at,
+                        parent: hold.tip,
+                        children: 0,
+                        users: 1,
+                        readers: 0,
+                        previous: NONE,
+                        next: NONE,
+                    },
+                );
             }
             hold.blocks = end;
         }
@@ -284,7 +290,11 @@ impl Blocks {
 
     /// One user more for the first `len` blocks of a run. Returns the run that ends with them.
     fn use_front(&mut self, run: u32, len: u32) -> u32 {
-        let front = if len < self.runs[run as usize].len { self.split(run, len) } else { run };
+        let front = if len < self.runs[run as usize].len {
+            self.split(run, len)
+        } else {
+            run
+        };
         let used = &mut self.runs[front as usize];
         used.users += 1;
         if used.users == 1 {

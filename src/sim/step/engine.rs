@@ -176,7 +176,11 @@ impl Engine {
             }
             return true;
         }
-        let Some(at) = self.running.iter().position(|r| self.slots[r.slot].id == id) else {
+        let Some(at) = self
+            .running
+            .iter()
+            .position(|r| self.slots[r.slot].id == id)
+        else {
             return false;
         };
         let slot = self.running[at].slot;
@@ -237,7 +241,11 @@ impl Engine {
         }
         let begun = self.flight.map_or(0, |flight| flight.begun(now));
         // What the steps after the first have taken is booked when all are over.
-        let grown = if begun > 1 { self.decoders.blocks(1, begun) } else { 0 };
+        let grown = if begun > 1 {
+            self.decoders.blocks(1, begun)
+        } else {
+            0
+        };
         let free = u64::from(self.blocks.available()).saturating_sub(grown);
         Gauges {
             running: self.running.len() as u32,

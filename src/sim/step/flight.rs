@@ -46,7 +46,9 @@ impl Flight {
             return 1;
         }
         let time = (before - self.begin).max(0.0);
-        let Work { seconds, growth, .. } = self.work;
+        let Work {
+            seconds, growth, ..
+        } = self.work;
         // after(k) = time is a quadratic equation in k. This form of its root is good for growth = 0 too.
         let b = seconds - growth / 2.0;
         let root = 2.0 * time / (b + (b * b + 2.0 * growth * time).sqrt());

@@ -31,7 +31,13 @@ const TENSOR_POWER: f64 = 0.9;
 
 impl GpuState {
     /// While the engine does `work`, or nothing.
-    pub(super) fn new(cost: &Cost, blocks: u64, block_size: u32, budget: u32, work: Option<Work>) -> Self {
+    pub(super) fn new(
+        cost: &Cost,
+        blocks: u64,
+        block_size: u32,
+        budget: u32,
+        work: Option<Work>,
+    ) -> Self {
         let (gpu, shard) = (&cost.gpu, &cost.shard);
         let pool = blocks as f64 * f64::from(block_size) * shard.kv_bytes;
         let used = shard.weights + pool + Shard::overhead(budget);

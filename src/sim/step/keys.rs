@@ -83,7 +83,9 @@ impl Chain {
         if self.keys.blocks <= start || other.keys.blocks <= start {
             return if self.own == other.own { len } else { 1 };
         }
-        let len = len.min(self.keys.blocks - start).min(other.keys.blocks - start);
+        let len = len
+            .min(self.keys.blocks - start)
+            .min(other.keys.blocks - start);
         if Arc::ptr_eq(&self.keys.chain, &other.keys.chain) {
             return len;
         }

@@ -50,12 +50,20 @@ impl Adapters {
             return 0.0;
         }
         if self.loaded.len() >= self.spec.max as usize {
-            let idle = self.loaded.iter().enumerate().filter(|(_, a)| a.running == 0);
+            let idle = self
+                .loaded
+                .iter()
+                .enumerate()
+                .filter(|(_, a)| a.running == 0);
             if let Some((oldest, _)) = idle.min_by_key(|(_, a)| a.used) {
                 self.loaded.swap_remove(oldest);
             }
         }
-        self.loaded.push(Adapter { id, running: 1, used });
+        self.loaded.push(Adapter {
+            id,
+            running: 1,
+            used,
+        });
         self.spec.load
     }
 

@@ -35,17 +35,28 @@ impl Engine {
         work.seconds += load;
         if self.chunks.is_empty() && self.decoders.count == 0 {
             // Nobody could run. It cannot be with requests that fit into the cache, but must not be an endless loop.
-            work = Work { seconds: 1e-3, ..Work::default() };
+            work = Work {
+                seconds: 1e-3,
+                ..Work::default()
+            };
         }
-        let jumps = !single && settled && self.chunks.is_empty() && (admits || self.waiting.is_empty());
+        let jumps =
+            !single && settled && self.chunks.is_empty() && (admits || self.waiting.is_empty());
         let steps = if jumps { self.uneventful() } else { 1 };
-        self.flight = Some(Flight { begin: self.time, steps, work });
+        self.flight = Some(Flight {
+            begin: self.time,
+            steps,
+            work,
+        });
     }
 
     /// A step, or the last of a jump, is over.
     pub(super) fn complete(&mut self, flight: Flight, each: bool, events: &mut impl FnMut(Event)) {
         for id in self.preempted.drain(..) {
-            events(Event::Preempted { id, at: flight.begin });
+            events(Event::Preempted {
+                id,
+                at: flight.begin,
+            });
         }
         let at = flight.end();
         if flight.steps > 1 {
@@ -61,13 +72,17 @@ impl Engine {
         if each {
             let decoding = self.running.iter().filter(|r| self.slots[r.slot].decodes);
             for running in decoding {
-                events(Event::Token { id: self.slots[running.slot].id, at });
+                events(Event::Token {
+                    id: self.slots[running.slot].id,
+                    at,
+                });
             }
         }
         let tick = self.decoders.tick;
         let cancelled = self.totals.cancelled > 0;
         let ends = |r: &Running, engine: &Self| {
-            r.last == tick || cancelled && engine.slots[r.slot].decodes && engine.slots[r.slot].cancelled
+            r.last == tick
+                || cancelled && engine.slots[r.slot].decodes && engine.slots[r.slot].cancelled
         };
         let mut kept = 0;
         for i in 0..self.running.len() {
@@ -154,7 +169,10 @@ impl Engine {
         if request.decodes || *budget == 0 {
             return;
         }
-        let (context, tokens) = (request.computed, (request.total() - request.computed).min(*budget));
+        let (context, tokens) = (
+            request.computed,
+            (request.total() - request.computed).min(*budget),
+        );
         let size = self.block_size;
         let needed = (context + tokens).div_ceil(size) - context.div_ceil(size);
         if needed > self.blocks.available() {
@@ -211,7 +229,11 @@ impl Engine {
             let context = hit.blocks * size;
             let tokens = (total - context).min(*budget);
             let needed = (context + tokens).div_ceil(size) - hit.blocks;
-            let reserved = if self.reserve_prompt { total.div_ceil(size) - hit.blocks } else { needed };
+            let reserved = if self.reserve_prompt {
+                total.div_ceil(size) - hit.blocks
+            } else {
+                needed
+            };
             if reserved + hit.idle + blocks > self.blocks.available() {
                 break;
             }
@@ -228,7 +250,10 @@ impl Engine {
                 load += adapters.join(id);
             }
             self.waiting.remove(at);
-            self.running.push(Running { slot, last: u64::MAX });
+            self.running.push(Running {
+                slot,
+                last: u64::MAX,
+            });
             self.chunks.push((slot, Chunk { tokens, context }));
             *budget -= tokens;
         }
@@ -239,7 +264,8 @@ impl Engine {
     fn uneventful(&self) -> u64 {
         let last = self.running.iter().map(|r| r.last).min();
         let steps = last.unwrap_or(0).saturating_sub(self.decoders.tick).max(1);
-        self.decoders.lasting(u64::from(self.blocks.available()), steps)
+        self.decoders
+            .lasting(u64::from(self.blocks.available()), steps)
     }
 
     fn decoding(&self) -> Decode {
@@ -254,11 +280,22 @@ impl Engine {
     }
 
     /// A request has read so much of its prompt.
-    fn has_read(&mut self, slot: u32, chunk: Chunk, at: f64, each: bool, events: &mut impl FnMut(Event)) {
+    fn has_read(
+        &mut self,
+        slot: u32,
+        chunk: Chunk,
+        at: f64,
+        each: bool,
+        events: &mut impl FnMut(Event),
+    ) {
         let request = &mut self.slots[slot];
         request.computed += chunk.tokens;
         let mut hold = request.hold;
-        self.blocks.publish(&mut hold, &request.chain, request.computed / self.block_size);
+        self.blocks.publish(
+            &mut hold,
+            &request.chain,
+            request.computed / self.block_size,
+        );
         request.hold = hold;
         let cancelled = request.cancelled;
         if request.computed < request.total() && !cancelled {
@@ -268,7 +305,11 @@ impl Engine {
             let id = request.id;
             if request.done == 0 {
                 let cached_tokens = request.cached_tokens;
-                events(Event::FirstToken { id, at, cached_tokens });
+                events(Event::FirstToken {
+                    id,
+                    at,
+                    cached_tokens,
+                });
             } else if each {
                 events(Event::Token { id, at });
             }
@@ -288,7 +329,8 @@ impl Engine {
         self.decoders.join(request.computed);
         self.blocks.read(request.hold);
         if let Some(place) = place {
-            self.running[place].last = self.decoders.tick + u64::from(request.output - request.done);
+            self.running[place].last =
+                self.decoders.tick + u64::from(request.output - request.done);
         }
     }
 

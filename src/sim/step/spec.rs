@@ -28,6 +28,8 @@ pub struct EngineSpec {
     /// `scheduler_reserve_full_isl`, vLLM's default since 0.19: a request runs only when the blocks of its whole prompt
     /// are there, not just those of its first chunk.
     pub reserve_prompt: bool,
+    /// Whether attention costs what kernel profiles show beyond the closed form of the reference, where there are any.
+    pub refined: bool,
     /// Whether KV cache that several sequences of a batch share is read from HBM once and from L2 afterwards.
     pub shared_reads: bool,
 }
@@ -96,6 +98,7 @@ impl EngineSpec {
             loras: None,
             async_scheduling: true,
             reserve_prompt: true,
+            refined: true,
             shared_reads: true,
         }
     }
@@ -105,13 +108,22 @@ impl EngineSpec {
         let tables = Tables::get()?;
         let (mut gpu, model) = (tables.gpu(&self.gpu)?.clone(), tables.model(&self.model)?);
         if self.tp == 0 || self.block_size == 0 || self.max_num_seqs == 0 {
-            return Err(StepError::Spec("tp, block_size and max_num_seqs are at least 1"));
+            return Err(StepError::Spec(
+                "tp, block_size and max_num_seqs are at least 1",
+            ));
         }
         if self.max_num_batched_tokens < self.max_num_seqs {
-            return Err(StepError::Spec("max_num_batched_tokens is at least max_num_seqs"));
+            return Err(StepError::Spec(
+                "max_num_batched_tokens is at least max_num_seqs",
+            ));
         }
-        if self.loras.is_some_and(|l| l.max == 0 || !(l.load >= 0.0 && l.load.is_finite())) {
-            return Err(StepError::Spec("max_loras is at least 1, the load time a number of seconds"));
+        if self
+            .loras
+            .is_some_and(|l| l.max == 0 || !(l.load >= 0.0 && l.load.is_finite()))
+        {
+            return Err(StepError::Spec(
+                "max_loras is at least 1, the load time a number of seconds",
+            ));
         }
         if !self.shared_reads {
             gpu.l2_bandwidth = None;
@@ -120,10 +132,20 @@ impl EngineSpec {
         let fits = shard.blocks(&gpu, self.max_num_batched_tokens, self.block_size);
         let blocks = self.kv_blocks.unwrap_or(fits);
         if blocks == 0 {
-            return Err(StepError::Spec("no memory is left for the KV cache: more GPUs, or a smaller model"));
+            return Err(StepError::Spec(
+                "no memory is left for the KV cache: more GPUs, or a smaller model",
+            ));
         }
         let slow = [1.0, 1.0];
-        Ok((Cost { gpu, shard, slow }, blocks))
+        Ok((
+            Cost {
+                gpu,
+                shard,
+                slow,
+                refined: self.refined,
+            },
+            blocks,
+        ))
     }
 }
 

@@ -1,6 +1,5 @@
 use std::collections::BTreeMap;
 
-
 use proptest::prelude::*;
 use serde::Deserialize;
 
@@ -30,6 +29,7 @@ fn reference(gpu: &str, model: &str, tp: u32) -> EngineSpec {
     EngineSpec {
         async_scheduling: false,
         reserve_prompt: false,
+        refined: false,
         shared_reads: false,
         ..EngineSpec::new(gpu, model, tp)
     }
@@ -98,11 +98,18 @@ fn the_python_reference_agrees() {
             assert!(
                 near(*first, row.4) && near(*last, row.5),
                 "{} {}, request {id}: {first} {last}, not {} {}",
-                s.gpu, s.model, row.4, row.5
+                s.gpu,
+                s.model,
+                row.4,
+                row.5
             );
         }
         let gauges = engine.gauges(f64::INFINITY);
-        let counts = [gauges.preemptions, gauges.prefix_hits, gauges.prefix_queries];
+        let counts = [
+            gauges.preemptions,
+            gauges.prefix_hits,
+            gauges.prefix_queries,
+        ];
         assert_eq!(counts, [s.preemptions, s.hits, s.queries]);
         assert_eq!(gauges.kv_usage, 0.0);
         assert_eq!(times.len(), s.requests.len());
@@ -121,21 +128,24 @@ fn arrivals() -> impl Strategy<Value = Vec<Arrival>> {
 /// Requests of the tree's paths, with an adapter where there are adapters.
 fn requests(arrivals: &[Arrival], adapters: u64) -> Vec<(f64, Request)> {
     let mut now = 0.0;
-    let each = arrivals.iter().enumerate().map(|(id, (gap, extra, output, path))| {
-        now += gap;
-        let mut name = 1;
-        let segments: Vec<_> = path
-            .iter()
-            .map(|step| {
-                name = name * 4 + step;
-                (name, 1 + (name * 7 % 30) as u32)
-            })
-            .collect();
-        let full: u32 = segments.iter().map(|(_, blocks)| blocks).sum();
-        let mut request = request(id as u64, full * 16 + extra, *output, &segments);
-        request.adapter = (adapters > 0).then(|| (id as u64 * 7919 % adapters) as u32);
-        (now, request)
-    });
+    let each = arrivals
+        .iter()
+        .enumerate()
+        .map(|(id, (gap, extra, output, path))| {
+            now += gap;
+            let mut name = 1;
+            let segments: Vec<_> = path
+                .iter()
+                .map(|step| {
+                    name = name * 4 + step;
+                    (name, 1 + (name * 7 % 30) as u32)
+                })
+                .collect();
+            let full: u32 = segments.iter().map(|(_, blocks)| blocks).sum();
+            let mut request = request(id as u64, full * 16 + extra, *output, &segments);
+            request.adapter = (adapters > 0).then(|| (id as u64 * 7919 % adapters) as u32);
+            (now, request)
+        });
     each.collect()
 }
 
