@@ -65,6 +65,9 @@ fn policy(precise: bool, shared_reads: bool) -> Result<()> {
         kv_blocks: Some(461_376 / 16),
         max_num_batched_tokens: 8192,
         shared_reads,
+        // vLLM as it was then.
+        async_scheduling: false,
+        reserve_prompt: false,
         ..EngineSpec::new("H100", "llama3-70b", 4)
     };
     let mut engines = (0..4)
