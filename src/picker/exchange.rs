@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use prost_types::Struct;
 
 use super::control::{DESTINATION, LB, REQUEST_ID, SERVED};
 use super::decide::{Answer, Question, Renamed, flow};
@@ -17,7 +18,7 @@ use crate::extproc::{
     Exchange, HeaderEdits, Headers, Metadata, Overrun, Refusal, RequestBody, Verdict,
 };
 use crate::pool::Member;
-use crate::telemetry::metrics::ReasonLabels;
+use crate::telemetry::metrics::{ReasonLabels, Stage};
 
 /// What a request without a path is taken for, as the reference does.
 const DEFAULT_PATH: &str = "/v1/completions";
@@ -34,6 +35,8 @@ pub struct PickExchange {
     no_parser: bool,
     started: Instant,
     request_id: Option<String>,
+    /// Nobody waits for replies.
+    observed: bool,
     /// Held here from the decision until the response or another stream takes it.
     booking: Option<Booking>,
     announced: Option<Announced>,
@@ -58,6 +61,7 @@ impl PickExchange {
             no_parser: false,
             started: Instant::now(),
             request_id: None,
+            observed: false,
             booking: None,
             announced: None,
             ran: Vec::new(),
@@ -81,6 +85,7 @@ impl PickExchange {
             let series = metrics.series("", "", flow, priority);
             series.failed(denial.error_code());
         }
+        self.processed();
         tracing::debug!(reason, %denial, "A request was refused.");
         denial.refusal(self.api.dialect())
     }
@@ -113,11 +118,14 @@ impl PickExchange {
         if self.request_rewriter.is_some() {
             answer.verdict.headers.remove.push("content-length");
         }
-        self.picker
-            .metrics
-            .processing
-            .observe(self.started.elapsed().as_secs_f64());
+        self.processed();
         answer.verdict
+    }
+
+    /// The request is decided or refused: those that waited longest are among the latter.
+    fn processed(&self) {
+        let took = self.started.elapsed().as_secs_f64();
+        self.picker.metrics.processing.observe(took);
     }
 
     /// What plugins tell in the headers of a response that `served` gave.
@@ -167,6 +175,7 @@ impl PickExchange {
 impl Exchange for PickExchange {
     fn request_headers(&mut self, headers: Headers, observed: bool) {
         self.started = Instant::now();
+        self.observed = observed;
         match self.resolve(&headers) {
             Some(api) => self.api = api,
             None => self.no_parser = true,
@@ -214,7 +223,10 @@ impl Exchange for PickExchange {
             api: self.api,
             body,
             request_id: new_id,
+            asked: Instant::now(),
         };
+        let received = question.asked.duration_since(self.started).as_secs_f64();
+        self.picker.metrics.stage(Stage::Receive, received);
         let picker = Arc::clone(&self.picker);
         let decided = self
             .picker
@@ -245,6 +257,7 @@ impl Exchange for PickExchange {
         metadata: &Metadata,
         body: bool,
     ) -> HeaderEdits {
+        let begun = Instant::now();
         let status = headers
             .first_of(&[":status", "status"])
             .and_then(|status| status.parse().ok())
@@ -267,7 +280,9 @@ impl Exchange for PickExchange {
             .and_then(|address| snapshot.by_address(&address))
             .map(|position| snapshot.member(position));
         let mut edits = self.stamps(served, status);
-        self.response = Some(Response::new(booking, served, status, sse, self.started));
+        let mut response = Response::new(booking, served, status, sse, self.started);
+        response.worked(begun.elapsed());
+        self.response = Some(response);
 
         let Some(renamed) = self.renamed.as_ref().filter(|_| body) else {
             return edits;
@@ -285,19 +300,31 @@ impl Exchange for PickExchange {
     }
 
     fn response_chunk(&mut self, chunk: Bytes, end: bool, out: &mut Vec<Bytes>) {
+        let begun = Instant::now();
         if let Some(response) = &mut self.response {
-            response.chunk(&chunk);
+            response.chunk(&chunk, begun);
         }
         rewrite(&mut self.response_rewriter, chunk, end, out);
+        if let Some(response) = &mut self.response {
+            response.worked(begun.elapsed());
+        }
     }
 
-    fn response_ended(&mut self) {
-        if let Some(mut response) = self.response.take() {
-            if let Some(announced) = &self.announced {
-                response.book(announced.booking());
-            }
-            response.ended();
+    fn response_ended(&mut self) -> Option<Struct> {
+        let mut response = self.response.take()?;
+        if let Some(announced) = &self.announced {
+            response.book(announced.booking());
         }
+        let reporters = &self.policy.reporters;
+        // Nobody reads what an observer would say.
+        let told = match self.observed || reporters.is_empty() {
+            true => None,
+            false => response
+                .usage()
+                .and_then(|usage| reporters.report(&usage, &self.picker.metrics.unreported)),
+        };
+        response.ended();
+        told
     }
 }
 
@@ -325,62 +352,4 @@ impl Drop for PickExchange {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::decide::tests::picker_of;
-    use super::*;
-
-    const CONFIG: &str = "\
-apiVersion: llm-d.ai/v1alpha1
-kind: EndpointPickerConfig
-plugins:
-- type: session-affinity-filter
-- type: agent-identity
-- {type: inflight-load-producer, name: p}
-";
-
-    fn headers(pairs: &[(&'static str, &str)]) -> Headers {
-        pairs.iter().map(|&(k, v)| (k, v.to_owned())).collect()
-    }
-
-    /// A request with `token`, if it is given: where it went, and what the response said in that header.
-    async fn exchange(
-        picker: &Arc<Picker>,
-        token: Option<&str>,
-        status: &str,
-    ) -> (Bytes, Option<String>) {
-        let mut exchange = PickExchange::new(Arc::clone(picker));
-        let mut request = vec![(":path", "/x"), ("session-id", "agent")];
-        request.extend(token.map(|token| ("x-session-token", token)));
-        exchange.request_headers(headers(&request), false);
-        let verdict = exchange.decide(RequestBody::None).await.unwrap();
-        let page = picker.metrics.encode().unwrap();
-        let counted = r#"producer_name="p",fairness_id="agent",priority="0"} 1"#;
-        assert!(page.contains(counted), "{page}");
-        let response = headers(&[(":status", status)]);
-        let edits = exchange.response_headers(&response, &Metadata::default(), true);
-        exchange.response_ended();
-        let page = picker.metrics.encode().unwrap();
-        assert!(!page.contains(counted), "{page}");
-        let stamped = edits
-            .set
-            .into_iter()
-            .find(|(name, _)| name == "x-session-token");
-        let token = stamped.map(|(_, value)| String::from_utf8(value.to_vec()).unwrap());
-        let (_, destination) = verdict.headers.set.into_iter().next().unwrap();
-        (destination, token)
-    }
-
-    #[tokio::test]
-    async fn a_session_comes_back_by_what_its_response_said() {
-        let picker = Arc::new(picker_of(CONFIG));
-        for _ in 0..5 {
-            let (first, token) = exchange(&picker, None, "200").await;
-            let token = token.unwrap();
-            for _ in 0..5 {
-                let (again, same) = exchange(&picker, Some(&token), "200").await;
-                assert_eq!((again, same.as_ref()), (first.clone(), Some(&token)));
-            }
-        }
-        assert_eq!(exchange(&picker, None, "503").await.1, None);
-    }
-}
+mod tests;

@@ -20,6 +20,7 @@ use crate::scheduling::{Reason, Scheduler};
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::Metrics;
 
+mod choose;
 mod control;
 mod decide;
 mod denial;
@@ -27,14 +28,20 @@ mod desk;
 mod edits;
 mod exchange;
 mod flights;
+#[cfg(test)]
+mod page_tests;
 mod prefix_gauges;
 mod prompt;
+mod report;
 mod served;
 mod subset;
 
+pub use choose::{Asked, Chosen, Ground, NotChosen, Workspace};
 pub use desk::Desk;
 pub use exchange::PickExchange;
-pub use prefix_gauges::PrefixGauges;
+pub use prefix_gauges::{OldPrefixGauges, PrefixGauges};
+pub use prompt::Prompt;
+pub use report::Reporters;
 
 /// What a picker is set up with.
 #[derive(Clone, Debug)]
@@ -62,6 +69,8 @@ pub struct Policy {
     pub metrics_staleness: Duration,
     /// How long a scrape may take to be followed by the next one.
     pub metrics_turnover: Duration,
+    /// What the gateway is told of responses.
+    pub reporters: Reporters,
 }
 
 /// The policy behind the ext_proc server: one for a pool.
@@ -86,13 +95,14 @@ impl Picker {
     /// there is one, kept in `decisions`.
     pub fn new(
         pool: Arc<Pool>,
-        policy: Policy,
+        mut policy: Policy,
         options: PickerOptions,
         metrics: Arc<Metrics>,
         desk: Desk,
         decisions: Option<Arc<Decisions>>,
         prefix: Arc<PrefixCache>,
     ) -> Self {
+        policy.scheduler.time(&metrics);
         Self {
             pool,
             policy: ArcSwap::from_pointee(policy),
@@ -113,8 +123,21 @@ impl Picker {
         objective.map_or(DEFAULT_PRIORITY, known)
     }
 
+    /// What the plugins that decide hold now, for people, and how many requests wait for their observer or it for them.
+    pub fn state(&self) -> serde_json::Value {
+        let policy = self.policy.load();
+        let (handler, of_type) = &policy.scheduler.name;
+        serde_json::json!({
+            "handler": handler,
+            "handler_type": of_type,
+            "plugins": policy.scheduler.state(),
+            "observed_flights": self.flights.count(),
+        })
+    }
+
     /// Requests that come from now on are decided by `policy`.
-    pub fn replace(&self, policy: Policy) {
+    pub fn replace(&self, mut policy: Policy) {
+        policy.scheduler.time(&self.metrics);
         self.policy.store(Arc::new(policy));
     }
 }

@@ -37,6 +37,7 @@ mod scorers;
 mod session;
 #[cfg(test)]
 mod testing;
+mod timers;
 mod topology;
 mod trace;
 
@@ -44,6 +45,7 @@ pub use handlers::ProfileHandler;
 pub use pipeline::{Profile, Scheduler};
 pub use producers::{ApproxPrefix, InflightLoad, Producers};
 pub use reason::Reason;
+pub use timers::Timers;
 pub use trace::Trace;
 
 /// What a scorer says of an endpoint that it knows nothing about.
@@ -146,6 +148,11 @@ pub trait Follow: Send + Sync {
     /// The endpoint at `endpoint` was chosen. A plugin of several profiles may be told several times.
     fn picked(&self, cx: &Context<'_>, endpoint: u32) {
         let _ = (cx, endpoint);
+    }
+
+    /// What it holds now, for people; `None`: nothing. Nothing in it is a client's.
+    fn state(&self) -> Option<serde_json::Value> {
+        None
     }
 
     /// A header for the response, where `served` is what was chosen, or what served in its place.
@@ -258,6 +265,7 @@ pub struct Scratch {
     scores: Vec<f32>,
     totals: Vec<f32>,
     alone: Vec<u32>,
+    sampling: timers::Sampling,
     /// Told of each step, if it is on.
     pub trace: Trace,
 }
