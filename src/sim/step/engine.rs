@@ -208,7 +208,7 @@ impl Engine {
         self.flight.map(|flight| flight.end())
     }
 
-    /// Moves time on, and tells what happened up to `to`.
+    /// Moves time on, and tells what happened up to `to`. Infinity: until all have ended.
     pub fn advance(&mut self, to: f64, events: &mut impl FnMut(Event)) {
         if !matches!(self.life, Life::Up) {
             return;
@@ -221,10 +221,7 @@ impl Engine {
                     self.complete(flight, self.each_token, events);
                 }
                 Some(_) => return,
-                None if self.is_idle() => {
-                    self.time = self.time.max(to);
-                    return;
-                }
+                None if self.is_idle() => return,
                 // A step that begins right now is for those as well that arrive right now.
                 None if self.time >= to => return,
                 None => self.start(self.each_token),

@@ -28,6 +28,8 @@ pub struct EngineSpec {
     /// `scheduler_reserve_full_isl`, vLLM's default since 0.19: a request runs only when the blocks of its whole prompt
     /// are there, not just those of its first chunk.
     pub reserve_prompt: bool,
+    /// Whether attention costs what kernel profiles show beyond the closed form of the reference, where there are any.
+    pub refined: bool,
     /// Whether KV cache that several sequences of a batch share is read from HBM once and from L2 afterwards.
     pub shared_reads: bool,
 }
@@ -96,6 +98,7 @@ impl EngineSpec {
             loras: None,
             async_scheduling: true,
             reserve_prompt: true,
+            refined: true,
             shared_reads: true,
         }
     }
@@ -134,7 +137,15 @@ impl EngineSpec {
             ));
         }
         let slow = [1.0, 1.0];
-        Ok((Cost { gpu, shard, slow }, blocks))
+        Ok((
+            Cost {
+                gpu,
+                shard,
+                slow,
+                refined: self.refined,
+            },
+            blocks,
+        ))
     }
 }
 

@@ -33,6 +33,12 @@ pub struct Gpu {
     pub allreduce_latency: f64,
     /// Bytes/s of reads that L2 serves; absent where nobody measured it.
     pub l2_bandwidth: Option<f64>,
+    /// How many times as long the KV reads of decoding sequences take in a step that reads prompts too.
+    #[serde(default = "one")]
+    pub mixed_reads: f64,
+    /// How many times as long prefill attention takes as at `attention_flops`, in kernel profiles.
+    #[serde(default = "one")]
+    pub prefill_attention: f64,
     /// Streaming multiprocessors.
     pub sms: u32,
     /// Memory, in bytes.
@@ -105,6 +111,10 @@ pub(super) struct Shard {
 static TABLES: LazyLock<Result<Tables, String>> = LazyLock::new(|| {
     serde_saphyr::from_str(include_str!("tables.yaml")).map_err(|e| e.to_string())
 });
+
+fn one() -> f64 {
+    1.0
+}
 
 // === impl Tables ===
 

@@ -54,7 +54,7 @@ def run(name, gpu, model, tp, blocks, seqs, budget, slow, count, rate, trees, si
         tokens = 16 * full + rng.choice([0, 0, rng.randrange(16), rng.randrange(200)])
         requests.append([at, tokens, rng.randrange(1, output), segments])
     engine = Engine(ref.GPUS[gpu], ref.Model(*ref.MODELS[model], tp=tp), blocks, seqs, budget, 16, tuple(slow))
-    keys = lambda segments: [(n, k) for n, length in segments for k in range(length)]
+    keys = lambda segments: [("prompt", n, k) for n, length in segments for k in range(length)]
     todo = [ref.Req(i, t, n, o, keys(s)) for i, (t, n, o, s) in enumerate(requests)]
     ref.simulate([engine], todo, lambda r, engines: engines[0])
     for request, done in zip(requests, todo):
