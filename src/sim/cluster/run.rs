@@ -35,6 +35,8 @@ pub struct Wires {
 /// A request that comes.
 #[derive(Clone, Debug)]
 pub struct Arrival {
+    /// The source's number for it.
+    pub number: u64,
     /// When.
     pub at: f64,
     /// Tokens of its prompt.
@@ -47,6 +49,8 @@ pub struct Arrival {
     pub keys: Arc<[u64]>,
     /// Tokens that each key stands for; a multiple of the engine's block size.
     pub key_tokens: u32,
+    /// The names of its prompt's blocks, as routers know them.
+    pub chain: Chain,
     /// The LoRA adapter it is for.
     pub adapter: Option<u32>,
     /// It comes only when all of the stages before have ended.
@@ -58,9 +62,9 @@ pub trait Source {
     /// The next one, in the order in which they come.
     fn next(&mut self) -> Option<Arrival>;
 
-    /// The request with this number (from 0, in the order of their arrival) has ended; another may follow from that.
-    fn ended(&mut self, id: u64, now: f64) -> Option<Arrival> {
-        let _ = (id, now);
+    /// The request with this number of its own has ended; another may follow from that.
+    fn ended(&mut self, number: u64, now: f64) -> Option<Arrival> {
+        let _ = (number, now);
         None
     }
 }
@@ -315,7 +319,7 @@ impl Run<'_> {
             id,
             prompt_tokens: arrival.prompt_tokens,
             max_tokens: arrival.max_tokens,
-            chain: Chain::of(&arrival.keys, arrival.key_tokens, arrival.prompt_tokens),
+            chain: arrival.chain.clone(),
             adapter: arrival.adapter,
         };
         let decided = now + self.cluster.wires.decide;
@@ -412,13 +416,17 @@ impl Run<'_> {
     }
 
     fn over(&mut self, id: u64, fate: Fate, now: f64) {
-        let Some(Live { mut outcome, .. }) = self.live.remove(&id) else {
+        let Some(Live {
+            mut outcome,
+            arrival,
+        }) = self.live.remove(&id)
+        else {
             return;
         };
         outcome.fate = fate;
         outcome.ended = now;
         (self.sink)(&outcome);
-        if let Some(arrival) = self.source.ended(id, now) {
+        if let Some(arrival) = self.source.ended(arrival.number, now) {
             self.expect(Box::new(arrival), now);
         }
         self.drained(now);

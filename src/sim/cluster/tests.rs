@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::{
-    Arrival, Baseline, Cluster, Fate, Fault, FaultKind, Ours, Outcome, Router, Source, Wires, run,
+    Arrival, Baseline, Chain, Cluster, Fate, Fault, FaultKind, Ours, Outcome, Router, Source,
+    Wires, run,
 };
 use crate::admission::Admission;
 use crate::config::{DEFAULT, LoadOptions, load};
@@ -58,12 +59,17 @@ fn arrival(at: f64, group: u32, n: u32, stage: u32) -> Arrival {
     // 1,024 shared tokens, 256 of its own.
     let shared = (0..2).map(|block| u64::from(group * 2 + block));
     let own = 1_000_000 + u64::from(n);
+    let keys: Arc<[u64]> = shared.chain([own]).collect();
+    // A key has eight blocks; the last is not full.
+    let chain = (0..20).map(|block| keys[block / 8] * 8 + block as u64 % 8);
     Arrival {
+        number: u64::from(n),
         at,
         prompt_tokens: 1_280,
         output_tokens: 50,
         max_tokens: None,
-        keys: shared.chain([own]).collect::<Arc<[u64]>>(),
+        chain: Chain(chain.collect()),
+        keys,
         key_tokens: 512,
         adapter: None,
         stage,
@@ -100,6 +106,7 @@ fn ours(endpoints: u32) -> Ours {
         scheduler: registry::build(&config).unwrap(),
         admission: Admission::of(&config).unwrap(),
         parsers: Vec::new(),
+        reporters: Default::default(),
         metrics_staleness: Duration::from_secs(2),
         metrics_turnover: Duration::from_secs(1),
     };
