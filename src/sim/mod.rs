@@ -12,10 +12,12 @@ mod front;
 mod openai;
 mod page;
 mod reply;
+pub mod report;
 mod responses;
 mod server;
 #[cfg(test)]
 mod tests;
+pub mod workload;
 
 pub use engine::EngineConfig;
 pub use server::{Server, ServerConfig};
