@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use super::json::METHOD;
 use super::svg::{COLOURS, Line, Plot, escape};
 use super::table::number;
-use super::{Estimate, Group, Numbers, Report, Times};
+use super::{Estimate, Group, Numbers, Report, Times, near};
 
 const STYLE: &str = include_str!("page.css");
 /// Points of a distribution.
@@ -263,10 +263,6 @@ fn draw(out: &mut String, plot: &Plot<'_>) {
     if let Some(svg) = plot.svg() {
         let _ = write!(out, "<figure>{svg}</figure>");
     }
-}
-
-fn near(a: f64, b: f64) -> bool {
-    (a - b).abs() <= 0.01 * a.abs()
 }
 
 /// In the order in which they first come.

@@ -154,15 +154,14 @@ impl Served {
 // === impl Report ===
 
 impl Report {
-    /// Puts `runs` together. Traces, policies and rates stay in the order in which they first come.
+    /// Puts `runs` together. Traces and policies stay in the order in which they first come.
     pub fn new(slo: Slo, setting: Vec<(String, String)>, runs: Vec<Run>) -> Self {
         let mut groups: Vec<Group> = Vec::new();
         for Run { case, tally } in runs {
             let numbers = tally.numbers();
             let same = groups.iter_mut().find(|group| {
-                // Rates of the same factor differ a little from seed to seed.
-                let near = (group.rate - case.rate).abs() <= 0.01 * group.rate.abs();
-                group.trace == case.trace && group.policy == case.policy && near
+                let same = group.trace == case.trace && group.policy == case.policy;
+                same && near(group.rate, case.rate)
             });
             match same {
                 Some(group) => {
@@ -185,6 +184,9 @@ impl Report {
                 }),
             }
         }
+        let traces: Vec<_> = groups.iter().map(|group| group.trace.clone()).collect();
+        let place = |group: &Group| traces.iter().position(|trace| *trace == group.trace);
+        groups.sort_by(|a, b| place(a).cmp(&place(b)).then(a.rate.total_cmp(&b.rate)));
         Self {
             slo,
             setting,
@@ -209,4 +211,9 @@ impl Group {
     fn estimate(&self, number: impl Fn(&Numbers) -> f64) -> Estimate {
         Estimate::of(self.numbers.iter().map(number).collect())
     }
+}
+
+/// Rates that are the same but for what a seed does to them.
+fn near(a: f64, b: f64) -> bool {
+    (a - b).abs() <= 0.01 * a.abs()
 }

@@ -173,10 +173,10 @@ impl Plot<'_> {
             let at = x.place(value);
             let _ = write!(
                 out,
-                r#"<line class="m" x1="{at:.1}" x2="{at:.1}" y1="{TOP}" y2="{}"/><text class="n" text-anchor="end" x="{:.1}" y="{}">{}</text>"#,
+                r#"<line class="m" x1="{at:.1}" x2="{at:.1}" y1="{TOP}" y2="{}"/><text class="n" x="{:.1}" y="{}">{}</text>"#,
                 HEIGHT - BOTTOM,
-                at - 4.0,
-                TOP + 12.0,
+                at + 4.0,
+                HEIGHT - BOTTOM - 6.0,
                 escape(name)
             );
         }

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use super::json::METHOD;
-use super::{Estimate, Group, Report};
+use super::{Estimate, Group, Report, near};
 
 /// Width of a column of numbers.
 const NUMBER: usize = 9;
@@ -21,7 +21,7 @@ impl fmt::Display for Report {
         let width = widest.unwrap_or_default().max("policy".len());
         let mut before: Option<&Group> = None;
         for group in &self.groups {
-            let same = |other: &Group| other.trace == group.trace && other.rate == group.rate;
+            let same = |other: &Group| other.trace == group.trace && near(other.rate, group.rate);
             if !before.is_some_and(same) {
                 writeln!(
                     f,

@@ -223,6 +223,8 @@ fn people_get_a_table_with_what_was_rejected_beside_what_was_fast() {
     );
     let heads = "policy          good/s        ±   good %    rej %   lost %     TTFT";
     assert!(table.contains(heads), "{table}");
+    // Both policies stand together under each of the three rates.
+    assert_eq!(table.matches("requests a second").count(), 3, "{table}");
     assert_eq!(table.matches("\nours & theirs").count(), 3, "{table}");
     assert!(
         table.contains("3 seeds: median over seeds") && table.contains("75.0 %"),

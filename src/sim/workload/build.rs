@@ -12,8 +12,8 @@ const MOST_ROWS: usize = 50_000_000;
 /// Runs and numbers of blocks, and sessions.
 const MOST: usize = u32::MAX as usize - 1;
 
-/// Times that have a greater step in common have it by chance.
-const LONGEST_STEP_MS: u64 = 10_000;
+/// Times that are further apart than this, in seconds, were not rounded: there are few of them.
+const LONGEST_STEP: f64 = 10.0;
 
 /// A trace that grows.
 #[derive(Debug)]
@@ -150,19 +150,20 @@ impl Builder {
         self.trace.stages = stages;
     }
 
-    /// Times were rounded down to a common step, which hides that requests came one by one: spreads those of one time over
-    /// the step, in their order, by `seed`. The step is the greatest common divisor of all times, in milliseconds.
+    /// Times were rounded to a step, which hides that requests came one by one: spreads those of one time over the step, in
+    /// their order, by `seed`. The step is the least time between two different ones that follow each other: a greatest
+    /// common divisor would be lost to Mooncake's times, which are off by a millisecond here and there.
     pub(super) fn spread(&mut self, seed: u64) {
         let rows = &mut self.trace.rows;
-        let ms = |row: &Row| (row.at * 1e3).round() as u64;
-        let step = rows.iter().fold(0, |step, row| gcd(step, ms(row)));
-        if !(2..=LONGEST_STEP_MS).contains(&step) {
+        rows.sort_by(|a, b| a.at.total_cmp(&b.at));
+        let gaps = rows.windows(2).map(|pair| pair[1].at - pair[0].at);
+        let step = gaps.filter(|&gap| gap > 0.0).fold(f64::INFINITY, f64::min);
+        if step > LONGEST_STEP {
             return;
         }
         let mut rng = SmallRng::seed_from_u64(seed);
         for group in rows.chunk_by_mut(|a, b| a.at == b.at) {
-            let draw = |_| rng.random::<f64>() * step as f64 / 1e3;
-            let mut offsets: Vec<f64> = (0..group.len()).map(draw).collect();
+            let mut offsets: Vec<f64> = group.iter().map(|_| rng.random::<f64>() * step).collect();
             offsets.sort_by(f64::total_cmp);
             for (row, offset) in group.iter_mut().zip(offsets) {
                 row.at += offset;
@@ -205,10 +206,6 @@ impl Builder {
         trace.runs.shrink_to_fit();
         Some(self.trace)
     }
-}
-
-fn gcd(a: u64, b: u64) -> u64 {
-    if b == 0 { a } else { gcd(b, a % b) }
 }
 
 /// Each turn of a session knows the next.

@@ -116,7 +116,7 @@ fn what_the_file_does_not_tell_of_a_prompt_is_its_own() {
 
 #[test]
 fn times_of_azure_cross_midnight() {
-    let trace = trace(AZURE);
+    let trace = trace(&format!("\u{feff}{AZURE}"));
     let times: Vec<_> = all(&trace, Scale::default()).iter().map(|a| a.at).collect();
     for (got, expected) in times.iter().zip([0.0, 1.5, 1.75]) {
         assert!((got - expected).abs() < 1e-6, "{times:?}");
@@ -238,6 +238,11 @@ fn a_rate_keeps_the_shape() {
     assert_eq!(times(Rate::Times(2.0)), [0.0, 0.5, 0.75, 1.0, 2.0]);
     // Four gaps in four seconds are one a second.
     assert_eq!(times(Rate::PerSecond(4.0)), [0.0, 0.25, 0.375, 0.5, 1.0]);
+}
+
+#[test]
+fn a_request_is_held_in_forty_bytes() {
+    assert_eq!((size_of::<Row>(), size_of::<Run>()), (40, 8));
 }
 
 #[test]
@@ -397,4 +402,14 @@ fn real_traces_are_what_is_known_of_them() {
         assert!((got.rate.unwrap() / rate - 1.0).abs() < 0.005, "{got}");
         assert!((got.gap_cv.unwrap() / cv - 1.0).abs() < 0.01, "{got}");
     }
+    let file = folder.join("mooncake/conversation_trace.first6000.jsonl");
+    let trace = read(&file, &ReadOptions::default()).unwrap();
+    let got = Description::of(&Arc::new(trace));
+    // Those of the whole trace are known: 3.4 requests a second, 12,035 tokens, 36.6 %.
+    assert_eq!(got.requests, 6_000);
+    assert!((got.rate.unwrap() / 3.4 - 1.0).abs() < 0.1, "{got}");
+    assert!((got.prompt.mean / 12_035.0 - 1.0).abs() < 0.1, "{got}");
+    assert!((got.ideal_hit.unwrap() - 0.366).abs() < 0.02, "{got}");
+    // Spread within three seconds, they are nearly as independent as a Poisson process.
+    assert!((got.gap_cv.unwrap() - 1.0).abs() < 0.4, "{got}");
 }

@@ -33,7 +33,7 @@ pub(super) fn azure<R: BufRead>(lines: &mut Lines<R>) -> Result<Builder, Workloa
     each(lines, AZURE, |lines, record, headers| {
         let row: AzureRow<'_> = record
             .deserialize(Some(headers))
-            .map_err(|error| of_csv(lines, &error, AZURE))?;
+            .map_err(|error| lines.bad(what(error.kind()), AZURE))?;
         let at = timestamp(row.timestamp, &format).ok_or_else(|| {
             let problem = format!("`TIMESTAMP` is `{}`", row.timestamp);
             lines.bad(problem, AZURE)
@@ -54,65 +54,51 @@ pub(super) fn lengths<R: BufRead>(lines: &mut Lines<R>) -> Result<Builder, Workl
     each(lines, LENGTHS, |lines, record, headers| {
         let row: LengthsRow = record
             .deserialize(Some(headers))
-            .map_err(|error| of_csv(lines, &error, LENGTHS))?;
+            .map_err(|error| lines.bad(what(error.kind()), LENGTHS))?;
         row.add(lines, &mut builder)
     })?;
     Ok(builder)
 }
 
-/// Hands every record to `take`.
+/// Hands every record to `take`. No format here has quotes, so a line is a record: it is bounded and has a number.
 fn each<R: BufRead>(
     lines: &mut Lines<R>,
     remedy: &str,
-    mut take: impl FnMut(
-        &Lines<&mut R>,
-        &csv::StringRecord,
-        &csv::StringRecord,
-    ) -> Result<(), WorkloadError>,
+    mut take: impl FnMut(&Lines<R>, &csv::StringRecord, &csv::StringRecord) -> Result<(), WorkloadError>,
 ) -> Result<(), WorkloadError> {
-    // A line at a time, so that a line is bounded and has a number: no format here has line breaks in its fields.
-    let mut headers = csv::StringRecord::new();
-    let Lines {
-        file,
-        reader,
-        text: _,
-        number,
-    } = lines;
-    let mut lines = Lines::new(file.clone(), reader);
-    let mut builder = csv::ReaderBuilder::new();
-    builder.has_headers(false).trim(csv::Trim::All);
+    let mut headers = None;
+    let mut record = csv::StringRecord::new();
     while lines.advance()? {
-        let mut record = csv::StringRecord::new();
-        let text = lines
-            .text
-            .strip_prefix(b"\xEF\xBB\xBF")
-            .unwrap_or(&lines.text);
-        let read = builder.from_reader(text).read_record(&mut record);
-        read.map_err(|error| of_csv(&lines, &error, remedy))?;
-        if headers.is_empty() {
-            headers = record;
+        let text = std::str::from_utf8(&lines.text);
+        let text = text.map_err(|error| lines.bad(error.to_string(), remedy))?;
+        record.clear();
+        record.extend(
+            text.trim_start_matches('\u{feff}')
+                .split(',')
+                .map(str::trim),
+        );
+        let Some(headers) = &headers else {
+            headers = Some(record.clone());
             continue;
-        }
+        };
         if record.len() != headers.len() {
             let problem = format!("{} values for {} columns", record.len(), headers.len());
             return Err(lines.bad(problem, remedy));
         }
-        take(&lines, &record, &headers)?;
+        take(lines, &record, headers)?;
     }
-    *number = lines.number;
     Ok(())
 }
 
-fn of_csv<R: BufRead>(lines: &Lines<R>, error: &csv::Error, remedy: &str) -> WorkloadError {
-    let problem = match error.kind() {
+/// Where it is, is told elsewhere.
+fn what(kind: &csv::ErrorKind) -> String {
+    match kind {
         csv::ErrorKind::Deserialize { err, .. } => match err.field() {
             Some(field) => format!("value {}: {}", field + 1, err.kind()),
             None => err.kind().to_string(),
         },
-        csv::ErrorKind::Utf8 { err, .. } => err.to_string(),
-        _ => error.to_string(),
-    };
-    lines.bad(problem, remedy)
+        other => format!("{other:?}"),
+    }
 }
 
 /// Seconds since 1970.
