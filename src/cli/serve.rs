@@ -1,8 +1,8 @@
 //! `pointsman serve`: the endpoint picker.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -13,7 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::options::{ConfigSource, Settings};
 use super::plan::{Plan, no_endpoints};
+use super::polling::Polling;
 use super::reload::{ReloadCounts, Reloader, Running};
+use crate::config::params::FileDiscoveryParams;
 use crate::config::{self, LoadOptions};
 use crate::extproc::health::{self, Readiness};
 use crate::extproc::listener::{self, Incoming};
@@ -22,12 +24,13 @@ use crate::extproc::tls::Tls;
 use crate::extproc::{BodyBudget, Limits, StreamMetrics};
 use crate::picker::{Desk, OldPrefixGauges, Picker, PickerOptions, PrefixGauges};
 use crate::pool::gauges::{OldPoolGauges, PoolGauges};
-use crate::pool::scrape::ScrapeStats;
+use crate::pool::polls::{OldPollCounters, PollCounters};
 use crate::pool::{Pool, Snapshot, discovery};
 use crate::prefix::{PrefixCache, Who};
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::{EndpointNames, Metrics};
 use crate::telemetry::record::Recorder;
+use crate::telemetry::state::States;
 use crate::telemetry::{admin, logs};
 
 /// Workers that are never given a decision: they read, write and keep time while plugins compute.
@@ -54,9 +57,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     let plan = Plan::of(&text, options).inspect_err(|_| eprintln!("In {name}:"))?;
     plan.tell(&name);
-    let Some(endpoints) = plan.endpoints.clone() else {
-        anyhow::bail!("{name}: {}", no_endpoints());
-    };
+    let endpoints = endpoints(plan.endpoints.as_ref(), settings.endpoints_file.as_deref())
+        .with_context(|| name.clone())?;
     let handler = plan.config.handler.name.clone();
     let stop = CancellationToken::new();
     let readiness = Arc::new(Readiness::default());
@@ -86,11 +88,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     readiness.set_synced();
     let mut running = Running {
         settings: Arc::clone(&settings),
-        pool: Arc::clone(&pool),
-        stats: Arc::default(),
+        polling: Polling::new(Arc::clone(&pool), stop.clone()),
         staleness_ms: Arc::default(),
-        stop: stop.clone(),
-        scraping: None,
     };
     let policy = running.take(plan).await;
     let bodies = Arc::new(BodyBudget::new(settings.max_body, settings.max_buffered));
@@ -100,13 +99,11 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         let gauges = PoolGauges::new(name, Arc::clone(&pool), staleness_ms);
         metrics.register_old(|old| {
             old.register_collector(Box::new(OldPoolGauges(gauges.clone())));
-            old.register_collector(Box::new(OldServeGauges(Arc::clone(&running.stats))));
+            old.register_collector(Box::new(OldPollCounters(running.polling.polled())));
         });
         registry.register_collector(Box::new(gauges));
-        registry.register_collector(Box::new(ServeGauges {
-            bodies: Arc::clone(&bodies),
-            stats: Arc::clone(&running.stats),
-        }));
+        registry.register_collector(Box::new(PollCounters(running.polling.polled())));
+        registry.register_collector(Box::new(BodyGauge(Arc::clone(&bodies))));
     });
 
     let snapshots = Arc::clone(&pool);
@@ -121,11 +118,14 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         0 => None,
         records => Some(Arc::new(Decisions::new(records))),
     };
+    let states = Arc::new(States::default());
+    running.polling.show(&states);
     let admin_listener = TcpListener::from_std(admin_socket)?;
     tokio::spawn(admin::serve(
         admin_listener,
         Arc::clone(&metrics),
         decisions.clone(),
+        Arc::clone(&states),
         stop.clone().cancelled_owned(),
     ));
 
@@ -162,6 +162,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     metrics.register_old(|registry| {
         registry.register_collector(Box::new(OldPrefixGauges(Arc::clone(&picker))));
     });
+    let deciding = Arc::clone(&picker);
+    states.add("scheduling", move || deciding.state());
     let forgetting = forget_the_gone(Arc::clone(&pool), prefix);
     tokio::spawn(stop.clone().run_until_cancelled_owned(forgetting));
     if let ConfigSource::File(path) = &settings.config {
@@ -273,6 +275,26 @@ pub(super) async fn asked_to_stop() -> std::io::Result<()> {
     Ok(())
 }
 
+/// The endpoints file of the configuration, or that of the flag.
+fn endpoints(
+    configured: Option<&FileDiscoveryParams>,
+    flag: Option<&Path>,
+) -> anyhow::Result<FileDiscoveryParams> {
+    match (configured, flag) {
+        (Some(params), None) => Ok(params.clone()),
+        (None, Some(path)) => Ok(FileDiscoveryParams {
+            path: path.to_string_lossy().into_owned(),
+            watch_file: true,
+        }),
+        (Some(params), Some(path)) => anyhow::bail!(
+            "dataLayer.discovery has the endpoints in {}, --endpoints-file in {}; give one",
+            params.path,
+            path.display()
+        ),
+        (None, None) => anyhow::bail!("{}", no_endpoints()),
+    }
+}
+
 /// Keeps the prefix index from filling up with endpoints that left `pool`.
 async fn forget_the_gone(pool: Arc<Pool>, prefix: Arc<PrefixCache>) {
     let mut seen = 0;
@@ -309,20 +331,15 @@ fn endpoint_names(snapshot: &Snapshot) -> EndpointNames {
     names
 }
 
-const POLL_ERRORS: &str = "Metrics pages that could not be read";
-
-/// Gauges of the process that no room owns.
+/// What the bodies of all streams take.
 #[derive(Debug)]
-struct ServeGauges {
-    bodies: Arc<BodyBudget>,
-    stats: Arc<ScrapeStats>,
-}
+struct BodyGauge(Arc<BodyBudget>);
 
-impl prometheus_client::collector::Collector for ServeGauges {
+impl prometheus_client::collector::Collector for BodyGauge {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         use prometheus_client::encoding::EncodeMetric as _;
         use prometheus_client::metrics::gauge::ConstGauge;
-        let held = ConstGauge::new(self.bodies.held() as f64);
+        let held = ConstGauge::new(self.0.held() as f64);
         let help = "Request bodies that are held now";
         let metric = encoder.encode_descriptor(
             "request_body_buffered_bytes",
@@ -330,37 +347,27 @@ impl prometheus_client::collector::Collector for ServeGauges {
             None,
             held.metric_type(),
         )?;
-        held.encode(metric)?;
-        let polls = ("datalayer_polls", "Metrics pages read");
-        poll_count(&mut encoder, polls, &self.stats.ok)?;
-        poll_count(
-            &mut encoder,
-            ("datalayer_poll_errors", POLL_ERRORS),
-            &self.stats.failed,
-        )
+        held.encode(metric)
     }
 }
 
-/// Some of them by the names of the llm-d picker's predecessors.
-#[derive(Debug)]
-struct OldServeGauges(Arc<ScrapeStats>);
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl prometheus_client::collector::Collector for OldServeGauges {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let name = "llm_d_inference_scheduler_datalayer_poll_errors";
-        poll_count(&mut encoder, (name, POLL_ERRORS), &self.0.failed)
+    #[test]
+    fn endpoints_are_said_once() {
+        let configured = FileDiscoveryParams {
+            path: "a".to_owned(),
+            watch_file: false,
+        };
+        let flag = Path::new("b");
+        assert_eq!(endpoints(Some(&configured), None).unwrap(), configured);
+        let of_flag = endpoints(None, Some(flag)).unwrap();
+        assert_eq!((&*of_flag.path, of_flag.watch_file), ("b", true));
+        let both = endpoints(Some(&configured), Some(flag)).unwrap_err();
+        assert!(both.to_string().contains("give one"), "{both}");
+        let none = endpoints(None, None).unwrap_err().to_string();
+        assert!(none.contains("--endpoints-file"), "{none}");
     }
-}
-
-/// A count of what the scraper did.
-fn poll_count(
-    encoder: &mut DescriptorEncoder<'_>,
-    (name, help): (&str, &str),
-    count: &AtomicU64,
-) -> Result<(), std::fmt::Error> {
-    use prometheus_client::encoding::EncodeMetric as _;
-    use prometheus_client::metrics::counter::ConstCounter;
-    let count = ConstCounter::new(count.load(Ordering::Relaxed));
-    let mut metric = encoder.encode_descriptor(name, help, None, count.metric_type())?;
-    count.encode(metric.encode_family(&[("source_type", "metrics-data-source")])?)
 }

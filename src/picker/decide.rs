@@ -309,7 +309,7 @@ impl Picker {
         }
         let approx = policy.scheduler.producers.prefix.as_ref();
         let prompt = approx
-            .filter(|_| prompt::is_prefilled(question.api))
+            .filter(|_| prompt::is_prefilled(question.api) && !facts.continues)
             .and_then(|approx| {
                 let scope = prompt::scope(self.tenant(question), model, facts);
                 Prompt::of(approx, &snapshot, &scope, &read.plain, facts)

@@ -1,5 +1,5 @@
-//! What the picker tells of itself: logs ([`logs`]), metrics ([`metrics`]), why it decided what ([`decisions`]), the pages
-//! that show it ([`admin`]) and captures for simulations ([`record`]).
+//! What the picker tells of itself: logs ([`logs`]), metrics ([`metrics`]), why it decided what ([`decisions`]), what its
+//! parts hold ([`state`]), the pages that show it ([`admin`]), and captures for simulations ([`record`]).
 
 pub mod admin;
 pub mod decisions;
@@ -8,3 +8,4 @@ pub mod logs;
 pub mod metrics;
 mod process;
 pub mod record;
+pub mod state;

@@ -3,9 +3,11 @@
 
 mod decisions;
 mod health;
+mod herd;
 mod record;
 mod reload;
 mod tls;
+mod trust;
 
 use crate::support::pointsman;
 

@@ -100,6 +100,9 @@ pub struct ServeOptions {
     drain_timeout: Duration,
 
     // --- pool ---
+    /// The endpoints, in a file that is followed as it changes, where the configuration has no dataLayer.discovery.
+    #[arg(long)]
+    endpoints_file: Option<PathBuf>,
     /// The InferencePool.
     #[arg(long, default_value = "", hide_default_value = true)]
     pool_name: String,

@@ -76,6 +76,8 @@ pub struct Settings {
     pub legacy_metrics: bool,
     /// For logs and metrics.
     pub pool_name: String,
+    /// The endpoints file, where the configuration names none.
+    pub endpoints_file: Option<PathBuf>,
     /// Endpoints were asked for by a flag that needs Kubernetes.
     pub kubernetes: Option<&'static str>,
     /// How much is logged.
@@ -158,6 +160,7 @@ impl ServeOptions {
                 .unwrap_or(usize::MAX),
             without_effect: self.without_effect(),
             config,
+            endpoints_file: self.endpoints_file,
             kubernetes,
             log_level,
             log_format,

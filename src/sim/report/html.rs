@@ -117,9 +117,9 @@ impl Report {
                 self.at_rate(&mut out, rate, &at.copied().collect::<Vec<_>>());
             }
         }
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "<p class=\"set\">{METHOD}. Lines of load over time are of the first seed: the mean over endpoints, between the least and the most loaded one.</p></html>\n"
+            "<p class=\"set\">{METHOD}. Lines of load over time are of the first seed: the mean over endpoints, between the least and the most loaded one.</p></html>"
         );
         out
     }
