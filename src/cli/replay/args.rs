@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cli::units::duration;
+use crate::sim::cluster::{Fault, FaultKind};
 use crate::sim::workload::{Format, Rate, ReadOptions, Scale};
 
 /// Arguments of `replay`.
@@ -63,11 +64,25 @@ pub struct ReplayArgs {
     #[arg(long, default_value = "H100")]
     pub(super) gpu: String,
     /// Their model.
-    #[arg(long, default_value = "Llama-3.1-8B")]
+    #[arg(long, default_value = "llama3-8b")]
     pub(super) model: String,
     /// GPUs of an endpoint.
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=64))]
     pub(super) tp: u32,
+
+    /// Requests that one runs at once, as vLLM's flag.
+    #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
+    pub(super) max_num_seqs: u32,
+    /// Tokens of one step, as vLLM's flag.
+    #[arg(long, default_value_t = 8192, value_parser = clap::value_parser!(u32).range(1..=1 << 20))]
+    pub(super) max_num_batched_tokens: u32,
+    /// KV cache blocks of 16 tokens; by default as many as fit into the GPUs beside the model.
+    #[arg(long)]
+    pub(super) kv_blocks: Option<u32>,
+    /// What goes wrong, where and when: die@SECONDS:ENDPOINT (its gauges read zero), vanish@… (its page cannot be read either),
+    /// hang@…, slow=2x@… (computing and memory), restart@…. May be given more than once.
+    #[arg(long, value_parser = fault)]
+    pub(super) fault: Vec<Fault>,
 
     // --- what lies between ---
     /// Between two scrapes of an endpoint.
@@ -79,6 +94,10 @@ pub struct ReplayArgs {
     /// From the client to the endpoint, one way, with the pick.
     #[arg(long, value_parser = duration, default_value = "1ms")]
     pub(super) network: Duration,
+
+    /// Clients that have no first token after so long give up.
+    #[arg(long, value_parser = duration, default_value = "60s")]
+    pub(super) patience: Duration,
 
     // --- what is told ---
     /// A first token that comes later is too late.
@@ -129,6 +148,36 @@ fn rate(text: &str) -> Result<Rate, String> {
     rate.ok_or_else(|| "write requests a second, as in 12.5, or a factor, as in 2x".to_owned())
 }
 
+fn fault(text: &str) -> Result<Fault, String> {
+    let wrong =
+        || "write for instance die@30:0, hang@30:2, slow=2x@10:1 or restart@60:0".to_owned();
+    let (what, place) = text.split_once('@').ok_or_else(wrong)?;
+    let (at, endpoint) = place.split_once(':').ok_or_else(wrong)?;
+    let kind = match what.split_once('=') {
+        None => match what {
+            "die" => FaultKind::Die,
+            "vanish" => FaultKind::DieSilently,
+            "hang" => FaultKind::Hang,
+            "restart" => FaultKind::Restart,
+            _ => return Err(wrong()),
+        },
+        Some(("slow", times)) => {
+            let times: f64 = times.trim_end_matches('x').parse().map_err(|_| wrong())?;
+            FaultKind::Slow(times.max(1.0), times.max(1.0))
+        }
+        Some(_) => return Err(wrong()),
+    };
+    let at: f64 = at.parse().map_err(|_| wrong())?;
+    if !(0.0..1e9).contains(&at) {
+        return Err(wrong());
+    }
+    Ok(Fault {
+        at,
+        endpoint: endpoint.parse().map_err(|_| wrong())?,
+        kind,
+    })
+}
+
 fn share(text: &str) -> Result<f64, String> {
     let share = match text.strip_suffix('%') {
         Some(percent) => percent.trim().parse().map(|percent: f64| percent / 100.0),
@@ -141,6 +190,28 @@ fn share(text: &str) -> Result<f64, String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn faults() {
+        let of = |text| fault(text).ok().map(|f| (f.at, f.endpoint, f.kind));
+        assert_eq!(of("die@30:0"), Some((30.0, 0, FaultKind::Die)));
+        assert_eq!(
+            of("slow=2x@1.5:7"),
+            Some((1.5, 7, FaultKind::Slow(2.0, 2.0)))
+        );
+        for wrong in [
+            "",
+            "die",
+            "die@30",
+            "die@-1:0",
+            "burn@1:0",
+            "slow@1:0",
+            "slow=x@1:0",
+            "die@1:x",
+        ] {
+            assert_eq!(of(wrong), None, "{wrong}");
+        }
+    }
 
     #[test]
     fn rates_and_loads() {

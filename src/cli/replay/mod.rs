@@ -1,6 +1,7 @@
 //! `pointsman replay`: a trace through a cluster in virtual time, under one profile or several.
 
 mod args;
+mod cluster;
 mod describe;
 mod run;
 
@@ -12,9 +13,5 @@ pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {
     if args.describe {
         return describe::run(args);
     }
-    // What is wrong with a profile is told even so.
-    run::picks(args)?;
-    anyhow::bail!(
-        "the virtual cluster is not in this build, so nothing can be replayed yet; --describe says what a trace is"
-    )
+    compare(args, &cluster::Virtual::of(args)?).map(drop)
 }
