@@ -11,6 +11,8 @@ mod inference_perf;
 mod json;
 mod recorded;
 mod table;
+#[cfg(test)]
+mod tests;
 
 /// Bytes of one line, and of a whole YAML file: 100,000 prompt tokens in blocks of 16 are 50 KB.
 const LONGEST_LINE: u64 = 16 << 20;
