@@ -274,7 +274,7 @@ fn shared_prefixes_are_read_from_hbm_once_a_wave() {
         ..apart
     };
     // 66 sequences × 2 KV heads fill the 132 SMs once.
-    let saved = 65.0 * 8000.0 * 81_920.0 * (1.0 / 2.6e12 - 1.0 / 5.5e12);
+    let saved = 65.0 * 8000.0 * 81_920.0 * (1.0 / 2.6e12 - 1.0 / 6.65e12);
     let seconds = cost.step(&[], apart).seconds - cost.step(&[], together).seconds;
     assert!((seconds - saved).abs() < 1e-9, "{seconds} {saved}");
 }
