@@ -16,6 +16,7 @@ pub(super) mod running_requests;
 pub(super) mod session_affinity;
 pub(super) mod token_load;
 pub(super) mod topology_affinity;
+pub(super) mod work;
 
 /// `(max − v) / (max − min)` over the candidates: the least gets 1, the most 0; all equal, all 1. Of the llm-d
 /// picker's queue and running-requests scorers. An unknown `v` is the mean of the known ones plus our own requests in
