@@ -3,6 +3,7 @@
 mod decisions;
 mod health;
 mod herd;
+mod pages;
 mod reload;
 mod tls;
 mod trust;
