@@ -155,7 +155,9 @@ impl Fault {
 // === impl Faults ===
 
 impl Faults {
-    pub(super) const NONE: Self = Self([const { AtomicU8::new(0) }; SourceType::ALL.len()]);
+    pub(super) const fn new() -> Self {
+        Self([const { AtomicU8::new(0) }; SourceType::ALL.len()])
+    }
 
     /// Why the last poll of it failed, if it did.
     pub fn of(&self, source: SourceType) -> Option<Fault> {

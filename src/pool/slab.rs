@@ -320,7 +320,7 @@ impl Segment {
             attributes: [const { ArcSwapOption::const_empty() }; SEGMENT],
             lora: [const { ArcSwapOption::const_empty() }; SEGMENT],
             models: [const { ArcSwapOption::const_empty() }; SEGMENT],
-            faults: [const { Faults::NONE }; SEGMENT],
+            faults: [const { Faults::new() }; SEGMENT],
             kv_blocks: [const { AtomicU32::new(0) }; SEGMENT],
             block_size: [const { AtomicU32::new(0) }; SEGMENT],
         }
