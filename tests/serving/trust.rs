@@ -1,8 +1,6 @@
 //! What model servers say of their caches, held against what was predicted of them.
 
-use pointsman::config::DEFAULT;
-
-use super::herd::{CHAT, QUICK, Yard, chat};
+use super::herd::{CHAT, QUICK, REFERENCE, Yard, chat};
 use crate::support::ask::Exchange;
 use crate::support::machine;
 use crate::vectors::page::Page;
@@ -46,7 +44,7 @@ async fn gauge(yard: &Yard, name: &str, address: &str) -> f64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_keeps_no_promise_loses_its_requests() {
     let _machine = machine::shared().await;
-    let mut yard = Yard::start(DEFAULT, 2, &QUICK).await;
+    let mut yard = Yard::start(REFERENCE, 2, &QUICK).await;
     let prompt = yard.text(4_000);
     let liar = served(&yard, &prompt, 0).await;
     // Trusted, it is preferred even with another request in flight.
