@@ -72,7 +72,7 @@ impl Plan {
 pub(super) fn no_endpoints() -> Problem {
     Problem::new(
         0,
-        "dataLayer.discovery is not set, so `serve` has no endpoints: list them in a file, declare a `file-discovery` with its path, and name that with dataLayer.discovery: {pluginRef: file-discovery}. No flag stands in for it in this version: --pool-name and --endpoint-selector need Kubernetes discovery, which is not available",
+        "dataLayer.discovery is not set, so `serve` has no endpoints: list them in a file and start with --endpoints-file, or declare a `file-discovery` with its path and name that with dataLayer.discovery: {pluginRef: file-discovery}. --pool-name and --endpoint-selector do not stand in for it: Kubernetes discovery is not supported yet",
     )
 }
 

@@ -196,7 +196,11 @@ impl Reloader {
         match plan {
             Ok(plan) => {
                 plan.tell(&name);
-                if plan.endpoints.as_ref() != Some(&self.endpoints) {
+                if plan
+                    .endpoints
+                    .as_ref()
+                    .is_some_and(|new| *new != self.endpoints)
+                {
                     tracing::warn!(
                         "{name}: dataLayer.discovery: another endpoints file takes effect with a restart; {} is still the one.",
                         self.endpoints.path

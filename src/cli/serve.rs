@@ -1,11 +1,13 @@
 //! `pointsman serve`: the endpoint picker.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
+use prometheus_client::encoding::DescriptorEncoder;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -13,19 +15,20 @@ use tokio_util::sync::CancellationToken;
 use super::options::{ConfigSource, Settings};
 use super::plan::{Plan, no_endpoints};
 use super::reload::{ReloadCounts, Reloader, Running};
+use crate::config::params::FileDiscoveryParams;
 use crate::config::{self, LoadOptions};
 use crate::extproc::health::{self, Readiness};
 use crate::extproc::listener::{self, Incoming};
 use crate::extproc::server::{self, OpenStreams};
 use crate::extproc::tls::Tls;
-use crate::extproc::{BodyBudget, Limits};
-use crate::picker::{Desk, Picker, PickerOptions, PrefixGauges};
-use crate::pool::gauges::PoolGauges;
+use crate::extproc::{BodyBudget, Limits, StreamMetrics};
+use crate::picker::{Desk, OldPrefixGauges, Picker, PickerOptions, PrefixGauges};
+use crate::pool::gauges::{OldPoolGauges, PoolGauges};
 use crate::pool::scrape::ScrapeStats;
-use crate::pool::{Pool, discovery};
+use crate::pool::{Pool, Snapshot, discovery};
 use crate::prefix::{PrefixCache, Who};
 use crate::telemetry::decisions::Decisions;
-use crate::telemetry::metrics::Metrics;
+use crate::telemetry::metrics::{EndpointNames, Metrics};
 use crate::telemetry::{admin, logs};
 
 /// Workers that are never given a decision: they read, write and keep time while plugins compute.
@@ -52,13 +55,15 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     let plan = Plan::of(&text, options).inspect_err(|_| eprintln!("In {name}:"))?;
     plan.tell(&name);
-    let Some(endpoints) = plan.endpoints.clone() else {
-        anyhow::bail!("{name}: {}", no_endpoints());
-    };
+    let endpoints = endpoints(plan.endpoints.as_ref(), settings.endpoints_file.as_deref())
+        .with_context(|| name.clone())?;
     let handler = plan.config.handler.name.clone();
     let stop = CancellationToken::new();
     let readiness = Arc::new(Readiness::default());
-    let metrics = Arc::new(Metrics::new());
+    let metrics = Arc::new(match settings.legacy_metrics {
+        false => Metrics::new(),
+        true => Metrics::with_old_names(),
+    });
 
     // Sockets first: a port that is taken should be told before anything runs.
     let bind = |port: u16, what: &str| {
@@ -93,12 +98,23 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         let name = settings.pool_name.clone();
         let staleness_ms = Arc::clone(&running.staleness_ms);
         let gauges = PoolGauges::new(name, Arc::clone(&pool), staleness_ms);
+        metrics.register_old(|old| {
+            old.register_collector(Box::new(OldPoolGauges(gauges.clone())));
+            old.register_collector(Box::new(OldServeGauges(Arc::clone(&running.stats))));
+        });
         registry.register_collector(Box::new(gauges));
         registry.register_collector(Box::new(ServeGauges {
             bodies: Arc::clone(&bodies),
             stats: Arc::clone(&running.stats),
         }));
     });
+
+    let snapshots = Arc::clone(&pool);
+    metrics.follow_endpoints(move || endpoint_names(&snapshots.snapshot()));
+    let mut streams = None;
+    if settings.stream_metrics {
+        metrics.register(|registry| streams = Some(StreamMetrics::register(registry)));
+    }
 
     health::spawn(health_socket, Arc::clone(&readiness), stop.clone())?;
     let decisions = match settings.decision_records {
@@ -131,6 +147,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     metrics.register(|registry| {
         let gauges = PrefixGauges::new(settings.pool_name.clone(), Arc::clone(&picker));
         registry.register_collector(Box::new(gauges));
+    });
+    metrics.register_old(|registry| {
+        registry.register_collector(Box::new(OldPrefixGauges(Arc::clone(&picker))));
     });
     let forgetting = forget_the_gone(Arc::clone(&pool), prefix);
     tokio::spawn(stop.clone().run_until_cancelled_owned(forgetting));
@@ -180,6 +199,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         limits,
         open.clone(),
         health,
+        streams,
         closing.clone().cancelled_owned(),
     );
     let mut serving = std::pin::pin!(serving);
@@ -238,6 +258,26 @@ pub(super) async fn asked_to_stop() -> std::io::Result<()> {
     Ok(())
 }
 
+/// The endpoints file of the configuration, or that of the flag.
+fn endpoints(
+    configured: Option<&FileDiscoveryParams>,
+    flag: Option<&Path>,
+) -> anyhow::Result<FileDiscoveryParams> {
+    match (configured, flag) {
+        (Some(params), None) => Ok(params.clone()),
+        (None, Some(path)) => Ok(FileDiscoveryParams {
+            path: path.to_string_lossy().into_owned(),
+            watch_file: true,
+        }),
+        (Some(params), Some(path)) => anyhow::bail!(
+            "dataLayer.discovery has the endpoints in {}, --endpoints-file in {}; give one",
+            params.path,
+            path.display()
+        ),
+        (None, None) => anyhow::bail!("{}", no_endpoints()),
+    }
+}
+
 /// Keeps the prefix index from filling up with endpoints that left `pool`.
 async fn forget_the_gone(pool: Arc<Pool>, prefix: Arc<PrefixCache>) {
     let mut seen = 0;
@@ -263,6 +303,19 @@ async fn drained(open: &OpenStreams, deadline: tokio::time::Instant) {
     }
 }
 
+/// Who is in the pool.
+fn endpoint_names(snapshot: &Snapshot) -> EndpointNames {
+    let mut names = EndpointNames::new();
+    for member in snapshot.members() {
+        let id = &member.endpoint.id;
+        let known = names.entry(id.namespace.clone()).or_default();
+        known.insert(id.name.clone());
+    }
+    names
+}
+
+const POLL_ERRORS: &str = "Metrics pages that could not be read";
+
 /// Gauges of the process that no room owns.
 #[derive(Debug)]
 struct ServeGauges {
@@ -271,12 +324,9 @@ struct ServeGauges {
 }
 
 impl prometheus_client::collector::Collector for ServeGauges {
-    fn encode(
-        &self,
-        mut encoder: prometheus_client::encoding::DescriptorEncoder<'_>,
-    ) -> Result<(), std::fmt::Error> {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         use prometheus_client::encoding::EncodeMetric as _;
-        use prometheus_client::metrics::{counter::ConstCounter, gauge::ConstGauge};
+        use prometheus_client::metrics::gauge::ConstGauge;
         let held = ConstGauge::new(self.bodies.held() as f64);
         let help = "Request bodies that are held now";
         let metric = encoder.encode_descriptor(
@@ -286,18 +336,57 @@ impl prometheus_client::collector::Collector for ServeGauges {
             held.metric_type(),
         )?;
         held.encode(metric)?;
-        for (name, help, counter) in [
-            ("datalayer_polls", "Metrics pages read", &self.stats.ok),
-            (
-                "datalayer_poll_errors",
-                "Metrics pages that could not be read",
-                &self.stats.failed,
-            ),
-        ] {
-            let count = ConstCounter::new(counter.load(Ordering::Relaxed));
-            let mut metric = encoder.encode_descriptor(name, help, None, count.metric_type())?;
-            count.encode(metric.encode_family(&[("source_type", "metrics-data-source")])?)?;
-        }
-        Ok(())
+        let polls = ("datalayer_polls", "Metrics pages read");
+        poll_count(&mut encoder, polls, &self.stats.ok)?;
+        poll_count(
+            &mut encoder,
+            ("datalayer_poll_errors", POLL_ERRORS),
+            &self.stats.failed,
+        )
+    }
+}
+
+/// Some of them by the names of the llm-d picker's predecessors.
+#[derive(Debug)]
+struct OldServeGauges(Arc<ScrapeStats>);
+
+impl prometheus_client::collector::Collector for OldServeGauges {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let name = "llm_d_inference_scheduler_datalayer_poll_errors";
+        poll_count(&mut encoder, (name, POLL_ERRORS), &self.0.failed)
+    }
+}
+
+/// A count of what the scraper did.
+fn poll_count(
+    encoder: &mut DescriptorEncoder<'_>,
+    (name, help): (&str, &str),
+    count: &AtomicU64,
+) -> Result<(), std::fmt::Error> {
+    use prometheus_client::encoding::EncodeMetric as _;
+    use prometheus_client::metrics::counter::ConstCounter;
+    let count = ConstCounter::new(count.load(Ordering::Relaxed));
+    let mut metric = encoder.encode_descriptor(name, help, None, count.metric_type())?;
+    count.encode(metric.encode_family(&[("source_type", "metrics-data-source")])?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn endpoints_are_said_once() {
+        let configured = FileDiscoveryParams {
+            path: "a".to_owned(),
+            watch_file: false,
+        };
+        let flag = Path::new("b");
+        assert_eq!(endpoints(Some(&configured), None).unwrap(), configured);
+        let of_flag = endpoints(None, Some(flag)).unwrap();
+        assert_eq!((&*of_flag.path, of_flag.watch_file), ("b", true));
+        let both = endpoints(Some(&configured), Some(flag)).unwrap_err();
+        assert!(both.to_string().contains("give one"), "{both}");
+        let none = endpoints(None, None).unwrap_err().to_string();
+        assert!(none.contains("--endpoints-file"), "{none}");
     }
 }

@@ -19,11 +19,13 @@ pub mod listener;
 mod reply;
 pub mod server;
 mod session;
+mod streams;
 pub mod tls;
 
 pub use budget::{BodyBudget, Held};
 pub use headers::{Headers, Metadata};
 pub use server::{Limits, ServeError};
+pub use streams::StreamMetrics;
 
 /// Makes an [`Exchange`] for each stream.
 pub trait Processor: Send + Sync + 'static {

@@ -10,11 +10,12 @@ use std::time::Duration;
 use futures_util::Stream;
 use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
-use tonic::{Request, Response, Status, Streaming};
+use tonic::{Code, Request, Response, Status, Streaming};
 
 use super::health::{self, Readiness};
 use super::listener::Incoming;
 use super::session::Session;
+use super::streams::StreamMetrics;
 use super::{BodyBudget, Processor};
 use crate::proto::ext_proc::external_processor_server::{
     ExternalProcessor, ExternalProcessorServer,
@@ -62,22 +63,25 @@ struct Service<P> {
     processor: Arc<P>,
     bodies: Arc<BodyBudget>,
     open: OpenStreams,
+    metrics: Option<StreamMetrics>,
 }
 
 /// Serves `processor` until `stop` completes; then lets the open streams finish. With `health`, the same port
-/// answers health checks too.
+/// answers health checks too; with `metrics`, streams are counted.
 pub async fn serve<P: Processor>(
     incoming: Incoming,
     processor: Arc<P>,
     limits: Limits,
     open: OpenStreams,
     health: Option<Arc<Readiness>>,
+    metrics: Option<StreamMetrics>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     let service = ExternalProcessorServer::new(Service {
         processor,
         bodies: limits.bodies,
         open,
+        metrics,
     })
     .max_decoding_message_size(limits.receive)
     .max_encoding_message_size(limits.send)
@@ -133,10 +137,21 @@ impl<P: Processor> ExternalProcessor for Service<P> {
     ) -> Result<Response<Self::ProcessStream>, Status> {
         let inbound = request.into_inner();
         let session = Session::new(inbound, &self.processor, &self.bodies, self.open.enter());
-        let replies = futures_util::stream::unfold(Box::new(session), |mut session| async move {
-            let reply = session.next().await?;
-            Some((reply, session))
-        });
+        let counted = self.metrics.as_ref().map(StreamMetrics::open);
+        let state = (Box::new(session), counted);
+        let replies =
+            futures_util::stream::unfold(state, |(mut session, mut counted)| async move {
+                let reply = session.next().await;
+                let code = match &reply {
+                    None => Some(Code::Ok),
+                    Some(Err(status)) => Some(status.code()),
+                    Some(Ok(_)) => None,
+                };
+                if let (Some(counted), Some(code)) = (&mut counted, code) {
+                    counted.ends(code);
+                }
+                Some((reply?, (session, counted)))
+            });
         Ok(Response::new(Box::pin(replies)))
     }
 }

@@ -3,12 +3,13 @@
 use std::cell::RefCell;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
+use super::choose::{Asked, Chosen, Ground, NotChosen, Workspace};
 use super::control::{FAIRNESS, IF_AVAILABLE, MODEL_REWRITE, PREFER, REQUEST_ID};
 use super::denial::Denial;
 use super::desk::Progress;
@@ -16,15 +17,14 @@ use super::edits::{edits, metadata_of, sent_to};
 use super::prompt::{self, Prompt};
 use super::subset;
 use super::{Picker, Policy};
-use crate::admission::View;
 use crate::dialect::{self, Api, DecodeError, RequestFacts};
 use crate::extproc::{HeaderEdits, Headers, Held, Metadata, RequestBody, Verdict};
 use crate::pool::slab::lora_key;
-use crate::pool::{LoadView, Member, Reservation, Snapshot, Tokens, clock_ms};
+use crate::pool::{Member, Reservation, Snapshot, Tokens, clock_ms};
 use crate::prefix::Prediction;
-use crate::scheduling::{self, Decision, RequestView, Scratch, input_tokens};
+use crate::scheduling::{self, RequestView};
 use crate::telemetry::inflight::Counted;
-use crate::telemetry::metrics::RequestSeries;
+use crate::telemetry::metrics::{RequestSeries, Stage};
 
 /// The flow of requests that name none.
 const DEFAULT_FLOW: &str = "default-flow";
@@ -38,6 +38,8 @@ pub(super) struct Question {
     pub(super) body: RequestBody,
     /// Given to the request if it has none.
     pub(super) request_id: Option<String>,
+    /// When it was asked.
+    pub(super) asked: Instant,
 }
 
 /// What was decided.
@@ -79,33 +81,10 @@ struct Read {
     facts: RequestFacts,
 }
 
-/// What a worker keeps from one decision to the next.
-struct Desktop {
-    candidates: Vec<u32>,
-    load: LoadView,
-    held: prompt::Held,
-    scratch: Scratch,
-    rng: SmallRng,
-}
-
-/// What was picked.
-struct Picked {
-    snapshot: Arc<Snapshot>,
-    decision: Decision,
-    /// What is cached of the prompt where it goes, if that is known.
-    prediction: Option<Prediction>,
-    /// Tokens of the prompt that the destination, and the endpoint of the prefill stage, have cached.
-    cached: (u32, u32),
-}
-
 thread_local! {
-    static DESKTOP: RefCell<Desktop> = RefCell::new(Desktop {
-        candidates: Vec::new(),
-        load: LoadView::default(),
-        held: prompt::Held::default(),
-        scratch: Scratch::default(),
-        rng: SmallRng::from_rng(&mut rand::rng()),
-    });
+    /// What a worker keeps from one decision to the next.
+    static DESKTOP: RefCell<Workspace> =
+        RefCell::new(Workspace::new(SmallRng::from_rng(&mut rand::rng())));
 }
 
 // === impl Question ===
@@ -122,6 +101,9 @@ impl Question {
 
 impl Picker {
     pub(super) fn decide(&self, question: Question, progress: &Progress) -> Result<Answer, Denial> {
+        let begun = Instant::now();
+        let took = |stage, time: Duration| self.metrics.stage(stage, time.as_secs_f64());
+        took(Stage::Wait, begun.duration_since(question.asked));
         let headers = &*question.headers;
         let read = match &question.body {
             RequestBody::Whole(pieces, held) => self.read(question.api, headers, pieces, held)?,
@@ -132,6 +114,7 @@ impl Picker {
             RequestBody::None | RequestBody::Unseen => 0,
         };
         progress.parsed();
+        took(Stage::Parse, begun.elapsed());
 
         let rewrite = headers.first_of(&MODEL_REWRITE);
         let incoming = read.facts.model.as_deref();
@@ -149,29 +132,20 @@ impl Picker {
         series.total.inc();
         series.request_bytes.observe(body_bytes as f64);
 
-        let picked = DESKTOP.with_borrow_mut(|desktop| {
-            self.pick(&question, priority, target, &read, body_bytes, desktop)
+        let picked = DESKTOP.with_borrow_mut(|space| {
+            self.pick(&question, priority, target, &read, body_bytes, space)
         });
-        let Picked {
-            snapshot,
-            decision,
-            prediction,
-            cached,
-        } = picked.inspect_err(|denial| {
-            series.failed(denial.error_code());
-            if !matches!(denial, Denial::NotCached | Denial::Shed(_)) {
+        let (snapshot, chosen) = picked.map_err(|not_chosen| {
+            if let NotChosen::Schedule(_) = not_chosen {
                 self.metrics.not_scheduled(target);
             }
+            let denial = Denial::from(not_chosen);
+            series.failed(denial.error_code());
+            denial
         })?;
+        let (decision, decided) = (chosen.decision, chosen.at);
         let primary = snapshot.member(decision.endpoints[0]);
         let inflight = question.policy.scheduler.producers.inflight.as_ref();
-        let weigh = |cached: u32| {
-            let tokens = inflight.map(|inflight| {
-                let input = input_tokens(read.facts.prompt_bytes);
-                inflight.weigh(input, cached, read.facts.max_tokens)
-            });
-            tokens.unwrap_or_default()
-        };
         let book = |member: &Member, tokens: Tokens| {
             let id = &member.endpoint.id;
             let counted = inflight.map(|inflight| {
@@ -182,12 +156,9 @@ impl Picker {
             });
             (Reservation::of(&member.slot, tokens), counted)
         };
-        let (reservation, counted) = book(primary, weigh(cached.0));
-        let prompt = Tokens {
-            output: 0,
-            ..weigh(cached.1)
-        };
-        let prefill = decision.prefill.map(|at| book(snapshot.member(at), prompt));
+        let (reservation, counted) = book(primary, chosen.tokens);
+        let prefill = decision.prefill;
+        let prefill = prefill.map(|at| book(snapshot.member(at), chosen.prefill_tokens));
         let encode = decision.encode.iter();
         let encode = encode.map(|&at| book(snapshot.member(at), Tokens::default()));
         let before = prefill.into_iter().chain(encode).collect();
@@ -217,7 +188,7 @@ impl Picker {
             .as_ref()
             .filter(|_| read.is_whole())
             .map(|renamed| rename(&read, renamed, headers, &mut edits));
-        Ok(Answer {
+        let answer = Answer {
             verdict: Verdict {
                 metadata: Some(metadata_of(
                     &snapshot,
@@ -235,13 +206,15 @@ impl Picker {
                 .iter()
                 .map(|&(profile, chosen)| (profile, Arc::clone(snapshot.member(chosen))))
                 .collect(),
-            prediction,
+            prediction: chosen.prediction,
             before,
             via: decision.primary_port.map(|port| sent_to(primary, port)),
             series,
             renamed,
             streaming,
-        })
+        };
+        took(Stage::Answer, decided.elapsed());
+        Ok(answer)
     }
 
     /// Finds what the request asks for. An encoding that we cannot read is no fault: route on load.
@@ -313,30 +286,16 @@ impl Picker {
         model: &str,
         read: &Read,
         body_bytes: usize,
-        desktop: &mut Desktop,
-    ) -> Result<Picked, Denial> {
-        let facts = &read.facts;
-        let begun = Instant::now();
+        space: &mut Workspace,
+    ) -> Result<(Arc<Snapshot>, Chosen), NotChosen> {
+        let (facts, policy) = (&read.facts, &*question.policy);
         let snapshot = self.pool.snapshot();
-        let now = clock_ms();
         if self.options.subset_filter {
-            subset::candidates(&question.metadata, &snapshot, &mut desktop.candidates);
+            subset::candidates(&question.metadata, &snapshot, &mut space.candidates);
         } else {
-            desktop.candidates.clear();
-            desktop.candidates.extend(0..snapshot.len() as u32);
+            space.candidates.clear();
+            space.candidates.extend(0..snapshot.len() as u32);
         }
-        let policy = &question.policy;
-        let staleness = policy.metrics_staleness.as_millis() as u64;
-        desktop.load.gather(&snapshot, now, staleness);
-        desktop.load.turnover_ms = policy.metrics_turnover.as_millis() as u64;
-        let request = RequestView {
-            model,
-            adapter: adapter(facts, model),
-            prompt_bytes: facts.prompt_bytes,
-            body_bytes,
-            multimodal: facts.multimodal,
-            headers: &*question.headers,
-        };
         let approx = policy.scheduler.producers.prefix.as_ref();
         let prompt = approx
             .filter(|_| prompt::is_prefilled(question.api))
@@ -346,66 +305,32 @@ impl Picker {
                 let scope = prompt::scope(tenant, model, facts);
                 Prompt::of(approx, &snapshot, &scope, &read.plain, facts)
             });
-        desktop
-            .held
-            .look_up(&self.prefix, &snapshot, prompt.as_ref());
-        let prefix = desktop.held.view();
-        let cx = scheduling::Context {
-            request: &request,
+        let asked = Asked {
+            request: RequestView {
+                model,
+                adapter: adapter(facts, model),
+                prompt_bytes: facts.prompt_bytes,
+                body_bytes,
+                multimodal: facts.multimodal,
+                headers: &*question.headers,
+            },
+            id: question.id(),
+            prompt,
+            priority,
+            max_tokens: facts.max_tokens,
+            only_if_cached: only_if_cached(&question.headers),
+            scores: self.options.emit_scores,
+        };
+        let ground = Ground {
+            policy,
             snapshot: &snapshot,
-            load: &desktop.load,
-            prefix,
-            earlier: None,
-            now_ms: now,
+            prefix: &self.prefix,
+            metrics: &self.metrics,
+            decisions: self.decisions.as_deref(),
+            now_ms: clock_ms(),
         };
-        let (candidates, scratch) = (&desktop.candidates, &mut desktop.scratch);
-        if self.decisions.is_some() {
-            scratch.trace.begin(&cx, question.id(), candidates);
-        }
-        let view = View {
-            snapshot: &snapshot,
-            load: &desktop.load,
-            now_ms: now,
-        };
-        let (rng, scores) = (&mut desktop.rng, self.options.emit_scores);
-        let admitted = policy.admission.admit(priority, view, candidates, rng);
-        let decided = match admitted {
-            Err(shed) => Err((shed.reason(), Denial::from(shed))),
-            Ok(()) => policy
-                .scheduler
-                .schedule(&cx, candidates, scratch, rng, scores)
-                .map_err(|error| (error.reason(), error.into())),
-        };
-        if let (Some(decisions), Some(record)) = (&self.decisions, scratch.trace.end()) {
-            let error = decided.as_ref().err().map(|&(reason, _)| reason);
-            record.end(begun.elapsed(), error);
-            decisions.put(record);
-        }
-        let decision = decided.map_err(|(_, denial)| denial)?;
-        self.metrics
-            .scheduling
-            .observe(begun.elapsed().as_secs_f64());
-        if prefix.tokens(decision.endpoints[0]) == 0 && only_if_cached(&question.headers) {
-            return Err(Denial::NotCached);
-        }
-        for (follower, endpoint) in policy.scheduler.followers(&decision.ran) {
-            follower.picked(&cx, endpoint);
-        }
-        let mut predictions = [Some(decision.endpoints[0]), decision.prefill].map(|chosen| {
-            let (prompt, approx) = (prompt.as_ref()?, approx?);
-            let blocks = desktop.held.blocks(chosen?);
-            let (bytes, ratio) = prompt.hit(blocks);
-            approx.hits(&self.metrics).observe(bytes, ratio);
-            Some(prompt.sent(&self.prefix, approx, &snapshot, chosen?, blocks))
-        });
-        let at = |position: Option<u32>| position.map_or(0, |position| prefix.tokens(position));
-        let cached = (at(Some(decision.endpoints[0])), at(decision.prefill));
-        Ok(Picked {
-            prediction: predictions[0].take(),
-            cached,
-            snapshot,
-            decision,
-        })
+        let chosen = ground.choose(&asked, space)?;
+        Ok((snapshot, chosen))
     }
 }
 

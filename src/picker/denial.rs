@@ -5,6 +5,7 @@ use crate::dialect::{self, DecodeError, Dialect, DialectError};
 use crate::extproc::{Overrun, Refusal};
 use crate::scheduling::ScheduleError;
 
+use super::choose::NotChosen;
 use super::control::DROPPED_REASON;
 use super::desk::Late;
 
@@ -28,7 +29,7 @@ pub(super) enum Denial {
     Saturated,
     /// It may be shed, and there is no room for it.
     #[error(transparent)]
-    Shed(#[from] Shed),
+    Shed(Shed),
     /// It was to go only where its KV cache is, and that is nowhere.
     #[error("no decode worker has the requested KV cache")]
     NotCached,
@@ -149,11 +150,13 @@ impl From<DecodeError> for Denial {
     }
 }
 
-impl From<ScheduleError> for Denial {
-    fn from(error: ScheduleError) -> Self {
-        match error {
-            ScheduleError::NoEndpoints => Self::NoEndpoints,
-            ScheduleError::Filtered => Self::Saturated,
+impl From<NotChosen> for Denial {
+    fn from(not_chosen: NotChosen) -> Self {
+        match not_chosen {
+            NotChosen::Shed(shed) => Self::Shed(shed),
+            NotChosen::Schedule(ScheduleError::NoEndpoints) => Self::NoEndpoints,
+            NotChosen::Schedule(ScheduleError::Filtered) => Self::Saturated,
+            NotChosen::NotCached => Self::NotCached,
         }
     }
 }

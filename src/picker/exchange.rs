@@ -17,7 +17,7 @@ use crate::extproc::{
     Exchange, HeaderEdits, Headers, Metadata, Overrun, Refusal, RequestBody, Verdict,
 };
 use crate::pool::Member;
-use crate::telemetry::metrics::ReasonLabels;
+use crate::telemetry::metrics::{ReasonLabels, Stage};
 
 /// What a request without a path is taken for, as the reference does.
 const DEFAULT_PATH: &str = "/v1/completions";
@@ -81,6 +81,7 @@ impl PickExchange {
             let series = metrics.series("", "", flow, priority);
             series.failed(denial.error_code());
         }
+        self.processed();
         tracing::debug!(reason, %denial, "A request was refused.");
         denial.refusal(self.api.dialect())
     }
@@ -113,11 +114,14 @@ impl PickExchange {
         if self.request_rewriter.is_some() {
             answer.verdict.headers.remove.push("content-length");
         }
-        self.picker
-            .metrics
-            .processing
-            .observe(self.started.elapsed().as_secs_f64());
+        self.processed();
         answer.verdict
+    }
+
+    /// The request is decided or refused: those that waited longest are among the latter.
+    fn processed(&self) {
+        let took = self.started.elapsed().as_secs_f64();
+        self.picker.metrics.processing.observe(took);
     }
 
     /// What plugins tell in the headers of a response that `served` gave.
@@ -214,7 +218,10 @@ impl Exchange for PickExchange {
             api: self.api,
             body,
             request_id: new_id,
+            asked: Instant::now(),
         };
+        let received = question.asked.duration_since(self.started).as_secs_f64();
+        self.picker.metrics.stage(Stage::Receive, received);
         let picker = Arc::clone(&self.picker);
         let decided = self
             .picker
@@ -245,6 +252,7 @@ impl Exchange for PickExchange {
         metadata: &Metadata,
         body: bool,
     ) -> HeaderEdits {
+        let begun = Instant::now();
         let status = headers
             .first_of(&[":status", "status"])
             .and_then(|status| status.parse().ok())
@@ -267,7 +275,9 @@ impl Exchange for PickExchange {
             .and_then(|address| snapshot.by_address(&address))
             .map(|position| snapshot.member(position));
         let mut edits = self.stamps(served, status);
-        self.response = Some(Response::new(booking, served, status, sse, self.started));
+        let mut response = Response::new(booking, served, status, sse, self.started);
+        response.worked(begun.elapsed());
+        self.response = Some(response);
 
         let Some(renamed) = self.renamed.as_ref().filter(|_| body) else {
             return edits;
@@ -285,10 +295,14 @@ impl Exchange for PickExchange {
     }
 
     fn response_chunk(&mut self, chunk: Bytes, end: bool, out: &mut Vec<Bytes>) {
+        let begun = Instant::now();
         if let Some(response) = &mut self.response {
-            response.chunk(&chunk);
+            response.chunk(&chunk, begun);
         }
         rewrite(&mut self.response_rewriter, chunk, end, out);
+        if let Some(response) = &mut self.response {
+            response.worked(begun.elapsed());
+        }
     }
 
     fn response_ended(&mut self) {

@@ -20,6 +20,7 @@ use crate::scheduling::{Reason, Scheduler};
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::Metrics;
 
+mod choose;
 mod control;
 mod decide;
 mod denial;
@@ -27,14 +28,18 @@ mod desk;
 mod edits;
 mod exchange;
 mod flights;
+#[cfg(test)]
+mod page_tests;
 mod prefix_gauges;
 mod prompt;
 mod served;
 mod subset;
 
+pub use choose::{Asked, Chosen, Ground, NotChosen, Workspace};
 pub use desk::Desk;
 pub use exchange::PickExchange;
-pub use prefix_gauges::PrefixGauges;
+pub use prefix_gauges::{OldPrefixGauges, PrefixGauges};
+pub use prompt::Prompt;
 
 /// What a picker is set up with.
 #[derive(Clone, Debug)]
@@ -86,13 +91,14 @@ impl Picker {
     /// there is one, kept in `decisions`.
     pub fn new(
         pool: Arc<Pool>,
-        policy: Policy,
+        mut policy: Policy,
         options: PickerOptions,
         metrics: Arc<Metrics>,
         desk: Desk,
         decisions: Option<Arc<Decisions>>,
         prefix: Arc<PrefixCache>,
     ) -> Self {
+        policy.scheduler.time(&metrics);
         Self {
             pool,
             policy: ArcSwap::from_pointee(policy),
@@ -114,7 +120,8 @@ impl Picker {
     }
 
     /// Requests that come from now on are decided by `policy`.
-    pub fn replace(&self, policy: Policy) {
+    pub fn replace(&self, mut policy: Policy) {
+        policy.scheduler.time(&self.metrics);
         self.policy.store(Arc::new(policy));
     }
 }

@@ -11,11 +11,29 @@ use prometheus_client::metrics::gauge::ConstGauge;
 use super::Picker;
 use crate::prefix::{PrefixCache, Who};
 
+const SIZE: &str = "Blocks in the prefix index, counted for each endpoint that has them";
+
 /// Collects the gauges of one picker's index.
 #[derive(Debug)]
 pub struct PrefixGauges {
     name: String,
     picker: Arc<Picker>,
+}
+
+/// The size of the index by the name that the llm-d picker's predecessors have for it.
+#[derive(Debug)]
+pub struct OldPrefixGauges(pub Arc<Picker>);
+
+impl Collector for OldPrefixGauges {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        if self.0.policy.load().scheduler.producers.prefix.is_none() {
+            return Ok(());
+        }
+        let name = "inference_extension_prefix_indexer_size";
+        let gauge = ConstGauge::new(self.0.prefix.size().blocks as f64);
+        let kind = gauge.metric_type();
+        gauge.encode(encoder.encode_descriptor(name, SIZE, None, kind)?)
+    }
 }
 
 // === impl PrefixGauges ===
@@ -70,11 +88,7 @@ impl Collector for PrefixGauges {
             ("plugin_type", "approx-prefix-cache-producer"),
         ];
         for (name, help, value) in [
-            (
-                "prefix_indexer_size",
-                "Blocks in the prefix index, counted for each endpoint that has them",
-                size.blocks as f64,
-            ),
+            ("prefix_indexer_size", SIZE, size.blocks as f64),
             (
                 "prefix_indexer_bytes",
                 "Memory of the prefix index",

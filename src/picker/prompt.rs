@@ -15,7 +15,7 @@ use crate::scheduling::{ApproxPrefix, PrefixView};
 
 /// A prompt as the index knows it.
 #[derive(Debug)]
-pub(super) struct Prompt {
+pub struct Prompt {
     chain: Vec<u64>,
     blocks: Blocks,
     /// Of all of it, in blocks.
@@ -34,6 +34,15 @@ pub(super) struct Held {
 // === impl Prompt ===
 
 impl Prompt {
+    /// A prompt that is known by its chain alone, cut into `blocks`; `length` is all of it, in blocks.
+    pub fn of_chain(chain: Vec<u64>, blocks: Blocks, length: f32) -> Option<Self> {
+        (!chain.is_empty()).then_some(Self {
+            chain,
+            blocks,
+            length,
+        })
+    }
+
     /// `None`: there is nothing in it that could be cached.
     pub(super) fn of(
         approx: &ApproxPrefix,
@@ -53,11 +62,7 @@ impl Prompt {
             true => facts.prompt_bytes as f32 / block_bytes,
             false => chain.len() as f32 + rest,
         };
-        (!chain.is_empty()).then_some(Self {
-            chain,
-            blocks,
-            length,
-        })
+        Self::of_chain(chain, blocks, length)
     }
 
     /// The endpoint at `position`, which holds `blocks` of it so far, is sent it.

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::dialect::{ResponseScanner, Usage};
 use crate::pool::{Breaker, Member, Outcome, Reservation, clock_ms};
@@ -38,6 +38,10 @@ pub(super) struct Response {
     failed: bool,
     bytes: u64,
     first_token: Option<Instant>,
+    /// When the last piece of its body came.
+    last_chunk: Option<Instant>,
+    /// How long we worked on it.
+    worked: Duration,
 }
 
 /// HTTP statuses that say that the server, not the request, is at fault. 429 is load, not a fault.
@@ -135,6 +139,8 @@ impl Response {
             failed,
             bytes: 0,
             first_token: None,
+            last_chunk: None,
+            worked: Duration::ZERO,
         }
     }
 
@@ -145,11 +151,16 @@ impl Response {
         }
     }
 
-    pub(super) fn chunk(&mut self, chunk: &[u8]) {
+    /// A piece of its body, which came at `at`.
+    pub(super) fn chunk(&mut self, chunk: &[u8], at: Instant) {
         self.bytes += chunk.len() as u64;
+        if self.streaming && self.first_token.is_some() {
+            self.gap(at);
+        }
+        self.last_chunk = Some(at);
         self.scanner.feed(chunk);
         if self.first_token.is_none() && self.scanner.first_token() {
-            self.first_token = Some(Instant::now());
+            self.first_token = Some(at);
             let streaming = self.streaming;
             if let Some(booking) = &mut self.booking {
                 booking.begun();
@@ -160,12 +171,27 @@ impl Response {
         }
     }
 
+    /// A piece after the first token, at `at`: how long after the one before.
+    fn gap(&self, at: Instant) {
+        if let (Some(booking), Some(last)) = (&self.booking, self.last_chunk) {
+            let gap = at.duration_since(last).as_secs_f64();
+            booking.series.itl.observe(gap);
+        }
+    }
+
+    /// So much time went into a piece of it.
+    pub(super) fn worked(&mut self, time: Duration) {
+        self.worked += time;
+    }
+
     /// All of the response came by.
     pub(super) fn ended(mut self) {
         let Some(mut booking) = self.booking.take() else {
             return;
         };
         booking.begun();
+        let worked = self.worked.as_secs_f64();
+        booking.series.response_processing.observe(worked);
         booking.series.response_bytes.observe(self.bytes as f64);
         if !self.failed {
             self.measure(&booking);
@@ -201,10 +227,20 @@ impl Response {
     }
 }
 
+impl Drop for Response {
+    /// Also of a response that was cut off: those are not the cheapest.
+    fn drop(&mut self) {
+        if let Some(booking) = &self.booking {
+            let worked = self.worked.as_secs_f64();
+            booking.series.response_processing.observe(worked);
+        }
+    }
+}
+
 fn record_usage(series: &RequestSeries, usage: &Usage) {
     for (tokens, histogram) in [
-        (usage.input, &series.input),
-        (usage.output, &series.output),
+        (usage.input.filter(|&n| n > 0), &series.input),
+        (usage.output.filter(|&n| n > 0), &series.output),
         (usage.cached, &series.cached),
     ] {
         if let Some(tokens) = tokens {
@@ -214,137 +250,4 @@ fn record_usage(series: &RequestSeries, usage: &Usage) {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-    use crate::pool::slab::Slab;
-    use crate::pool::{Endpoint, EndpointId, Pool, Snapshot, breaker};
-    use crate::telemetry::metrics::Metrics;
-    use std::sync::atomic::Ordering;
-
-    pub(in crate::picker) fn booking() -> Booking {
-        let slot = Arc::new(Slab::default()).take();
-        let series = Metrics::new().series("m", "m", "default-flow", 0);
-        Booking::new(Reservation::new(&slot), series, Instant::now(), false)
-    }
-
-    #[test]
-    fn usage_is_recorded_once_and_the_booking_ends_with_the_response() {
-        let booking = booking();
-        let slot = Arc::clone(booking.reservation.slot());
-        let series = Arc::clone(&booking.series);
-        let mut response = Response::new(Some(booking), None, 200, false, Instant::now());
-        response.chunk(br#"{"usage":{"prompt_tokens":7,"completion_tokens":10,"#);
-        response.chunk(br#""total_tokens":17}}"#);
-        assert_eq!(
-            slot.segment().in_flight[slot.index()].load(Ordering::Relaxed),
-            1
-        );
-        response.ended();
-        let (s, i) = (slot.segment(), slot.index());
-        assert_eq!(s.in_flight[i].load(Ordering::Relaxed), 0);
-        assert_eq!(s.ended_since[i].load(Ordering::Relaxed), 1);
-        assert_eq!(series.running.get(), 0);
-    }
-
-    #[test]
-    fn what_comes_before_the_first_token_ends_with_it() {
-        let token = b"data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
-        let role = b"data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n";
-        for chunks in [&[&role[..], token][..], &[role], &[]] {
-            let slots = [(); 2].map(|()| Arc::new(Slab::default()).take());
-            let in_flight = |n: usize| {
-                let (s, i) = (slots[n].segment(), slots[n].index());
-                s.in_flight[i].load(Ordering::Relaxed)
-            };
-            let booking = Booking {
-                before: slots.iter().map(|s| (Reservation::new(s), None)).collect(),
-                ..booking()
-            };
-            let mut response = Response::new(Some(booking), None, 200, true, Instant::now());
-            for chunk in chunks {
-                assert_eq!((in_flight(0), in_flight(1)), (1, 1));
-                response.chunk(chunk);
-            }
-            let open = u32::from(chunks.len() < 2);
-            assert_eq!((in_flight(0), in_flight(1)), (open, open));
-            response.ended();
-            assert_eq!((in_flight(0), in_flight(1)), (0, 0));
-            for slot in &slots {
-                let ended = slot.segment().ended_since[slot.index()].load(Ordering::Relaxed);
-                assert_eq!(ended, 1);
-            }
-        }
-    }
-
-    #[test]
-    fn what_nobody_saw_to_end_has_not_ended() {
-        for seen_to_begin in [false, true] {
-            let booking = booking();
-            let slot = Arc::clone(booking.reservation.slot());
-            if seen_to_begin {
-                drop(Response::new(
-                    Some(booking),
-                    None,
-                    200,
-                    true,
-                    Instant::now(),
-                ));
-            } else {
-                drop(booking);
-            }
-            let (s, i) = (slot.segment(), slot.index());
-            assert_eq!(s.in_flight[i].load(Ordering::Relaxed), 0);
-            assert_eq!(s.ended_since[i].load(Ordering::Relaxed), 0);
-        }
-    }
-
-    /// Two endpoints.
-    fn snapshot() -> Arc<Snapshot> {
-        let members = ["10.0.0.1", "10.0.0.2"].map(|ip| Endpoint {
-            id: EndpointId {
-                namespace: "default".into(),
-                name: ip.into(),
-            },
-            address: ip.parse().unwrap(),
-            port: 80,
-            labels: Default::default(),
-        });
-        Pool::default().replace(members.to_vec())
-    }
-
-    #[test]
-    fn without_a_booking_a_request_was_sent_when_it_was_seen() {
-        let snapshot = snapshot();
-        // The first opened before this request was seen, the second after it.
-        for (position, opened) in [(0, 0), (1, clock_ms() + 60_000)] {
-            let member = snapshot.member(position);
-            for _ in 0..breaker::STREAK {
-                Breaker::observe(&member.slot, Outcome::Failed, 0, opened);
-            }
-            assert!(snapshot.is_open(position));
-            Response::new(None, Some(member), 200, false, Instant::now()).ended();
-        }
-        assert!(!snapshot.is_open(0) && snapshot.is_open(1));
-    }
-
-    #[test]
-    fn an_endpoint_that_the_gateway_gave_up_on_has_failed() {
-        let snapshot = snapshot();
-        let series = Metrics::new().series("m", "m", "default-flow", 0);
-        let (picked, served) = (snapshot.member(0), snapshot.member(1));
-        for n in 0..breaker::STREAK {
-            assert!(!snapshot.is_open(0), "{n}");
-            let reservation = Reservation::new(&picked.slot);
-            let booking = Booking::new(reservation, Arc::clone(&series), Instant::now(), false);
-            Response::new(Some(booking), Some(served), 200, false, Instant::now()).ended();
-        }
-        assert!(snapshot.is_open(0) && !snapshot.is_open(1));
-        // As it is reported where it was picked, nothing has failed.
-        for _ in 0..breaker::STREAK {
-            let reservation = Reservation::new(&served.slot);
-            let booking = Booking::new(reservation, Arc::clone(&series), Instant::now(), false);
-            Response::new(Some(booking), Some(served), 200, false, Instant::now()).ended();
-        }
-        assert!(!snapshot.is_open(1));
-    }
-}
+pub(super) mod tests;

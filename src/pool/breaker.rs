@@ -37,9 +37,30 @@ pub enum Outcome {
     Failed,
 }
 
+/// Why requests are kept away from an endpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// It failed them.
+    Failures,
+}
+
 /// The breaker of each endpoint; its state is in the endpoint's [`Slot`].
 #[derive(Debug)]
 pub struct Breaker;
+
+// === impl Cause ===
+
+impl Cause {
+    /// All of them, in the order of their numbers.
+    pub const ALL: [Self; 1] = [Self::Failures];
+
+    /// As metrics have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Failures => "failures",
+        }
+    }
+}
 
 // === impl Breaker ===
 
@@ -92,6 +113,10 @@ impl Breaker {
             .is_ok()
         {
             s.breaker_trips[i].fetch_add(1, Relaxed);
+            // A probe that fails keeps out what is out already.
+            if seen == 0 {
+                slot.ejected(Cause::Failures);
+            }
             Self::forget(slot, now_ms);
         }
     }
@@ -134,6 +159,11 @@ impl Snapshot {
     pub fn is_open(&self, position: u32) -> bool {
         let (s, i) = self.cell(position);
         s.open_until[i].load(Relaxed) != 0
+    }
+
+    /// Why requests are kept away from the endpoint at `position`, if they are.
+    pub fn ejected(&self, position: u32) -> Option<Cause> {
+        self.is_open(position).then_some(Cause::Failures)
     }
 
     /// Whether the pause of the endpoint at `position` is over and no probe is under way: [`Snapshot::take_probe`] may

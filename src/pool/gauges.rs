@@ -6,17 +6,35 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::slab::Scraped;
-use super::{Pool, Snapshot, clock_ms};
+use super::{Cause, Pool, Snapshot, clock_ms};
+
+const SUMMARY: &str = "Over the endpoints with a recent scrape";
+const QUEUE: &str = "Requests waiting, as scraped";
+/// The label of an endpoint's name.
+const ENDPOINT: &str = "model_server_endpoint";
 
 /// Collects the gauges of one pool.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PoolGauges {
     name: String,
     pool: Arc<Pool>,
     staleness_ms: Arc<AtomicU64>,
+}
+
+/// Some of them by the names of the llm-d picker's predecessors, which have a prefix of their own.
+#[derive(Debug)]
+pub struct OldPoolGauges(pub PoolGauges);
+
+/// The load of a pool at one moment.
+struct Columns {
+    stale: usize,
+    waiting: Vec<f32>,
+    running: Vec<f32>,
+    kv_usage: Vec<f32>,
 }
 
 struct Summary {
@@ -51,7 +69,7 @@ impl PoolGauges {
     fn of_endpoints(
         &self,
         encoder: &mut DescriptorEncoder<'_>,
-        (name, help): (&str, &str),
+        (name, help, label): (&str, &str, &str),
         snapshot: &Snapshot,
         value: impl Fn(usize) -> f64,
     ) -> fmt::Result {
@@ -66,22 +84,41 @@ impl PoolGauges {
                 continue;
             }
             let endpoint = member.endpoint.id.name.as_str();
-            let labels = [
-                ("name", self.name.as_str()),
-                ("model_server_endpoint", endpoint),
-            ];
+            let labels = [("name", self.name.as_str()), (label, endpoint)];
             ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }
-}
 
-impl Collector for PoolGauges {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
-        let snapshot = self.pool.snapshot();
+    fn of_causes(&self, e: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+        let mut now = [0u32; Cause::ALL.len()];
+        let positions = 0..snapshot.len() as u32;
+        for cause in positions.filter_map(|position| snapshot.ejected(position)) {
+            now[cause as usize] += 1;
+        }
+        let help = "Endpoints that requests are kept away from, by cause";
+        let kind = ConstGauge::new(0.0).metric_type();
+        let mut family = e.encode_descriptor("endpoints_ejected", help, None, kind)?;
+        for cause in Cause::ALL {
+            let labels = [("name", self.name.as_str()), ("cause", cause.name())];
+            let count = f64::from(now[cause as usize]);
+            ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        let help = "How often that began, by cause";
+        let kind = ConstCounter::new(0u64).metric_type();
+        let mut family = e.encode_descriptor("endpoint_ejections", help, None, kind)?;
+        for cause in Cause::ALL {
+            let labels = [("name", self.name.as_str()), ("cause", cause.name())];
+            let count = self.pool.ejections(cause);
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    /// As scraped: what we add for our own decisions would hide from a dashboard what the engines say.
+    fn columns(&self, snapshot: &Snapshot) -> Columns {
         let now = clock_ms();
         let staleness_ms = self.staleness_ms.load(Ordering::Relaxed);
-        // As scraped: what we add for our own decisions would hide from a dashboard what the engines say.
         let scraped: Vec<Option<Scraped>> = (0..snapshot.len() as u32)
             .map(|position| {
                 let (s, i) = snapshot.cell(position);
@@ -92,20 +129,27 @@ impl Collector for PoolGauges {
             let known = |scraped: &Option<Scraped>| scraped.as_ref().map_or(f32::NAN, value);
             scraped.iter().map(known).collect()
         };
-        let stale = scraped.iter().filter(|scraped| scraped.is_none()).count();
-        let waiting = column(|scraped| scraped.waiting);
+        Columns {
+            stale: scraped.iter().filter(|scraped| scraped.is_none()).count(),
+            waiting: column(|scraped| scraped.waiting),
+            running: column(|scraped| scraped.running),
+            kv_usage: column(|scraped| scraped.kv_usage),
+        }
+    }
+}
+
+impl Collector for PoolGauges {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let snapshot = self.pool.snapshot();
+        let columns = self.columns(&snapshot);
         let e = &mut encoder;
-        self.of_pool(
-            e,
-            "ready_endpoints",
-            "Endpoints of the pool",
-            snapshot.len() as f64,
-        )?;
+        let ready = snapshot.len() as f64;
+        self.of_pool(e, "ready_endpoints", "Endpoints of the pool", ready)?;
         self.of_pool(
             e,
             "stale_endpoints",
             "Endpoints without a recent scrape: their load is not known",
-            stale as f64,
+            columns.stale as f64,
         )?;
         self.of_pool(
             e,
@@ -113,23 +157,17 @@ impl Collector for PoolGauges {
             "Objectives whose priority is known",
             self.pool.objectives.count() as f64,
         )?;
-        for (what, values) in [
-            ("kv_cache_utilization", &column(|scraped| scraped.kv_usage)),
-            ("queue_size", &waiting),
-            ("running_requests", &column(|scraped| scraped.running)),
-        ] {
-            let Some(summary) = Summary::of(values) else {
-                continue;
-            };
-            let help = "Over the endpoints with a recent scrape";
-            self.of_pool(e, &format!("average_{what}"), help, summary.mean)?;
-            self.of_pool(e, &format!("std_dev_{what}"), help, summary.deviation)?;
+        for (what, summary) in columns.summaries() {
+            self.of_pool(e, &format!("average_{what}"), SUMMARY, summary.mean)?;
+            self.of_pool(e, &format!("std_dev_{what}"), SUMMARY, summary.deviation)?;
         }
-        let queue = ("per_endpoint_queue_size", "Requests waiting, as scraped");
+        let queue = ("per_endpoint_queue_size", QUEUE, ENDPOINT);
+        let waiting = &columns.waiting;
         self.of_endpoints(e, queue, &snapshot, |i| f64::from(waiting[i]))?;
         let flight = (
             "endpoint_in_flight",
             "Requests sent that have not ended, as far as we see their end",
+            ENDPOINT,
         );
         self.of_endpoints(e, flight, &snapshot, |i| {
             let (s, i) = snapshot.cell(i as u32);
@@ -138,10 +176,55 @@ impl Collector for PoolGauges {
         let open = (
             "endpoint_breaker_open",
             "1 while failures keep requests away",
+            ENDPOINT,
         );
         self.of_endpoints(e, open, &snapshot, |i| {
             f64::from(u8::from(snapshot.is_open(i as u32)))
-        })
+        })?;
+        self.of_causes(e, &snapshot)
+    }
+}
+
+// === impl OldPoolGauges ===
+
+impl Collector for OldPoolGauges {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let (e, pool) = (&mut encoder, &self.0);
+        let snapshot = pool.pool.snapshot();
+        let columns = pool.columns(&snapshot);
+        let ready = snapshot.len() as f64;
+        pool.of_pool(
+            e,
+            "inference_pool_ready_pods",
+            "Endpoints of the pool",
+            ready,
+        )?;
+        for (what, summary) in columns.summaries() {
+            let name = format!("inference_pool_average_{what}");
+            pool.of_pool(e, &name, SUMMARY, summary.mean)?;
+        }
+        let queue = (
+            "inference_pool_per_pod_queue_size",
+            QUEUE,
+            "model_server_pod",
+        );
+        let waiting = &columns.waiting;
+        pool.of_endpoints(e, queue, &snapshot, |i| f64::from(waiting[i]))
+    }
+}
+
+// === impl Columns ===
+
+impl Columns {
+    /// Of what there is anything known.
+    fn summaries(&self) -> impl Iterator<Item = (&'static str, Summary)> {
+        let columns = [
+            ("kv_cache_utilization", &self.kv_usage),
+            ("queue_size", &self.waiting),
+            ("running_requests", &self.running),
+        ];
+        let known = |(what, values): (_, &Vec<f32>)| Some((what, Summary::of(values)?));
+        columns.into_iter().filter_map(known)
     }
 }
 
@@ -166,9 +249,10 @@ impl Summary {
 
 #[cfg(test)]
 mod tests {
-    use super::super::Reservation;
+    use super::super::breaker::{PAUSE_MS, STREAK};
     use super::super::slab::Scrape;
     use super::super::snapshot::tests::pool_of;
+    use super::super::{Breaker, Outcome, Reservation};
     use super::*;
     use prometheus_client::registry::Registry;
 
@@ -201,6 +285,41 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
+    }
+
+    #[test]
+    fn ejections_are_counted_by_cause() {
+        let pool = Arc::new(pool_of(&["10.0.0.1:80", "10.0.0.2:80"]));
+        let slot = Arc::clone(&pool.snapshot().member(1).slot);
+        let lines = |now: u32, ever: u32| {
+            let mut registry = Registry::default();
+            let staleness = Arc::new(u64::MAX.into());
+            let gauges = PoolGauges::new("p".to_owned(), Arc::clone(&pool), staleness);
+            registry.register_collector(Box::new(gauges));
+            let mut text = String::new();
+            prometheus_client::encoding::text::encode(&mut text, &registry).unwrap();
+            for (name, value) in [
+                ("endpoints_ejected", now),
+                ("endpoint_ejections_total", ever),
+            ] {
+                let line = format!("{name}{{name=\"p\",cause=\"failures\"}} {value}");
+                assert!(text.contains(&line), "{line} is not in\n{text}");
+            }
+        };
+        lines(0, 0);
+        let fail = |sent_at| Breaker::observe(&slot, Outcome::Failed, sent_at, sent_at);
+        (0..STREAK).for_each(|_| fail(50));
+        lines(1, 1);
+        // A probe fails: that is no other ejection.
+        fail(50 + PAUSE_MS);
+        lines(1, 1);
+        Breaker::observe(&slot, Outcome::Ok, 100_000, 100_000);
+        lines(0, 1);
+        (0..STREAK).for_each(|_| fail(100_001));
+        lines(1, 2);
+        // It takes what it is with it, and what happened stays.
+        pool.replace(Vec::new());
+        lines(0, 2);
     }
 
     #[test]

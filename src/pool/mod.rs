@@ -7,6 +7,10 @@
 //! [`discovery`] says who is in the pool, [`scrape`] how loaded they are, [`ledger`] what we sent them, [`load`] what
 //! both come to, [`breaker`] who fails. [`objectives`] says how much each request matters.
 
+use std::cell::Cell;
+use std::sync::OnceLock;
+use std::time::Instant;
+
 pub mod attributes;
 pub mod breaker;
 pub mod discovery;
@@ -23,7 +27,7 @@ pub mod slab;
 pub mod snapshot;
 pub mod stages;
 
-pub use breaker::{Breaker, Outcome};
+pub use breaker::{Breaker, Cause, Outcome};
 pub use endpoint::{Endpoint, EndpointId};
 pub use ledger::{Reservation, Tokens};
 pub use load::LoadView;
@@ -31,10 +35,22 @@ pub use objectives::Objectives;
 pub use snapshot::{Member, Pool, Snapshot};
 pub use stages::Stages;
 
+thread_local! {
+    /// What a simulation on this thread has it be; 0 = the real time.
+    static SIMULATED: Cell<u64> = const { Cell::new(0) };
+}
+
 /// Milliseconds since the process started, never 0: the clock of all cells and deadlines in the pool.
 pub fn clock_ms() -> u64 {
-    use std::sync::OnceLock;
-    use std::time::Instant;
     static START: OnceLock<Instant> = OnceLock::new();
-    START.get_or_init(Instant::now).elapsed().as_millis() as u64 + 1
+    match SIMULATED.get() {
+        0 => START.get_or_init(Instant::now).elapsed().as_millis() as u64 + 1,
+        simulated => simulated,
+    }
+}
+
+/// From now on it is `ms` on this thread, and stays so until the next call: simulations set their own time. 0 = the real
+/// time again.
+pub fn simulate_clock(ms: u64) {
+    SIMULATED.set(ms);
 }

@@ -14,6 +14,7 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
 pub use super::attributes::{Attributes, MOST_ATTRIBUTES, attribute_key};
+use super::breaker::Cause;
 use super::ledger::Ends;
 use super::residents::KnownAdapters;
 
@@ -25,6 +26,7 @@ pub const SEGMENT: usize = 128;
 pub struct Slab {
     inner: Mutex<SlabInner>,
     adapters: KnownAdapters,
+    ejections: [AtomicU64; Cause::ALL.len()],
 }
 
 #[derive(Debug, Default)]
@@ -168,6 +170,11 @@ impl Slab {
             life: inner.lives,
         })
     }
+
+    /// How often endpoints were ejected because of `cause`.
+    pub fn ejections(&self, cause: Cause) -> u64 {
+        self.ejections[cause as usize].load(Ordering::Relaxed)
+    }
 }
 
 // === impl Slot ===
@@ -199,6 +206,11 @@ impl Slot {
         self.segment.ends[self.index()]
             .lock()
             .scrape_begins(&self.segment.sent[self.index()])
+    }
+
+    /// Requests are kept away from it from now on.
+    pub(super) fn ejected(&self, cause: Cause) {
+        self.slab.ejections[cause as usize].fetch_add(1, Ordering::Relaxed);
     }
 
     /// A request for the adapter `key` was sent there.

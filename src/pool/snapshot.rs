@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use super::breaker::Cause;
 use super::endpoint::{Endpoint, EndpointId};
 use super::objectives::Objectives;
 use super::slab::{SEGMENT, Segment, Slab, Slot};
@@ -66,6 +67,11 @@ impl Pool {
     /// The pool as it is now.
     pub fn snapshot(&self) -> Arc<Snapshot> {
         self.current.load_full()
+    }
+
+    /// How often endpoints were ejected because of `cause`, since the process started.
+    pub fn ejections(&self, cause: Cause) -> u64 {
+        self.slab.ejections(cause)
     }
 
     /// Makes `endpoints` the pool. An endpoint that stays (same id, address and port) keeps its cells, so its

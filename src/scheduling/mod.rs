@@ -37,6 +37,7 @@ mod scorers;
 mod session;
 #[cfg(test)]
 mod testing;
+mod timers;
 mod topology;
 mod trace;
 
@@ -44,6 +45,7 @@ pub use handlers::ProfileHandler;
 pub use pipeline::{Profile, Scheduler};
 pub use producers::{ApproxPrefix, InflightLoad, Producers};
 pub use reason::Reason;
+pub use timers::Timers;
 pub use trace::Trace;
 
 /// What a scorer says of an endpoint that it knows nothing about.
@@ -258,6 +260,7 @@ pub struct Scratch {
     scores: Vec<f32>,
     totals: Vec<f32>,
     alone: Vec<u32>,
+    sampling: timers::Sampling,
     /// Told of each step, if it is on.
     pub trace: Trace,
 }

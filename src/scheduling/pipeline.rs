@@ -4,10 +4,12 @@ use std::fmt;
 
 use rand::rngs::SmallRng;
 
+use super::timers::{Laps, Timers};
 use super::{
     Context, Decision, Filter, Follow, Follows, NEUTRAL, Picker, Producers, ProfileHandler, Reason,
     ScheduleError, Scorer, Scratch, Trace,
 };
+use crate::telemetry::metrics::Metrics;
 
 /// Runs the profiles of a configuration, as its profile handler says.
 #[derive(Debug)]
@@ -43,6 +45,8 @@ pub struct Profile {
     pub scorers: Vec<(String, f32, Box<dyn Scorer>)>,
     /// The last word.
     pub picker: (String, Box<dyn Picker>),
+    /// Of all of them.
+    pub timers: Timers,
 }
 
 // === impl Scheduler ===
@@ -70,6 +74,11 @@ impl Scheduler {
         })
     }
 
+    /// Has the plugins of all profiles timed.
+    pub fn time(&mut self, metrics: &Metrics) {
+        Timers::resolve(self.profiles.iter_mut().map(|p| &mut p.timers), metrics);
+    }
+
     /// Decides among `candidates`; open breakers are dealt with here. `want_scores`: tell each candidate's total.
     pub fn schedule(
         &self,
@@ -82,6 +91,7 @@ impl Scheduler {
         if candidates.is_empty() {
             return Err(ScheduleError::NoEndpoints);
         }
+        scratch.sampling.next();
         let mut stages = Stages {
             profiles: &self.profiles,
             cx: *cx,
@@ -205,7 +215,7 @@ impl Profile {
             }
             alone.clear();
             alone.push(candidate);
-            self.filter(cx, alone, None);
+            self.filter(cx, alone, None, &mut Laps::off());
             !alone.is_empty() && cx.snapshot.take_probe(candidate, cx.now_ms)
         })
     }
@@ -216,11 +226,12 @@ impl Profile {
         cx: &Context<'_>,
         candidates: &mut Vec<u32>,
         mut trace: Option<&mut Trace>,
+        laps: &mut Laps<'_>,
     ) -> Option<Reason> {
         let mut reason = None;
         for (name, filter) in &self.filters {
             let before = candidates.len();
-            filter.filter(cx, candidates);
+            laps.time(|| filter.filter(cx, candidates));
             if let Some(trace) = &mut trace {
                 trace.filtered(cx, name, candidates);
             }
@@ -247,8 +258,10 @@ impl Profile {
             scores,
             totals,
             trace,
+            sampling,
             ..
         } = scratch;
+        let mut laps = self.timers.laps(sampling);
         candidates.clear();
         candidates.extend_from_slice(all);
         totals.clear();
@@ -256,11 +269,11 @@ impl Profile {
         cx.snapshot.retain_closed(candidates);
         trace.filtered(cx, "breaker", candidates);
         let closed = candidates.len();
-        let mut filtered = self.filter(cx, candidates, Some(&mut *trace));
+        let mut filtered = self.filter(cx, candidates, Some(&mut *trace), &mut laps);
         if candidates.is_empty() && closed < all.len() {
             candidates.extend_from_slice(all);
             trace.run(&self.name, candidates);
-            filtered = self.filter(cx, candidates, Some(&mut *trace));
+            filtered = self.filter(cx, candidates, Some(&mut *trace), &mut Laps::off());
         }
         if candidates.is_empty() {
             return;
@@ -269,7 +282,7 @@ impl Profile {
         scores.clear();
         scores.resize(candidates.len(), 0.0);
         for (name, weight, scorer) in &self.scorers {
-            scorer.score(cx, candidates, scores);
+            laps.time(|| scorer.score(cx, candidates, scores));
             trace.scored(name, *weight, scores);
             for (total, score) in totals.iter_mut().zip(scores.iter()) {
                 // NaN would poison the total, and no comparison with it is ever true.
@@ -277,10 +290,8 @@ impl Profile {
                 *total += score.clamp(0.0, 1.0) * weight;
             }
         }
-        let picked = self
-            .picker
-            .1
-            .pick(candidates, totals, rng, &mut decision.endpoints);
+        let picker = &self.picker.1;
+        let picked = laps.time(|| picker.pick(candidates, totals, rng, &mut decision.endpoints));
         decision.reason = match (candidates.len(), picked) {
             (1, _) => filtered.unwrap_or(Reason::OnlyCandidate),
             (_, Reason::Tie) if self.scorers.is_empty() => Reason::Random,

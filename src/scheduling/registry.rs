@@ -40,8 +40,8 @@ use super::scorers::topology_affinity::TopologyAffinityScorer;
 use super::session::Sessions;
 use super::topology::Topology;
 use super::{
-    Decider, Filter, Picker, Producers, Profile, ProfileHandler, Scheduler, Scorer, filters,
-    scorers,
+    Decider, Filter, Picker, Producers, Profile, ProfileHandler, Scheduler, Scorer, Timers,
+    filters, scorers,
 };
 use crate::config::catalog::Kind;
 use crate::config::params::{
@@ -135,6 +135,7 @@ fn profile(
         filters,
         scorers,
         picker: (spec.picker.name.clone(), picker.ok()?),
+        timers: Timers::of(spec),
     })
 }
 

@@ -14,9 +14,7 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 
 use super::decisions::Decisions;
-use super::metrics::Metrics;
-
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+use super::metrics::{CONTENT_TYPE, Metrics};
 
 /// Decisions that are shown if no limit is given, and at most.
 const LATEST: usize = 20;
@@ -69,7 +67,7 @@ async fn decision(State(kept): Kept, Path(id): Path<String>) -> Response {
 
 async fn page(metrics: Arc<Metrics>) -> impl IntoResponse {
     match metrics.encode() {
-        Ok(page) => ([(header::CONTENT_TYPE, OPEN_METRICS)], page).into_response(),
+        Ok(page) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], page).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
     }
 }

@@ -20,7 +20,8 @@ pub struct InflightGauges(Arc<Inner>);
 struct Inner {
     requests: Family<Labels, Gauge>,
     tokens: Family<Labels, Gauge>,
-    series: DashMap<u64, Series>,
+    /// At most [`SETS`].
+    series: DashMap<u64, (Labels, Series)>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -98,8 +99,8 @@ impl InflightGauges {
             hasher.write_u8(0xff);
         }
         let key = hasher.finish();
-        if let Some(series) = self.0.series.get(&key) {
-            return series.clone();
+        if let Some(known) = self.0.series.get(&key) {
+            return known.1.clone();
         }
         let full = self.0.series.len() >= SETS;
         let bounded = |value: &str| if full { OTHER } else { value }.to_owned();
@@ -110,14 +111,32 @@ impl InflightGauges {
             fairness_id: bounded(flow),
             priority: priority.to_owned(),
         };
-        let series = Series {
-            requests: self.0.requests.get_or_create(&labels).clone(),
-            tokens: self.0.tokens.get_or_create(&labels).clone(),
+        let resolve = || Series {
+            requests: self.0.requests.get_or_create_owned(&labels),
+            tokens: self.0.tokens.get_or_create_owned(&labels),
         };
-        if !full {
-            self.0.series.insert(key, series.clone());
+        if full {
+            return resolve();
         }
-        series
+        // Resolved under the entry's lock, as what leaves is removed under it.
+        let entry = self.0.series.entry(key);
+        entry
+            .or_insert_with(|| (labels.clone(), resolve()))
+            .1
+            .clone()
+    }
+
+    /// Forgets the endpoints that `stays`, by namespace and name, does not know. What they have in flight is no longer
+    /// shown; should one come back, it starts from zero.
+    pub(super) fn retain(&self, stays: &dyn Fn(&str, &str) -> bool) {
+        self.0.series.retain(|_, (labels, _)| {
+            let stays = stays(&labels.namespace, &labels.endpoint_name);
+            if !stays {
+                self.0.requests.remove(labels);
+                self.0.tokens.remove(labels);
+            }
+            stays
+        });
     }
 }
 

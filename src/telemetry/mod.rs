@@ -6,3 +6,4 @@ pub mod decisions;
 pub mod inflight;
 pub mod logs;
 pub mod metrics;
+mod process;

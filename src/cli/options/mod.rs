@@ -100,6 +100,9 @@ pub struct ServeOptions {
     drain_timeout: Duration,
 
     // --- pool ---
+    /// The endpoints, in a file that is followed as it changes, where the configuration has no dataLayer.discovery.
+    #[arg(long)]
+    endpoints_file: Option<PathBuf>,
     /// The InferencePool.
     #[arg(long, default_value = "", hide_default_value = true)]
     pool_name: String,
@@ -138,6 +141,14 @@ pub struct ServeOptions {
     #[arg(long, value_parser = duration, default_value = "5s")]
     refresh_prometheus_metrics_interval: Duration,
 
+    // --- metrics ---
+    /// Metrics of ext_proc streams: extproc_streams_*.
+    #[arg(long, value_parser = boolean, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
+    enable_grpc_stream_metrics: bool,
+    /// Metrics under their deprecated names too: inference_objective_*, inference_pool_*, inference_extension_*.
+    #[arg(long, value_parser = boolean, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
+    legacy_metrics: bool,
+
     // --- taken, with nothing behind them in this version ---
     /// Kubernetes authorisation of /metrics; without Kubernetes there is none.
     #[arg(long, value_parser = boolean, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", action = ArgAction::Set)]
@@ -151,9 +162,6 @@ pub struct ServeOptions {
     /// Go's profiler; taken for compatibility.
     #[arg(long, value_parser = boolean, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", action = ArgAction::Set)]
     enable_pprof: bool,
-    /// Taken for compatibility.
-    #[arg(long, value_parser = boolean, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
-    enable_grpc_stream_metrics: bool,
     /// Taken for compatibility.
     #[arg(long, value_parser = boolean, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", action = ArgAction::Set)]
     tracing: bool,

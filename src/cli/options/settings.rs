@@ -66,8 +66,14 @@ pub struct Settings {
     pub refresh_metrics: Duration,
     /// How old a scrape may be.
     pub metrics_staleness: Duration,
+    /// Count ext_proc streams.
+    pub stream_metrics: bool,
+    /// Keep metrics under their deprecated names too.
+    pub legacy_metrics: bool,
     /// For logs and metrics.
     pub pool_name: String,
+    /// The endpoints file, where the configuration names none.
+    pub endpoints_file: Option<PathBuf>,
     /// Endpoints were asked for by a flag that needs Kubernetes.
     pub kubernetes: Option<&'static str>,
     /// How much is logged.
@@ -150,6 +156,7 @@ impl ServeOptions {
                 .unwrap_or(usize::MAX),
             without_effect: self.without_effect(),
             config,
+            endpoints_file: self.endpoints_file,
             kubernetes,
             log_level,
             log_format,
@@ -172,6 +179,8 @@ impl ServeOptions {
             decision_records: self.decision_records as usize,
             refresh_metrics: self.refresh_metrics_interval.max(MIN_REFRESH),
             metrics_staleness: self.metrics_staleness_threshold,
+            stream_metrics: self.enable_grpc_stream_metrics,
+            legacy_metrics: self.legacy_metrics,
             pool_name: if self.pool_name.is_empty() {
                 "default".to_owned()
             } else {
@@ -255,10 +264,6 @@ impl ServeOptions {
     fn without_effect(&self) -> Vec<&'static str> {
         [
             ("--metrics-cert-dir", !self.metrics_cert_dir.is_empty()),
-            (
-                "--enable-grpc-stream-metrics",
-                self.enable_grpc_stream_metrics,
-            ),
             (
                 "--ha-enable-leader-election",
                 self.ha_enable_leader_election,

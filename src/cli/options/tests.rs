@@ -122,6 +122,7 @@ fn every_flag_of_the_reference_is_taken() {
         "--enable-pprof=false",
         "--ha-enable-leader-election",
         "--enable-grpc-stream-metrics",
+        "--legacy-metrics",
         "--refresh-prometheus-metrics-interval=5s",
         "--metrics-cert-dir=/c",
         "--metrics-client-ca-file=/ca",

@@ -2,12 +2,13 @@ use super::super::control::{ENCODE, OBJECTIVE, PREFILL};
 use super::*;
 use crate::admission::Admission;
 use crate::config::{self, LoadOptions};
+use crate::dialect::Dialect;
 use crate::extproc::BodyBudget;
 use crate::picker::{Desk, PickerOptions};
 use crate::pool::slab::{LoraState, Scrape, lora_key};
-use crate::pool::{Endpoint, EndpointId, Pool};
+use crate::pool::{Endpoint, EndpointId, LoadView, Pool};
 use crate::prefix::PrefixCache;
-use crate::scheduling::registry;
+use crate::scheduling::{input_tokens, registry};
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::Metrics;
 use std::sync::atomic::Ordering;
@@ -21,6 +22,14 @@ plugins: [{type: lora-affinity-scorer}]
 
 /// Of three endpoints, each with an adapter.
 pub(in crate::picker) fn picker_of(config: &str) -> Picker {
+    picker_with(config, Vec::new(), Metrics::new())
+}
+
+pub(in crate::picker) fn picker_with(
+    config: &str,
+    parsers: Vec<Dialect>,
+    metrics: Metrics,
+) -> Picker {
     let pool = Arc::new(Pool::default());
     let endpoints = (0..3).map(|n| Endpoint {
         id: EndpointId {
@@ -57,15 +66,22 @@ pub(in crate::picker) fn picker_of(config: &str) -> Picker {
     let policy = Policy {
         admission: Admission::of(&config).unwrap(),
         scheduler: registry::build(&config).unwrap(),
-        parsers: Vec::new(),
+        parsers,
         metrics_staleness: minute,
         metrics_turnover: minute,
     };
-    let metrics = Arc::new(Metrics::new());
     let decisions = Some(Arc::new(Decisions::new(2)));
     let desk = Desk::new(1, minute, minute);
     let prefix = Arc::new(PrefixCache::new(1 << 20));
-    Picker::new(pool, policy, options, metrics, desk, decisions, prefix)
+    Picker::new(
+        pool,
+        policy,
+        options,
+        Arc::new(metrics),
+        desk,
+        decisions,
+        prefix,
+    )
 }
 
 fn destination(picker: &Picker, api: Api, body: &str) -> String {
@@ -78,6 +94,7 @@ fn destination(picker: &Picker, api: Api, body: &str) -> String {
         api,
         body: RequestBody::None,
         request_id: None,
+        asked: std::time::Instant::now(),
     };
     let read = Read {
         facts,
@@ -85,10 +102,11 @@ fn destination(picker: &Picker, api: Api, body: &str) -> String {
     };
     let picked = DESKTOP
         .with_borrow_mut(|desktop| picker.pick(&question, 0, &model, &read, body.len(), desktop));
-    let Picked {
-        snapshot, decision, ..
-    } = picked.unwrap();
-    snapshot.member(decision.endpoints[0]).address.to_string()
+    let (snapshot, chosen) = picked.unwrap();
+    snapshot
+        .member(chosen.decision.endpoints[0])
+        .address
+        .to_string()
 }
 
 #[test]
@@ -141,6 +159,7 @@ fn ask_with(
         api: Api::ChatCompletions,
         body,
         request_id: None,
+        asked: std::time::Instant::now(),
     };
     picker.decide(question, &Progress::default())
 }

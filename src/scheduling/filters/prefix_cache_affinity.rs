@@ -177,7 +177,7 @@ mod tests {
         for (parameters, expected) in [
             (
                 "{ttftSource: latencyPredictor}",
-                "ttftSource: `latencyPredictor` is not available",
+                "ttftSource: `latencyPredictor` is not supported yet",
             ),
             (
                 "{affinityThreshold: 2}",

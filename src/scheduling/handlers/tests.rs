@@ -51,6 +51,7 @@ fn scheduler(handler: impl ProfileHandler + 'static, kept: [&'static [u32]; 3]) 
         filters: vec![("only".to_owned(), Box::new(Only(kept)))],
         scorers: Vec::new(),
         picker: ("max".to_owned(), Box::new(MaxScore { endpoints: 2 })),
+        timers: Default::default(),
     });
     Scheduler {
         profiles: profiles.collect(),

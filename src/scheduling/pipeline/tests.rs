@@ -43,6 +43,7 @@ fn fixed(scores: Vec<f32>, endpoints: usize) -> Profile {
         filters: Vec::new(),
         scorers: vec![("s".to_owned(), 2.0, Box::new(Fixed(scores)))],
         picker: ("max".to_owned(), Box::new(MaxScore { endpoints })),
+        timers: Default::default(),
     }
 }
 

@@ -6,19 +6,19 @@ use dashmap::DashMap;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
-use prometheus_client::registry::Registry;
 use xxhash_rust::xxh3::Xxh3Default;
 
+use super::twin::{Registries, Twin, Twins};
 use super::{Metrics, ReasonLabels, SETS};
 
 /// Counts of decisions.
 #[derive(Debug)]
 pub(super) struct Decisions {
     picks: Family<ReasonLabels, Counter>,
-    disagg: Family<StagesLabels, Counter>,
-    prefill_decode: Family<StagesLabels, Counter>,
+    disagg: Staged,
+    prefill_decode: Staged,
     /// Those of the two families that were used, at most [`SETS`].
-    series: DashMap<u64, Counter>,
+    series: DashMap<u64, Twin<Counter>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -29,29 +29,32 @@ struct StagesLabels {
     decision_type: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OldLabels {
+    model_name: String,
+    decision_type: &'static str,
+}
+
+type Staged = Twins<StagesLabels, OldLabels, Counter>;
+
 // === impl Decisions ===
 
 impl Decisions {
-    pub(super) fn register(registry: &mut Registry) -> Self {
-        let decisions = Self {
-            picks: Family::default(),
-            disagg: Family::default(),
-            prefill_decode: Family::default(),
-            series: DashMap::new(),
-        };
-        registry.register(
-            "picks",
-            "Requests by the branch that chose their endpoint",
-            decisions.picks.clone(),
-        );
-        for (name, family) in [
-            ("disagg_decision", &decisions.disagg),
-            ("pd_decision", &decisions.prefill_decode),
-        ] {
+    pub(super) fn register(registries: &mut Registries<'_>) -> Self {
+        let picks = Family::default();
+        let help = "Requests by the branch that chose their endpoint";
+        registries.ours.register("picks", help, picks.clone());
+        let mut staged = |name: &str| {
             let help = "Requests by the stages that got an endpoint";
-            registry.register(name, help, family.clone());
+            let old = format!("llm_d_inference_scheduler_{name}");
+            Twins::register(registries, (name, help), &old, Counter::default)
+        };
+        Self {
+            picks,
+            disagg: staged("disagg_decision"),
+            prefill_decode: staged("pd_decision"),
+            series: DashMap::new(),
         }
-        decisions
     }
 }
 
@@ -101,7 +104,10 @@ impl Metrics {
             model_name: self.models.bounded(target),
             decision_type,
         };
-        let count = family.get_or_create(&labels).clone();
+        let count = family.resolve(&labels, || OldLabels {
+            model_name: labels.model_name.clone(),
+            decision_type,
+        });
         count.inc();
         if series.len() < SETS {
             series.insert(key, count);

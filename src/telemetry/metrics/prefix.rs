@@ -1,23 +1,25 @@
 //! What the prefix index was found to hold, by the llm-d picker's names.
 
 use prometheus_client::encoding::EncodeLabelSet;
-use prometheus_client::metrics::family::Family;
-use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
 
 use super::Metrics;
+use super::histogram::Histogram;
+use super::twin::{Registries, Twin, Twins};
 
-const RATIO: [f64; 11] = [0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
-const BYTES: [f64; 14] = [
+const RATIO: &[f64] = &[0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0];
+const BYTES: &[f64] = &[
     0.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 2048.0, 4096.0, 8192.0, 16384.0, 32768.0,
     65536.0,
 ];
 
 #[derive(Debug)]
 pub(super) struct Prefix {
-    ratio: Family<PluginLabels, Histogram, fn() -> Histogram>,
-    bytes: Family<PluginLabels, Histogram, fn() -> Histogram>,
+    ratio: Twins<PluginLabels, Unlabelled, Histogram>,
+    bytes: Twins<PluginLabels, Unlabelled, Histogram>,
 }
+
+/// The old names have no labels.
+type Unlabelled = [(&'static str, &'static str); 0];
 
 /// Which plugin.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -29,29 +31,30 @@ struct PluginLabels {
 /// The series of one producer.
 #[derive(Clone, Debug)]
 pub struct PrefixHits {
-    ratio: Histogram,
-    bytes: Histogram,
+    ratio: Twin<Histogram>,
+    bytes: Twin<Histogram>,
 }
 
 // === impl Prefix ===
 
 impl Prefix {
-    pub(super) fn register(registry: &mut Registry) -> Self {
-        let prefix = Self {
-            ratio: Family::new_with_constructor(|| Histogram::new(RATIO)),
-            bytes: Family::new_with_constructor(|| Histogram::new(BYTES)),
+    pub(super) fn register(registries: &mut Registries<'_>) -> Self {
+        let mut twins = |name: &str, help: &str, new: fn() -> Histogram| {
+            let old = format!("inference_extension_{name}");
+            Twins::register(registries, (name, help), &old, new)
         };
-        registry.register(
-            "prefix_indexer_hit_ratio",
-            "Share of a prompt that its endpoint was taken to have cached",
-            prefix.ratio.clone(),
-        );
-        registry.register(
-            "prefix_indexer_hit_bytes",
-            "Bytes of a prompt that its endpoint was taken to have cached",
-            prefix.bytes.clone(),
-        );
-        prefix
+        Self {
+            ratio: twins(
+                "prefix_indexer_hit_ratio",
+                "Share of a prompt that its endpoint was taken to have cached",
+                || Histogram::new(RATIO),
+            ),
+            bytes: twins(
+                "prefix_indexer_hit_bytes",
+                "Bytes of a prompt that its endpoint was taken to have cached",
+                || Histogram::new(BYTES),
+            ),
+        }
     }
 }
 
@@ -65,8 +68,8 @@ impl Metrics {
             plugin_type: r#type,
         };
         PrefixHits {
-            ratio: self.prefix.ratio.get_or_create(&labels).clone(),
-            bytes: self.prefix.bytes.get_or_create(&labels).clone(),
+            ratio: self.prefix.ratio.resolve(&labels, || []),
+            bytes: self.prefix.bytes.resolve(&labels, || []),
         }
     }
 }

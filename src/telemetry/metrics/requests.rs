@@ -4,8 +4,9 @@ use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::metrics::histogram::Histogram;
-use prometheus_client::registry::Registry;
+
+use super::histogram::Histogram;
+use super::twin::{Registries, Twin, Twins};
 
 /// Seconds, for whole requests.
 const DURATION: &[f64] = &[
@@ -28,6 +29,38 @@ const RESPONSE_BYTES: &[f64] = &[
 const NTPOT: &[f64] = &[
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0,
 ];
+/// Seconds from request to first token: those of whole requests, up to two minutes.
+const TTFT: &[f64] = DURATION.split_at(24).0;
+const REQUEST_BYTES: &[f64] = &[
+    64.0,
+    128.0,
+    256.0,
+    512.0,
+    1024.0,
+    2048.0,
+    4096.0,
+    8192.0,
+    16384.0,
+    32768.0,
+    65536.0,
+    131072.0,
+    262144.0,
+    524288.0,
+    1048576.0,
+    2097152.0,
+    4194304.0,
+    8388608.0,
+    16777216.0,
+    33554432.0,
+    67108864.0,
+    134217728.0,
+    268435456.0,
+    536870912.0,
+    1073741824.0,
+];
+const ITL: &[f64] = &[
+    0.001, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.15, 0.2, 0.3, 0.5, 0.75, 1.0, 2.0,
+];
 const TPOT: &[f64] = &[
     0.0005, 0.00205, 0.005, 0.01, 0.02, 0.04, 0.06, 0.08, 0.1, 0.125, 0.15, 0.2, 0.3, 0.4, 0.5,
     0.6, 0.8, 1.0, 2.0,
@@ -48,7 +81,7 @@ struct StreamingLabels {
     target_model_name: String,
     fairness_id: String,
     priority: String,
-    streaming: String,
+    streaming: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -60,166 +93,227 @@ struct ErrorLabels {
     error_code: String,
 }
 
-#[derive(Debug)]
-pub(super) struct RequestFamilies {
-    total: Family<RequestLabels, Counter>,
-    errors: Family<ErrorLabels, Counter>,
-    running: Family<RequestLabels, Gauge>,
-    duration: Histograms<RequestLabels>,
-    request_bytes: Histograms<RequestLabels>,
-    response_bytes: Histograms<RequestLabels>,
-    input: Histograms<RequestLabels>,
-    output: Histograms<RequestLabels>,
-    cached: Histograms<RequestLabels>,
-    ntpot: Histograms<RequestLabels>,
-    tpot: Histograms<RequestLabels>,
-    ttft: Histograms<StreamingLabels>,
+/// Those of the old names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OldLabels {
+    model_name: String,
+    target_model_name: String,
 }
 
-type Histograms<L> = Family<L, Histogram, fn() -> Histogram>;
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OldTotalLabels {
+    model_name: String,
+    target_model_name: String,
+    priority: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OldErrorLabels {
+    model_name: String,
+    target_model_name: String,
+    error_code: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OldRunningLabels {
+    model_name: String,
+}
+
+#[derive(Debug)]
+pub(super) struct RequestFamilies {
+    total: Twins<RequestLabels, OldTotalLabels, Counter>,
+    errors: Twins<ErrorLabels, OldErrorLabels, Counter>,
+    running: Twins<RequestLabels, OldRunningLabels, Gauge>,
+    duration: Histograms,
+    request_bytes: Histograms,
+    response_bytes: Histograms,
+    input: Histograms,
+    output: Histograms,
+    cached: Histograms,
+    ntpot: Histograms,
+    tpot: Family<RequestLabels, Histogram, fn() -> Histogram>,
+    itl: Family<RequestLabels, Histogram, fn() -> Histogram>,
+    ttft: Family<StreamingLabels, Histogram, fn() -> Histogram>,
+    response_processing: Histogram,
+}
+
+type Histograms = Twins<RequestLabels, OldLabels, Histogram>;
 
 /// The series of one set of labels.
 #[derive(Debug)]
 pub struct RequestSeries {
     labels: RequestLabels,
-    errors: Family<ErrorLabels, Counter>,
+    errors: Twins<ErrorLabels, OldErrorLabels, Counter>,
     /// Requests.
-    pub total: Counter,
+    pub total: Twin<Counter>,
     /// Requests in flight.
-    pub running: Gauge,
+    pub running: Twin<Gauge>,
     /// Seconds from request to the end of the response.
-    pub duration: Histogram,
+    pub duration: Twin<Histogram>,
     /// Bytes of the request body.
-    pub request_bytes: Histogram,
+    pub request_bytes: Twin<Histogram>,
     /// Bytes of the response body.
-    pub response_bytes: Histogram,
+    pub response_bytes: Twin<Histogram>,
     /// Prompt tokens.
-    pub input: Histogram,
+    pub input: Twin<Histogram>,
     /// Generated tokens.
-    pub output: Histogram,
+    pub output: Twin<Histogram>,
     /// Prompt tokens found in a cache.
-    pub cached: Histogram,
+    pub cached: Twin<Histogram>,
     /// Seconds a generated token, over the whole request.
-    pub ntpot: Histogram,
+    pub ntpot: Twin<Histogram>,
     /// Seconds a generated token after the first, streamed.
     pub tpot: Histogram,
+    /// Seconds between two pieces of a streamed body, from the first token on.
+    pub itl: Histogram,
     ttft: [Histogram; 2],
+    /// Seconds that we worked on one response. The same for all requests.
+    pub response_processing: Histogram,
 }
 
 /// A request in flight: counted until the drop.
 #[derive(Debug)]
-pub struct Running(Gauge);
+pub struct Running(Twin<Gauge>);
 
 // === impl RequestFamilies ===
 
 impl RequestFamilies {
-    pub(super) fn register(registry: &mut Registry) -> Self {
-        let families = Self {
-            total: Family::default(),
-            errors: Family::default(),
-            running: Family::default(),
-            duration: Family::new_with_constructor(|| Histogram::new(DURATION.iter().copied())),
-            request_bytes: Family::new_with_constructor(|| {
-                Histogram::new((6..=30).map(|power| f64::from(1u32 << power)))
-            }),
-            response_bytes: Family::new_with_constructor(|| {
-                Histogram::new(RESPONSE_BYTES.iter().copied())
-            }),
-            input: Family::new_with_constructor(|| Histogram::new(INPUT_TOKENS.iter().copied())),
-            output: Family::new_with_constructor(|| Histogram::new(OUTPUT_TOKENS.iter().copied())),
-            cached: Family::new_with_constructor(|| Histogram::new(INPUT_TOKENS.iter().copied())),
-            ntpot: Family::new_with_constructor(|| Histogram::new(NTPOT.iter().copied())),
-            tpot: Family::new_with_constructor(|| Histogram::new(TPOT.iter().copied())),
-            // Buckets of whole requests, up to two minutes.
-            ttft: Family::new_with_constructor(|| {
-                Histogram::new(DURATION.iter().copied().filter(|&s| s <= 120.0))
-            }),
+    pub(super) fn register(registries: &mut Registries<'_>, response: &Histogram) -> Self {
+        let r = registries;
+        let total = ("request", "Requests");
+        let total = Twins::register(r, total, "inference_objective_request", Counter::default);
+        let errors = ("request_error", "Requests that failed");
+        let old = "inference_objective_request_error";
+        let errors = Twins::register(r, errors, old, Counter::default);
+        let running = ("request_running", "Requests in flight");
+        let old = "inference_objective_running_requests";
+        let running = Twins::register(r, running, old, Gauge::default);
+        let twins = |r: &mut Registries<'_>, name, help, old: &str, new: fn() -> Histogram| {
+            Twins::register(r, (name, help), &format!("inference_objective_{old}"), new)
         };
-        registry.register("request", "Requests", families.total.clone());
-        registry.register(
-            "request_error",
-            "Requests that failed",
-            families.errors.clone(),
-        );
-        registry.register(
-            "request_running",
-            "Requests in flight",
-            families.running.clone(),
-        );
-        for (name, help, family) in [
-            (
+        Self {
+            total,
+            errors,
+            running,
+            duration: twins(
+                r,
                 "request_duration_seconds",
                 "Request to end of response",
-                &families.duration,
+                "request_duration_seconds",
+                || Histogram::new(DURATION),
             ),
-            (
+            request_bytes: twins(
+                r,
                 "request_size_bytes",
                 "Request body",
-                &families.request_bytes,
+                "request_sizes",
+                || Histogram::new(REQUEST_BYTES),
             ),
-            (
+            response_bytes: twins(
+                r,
                 "response_size_bytes",
                 "Response body",
-                &families.response_bytes,
+                "response_sizes",
+                || Histogram::new(RESPONSE_BYTES),
             ),
-            ("request_input_tokens", "Prompt tokens", &families.input),
-            (
+            input: twins(
+                r,
+                "request_input_tokens",
+                "Prompt tokens",
+                "input_tokens",
+                || Histogram::new(INPUT_TOKENS),
+            ),
+            output: twins(
+                r,
                 "request_output_tokens",
                 "Generated tokens",
-                &families.output,
+                "output_tokens",
+                || Histogram::new(OUTPUT_TOKENS),
             ),
-            (
+            cached: twins(
+                r,
                 "request_cached_tokens",
                 "Prompt tokens found in a prefix cache",
-                &families.cached,
+                "prompt_cached_tokens",
+                || Histogram::new(INPUT_TOKENS),
             ),
-            (
+            ntpot: twins(
+                r,
                 "request_ntpot_seconds",
                 "Request duration by generated tokens",
-                &families.ntpot,
+                "normalized_time_per_output_token_seconds",
+                || Histogram::new(NTPOT),
             ),
-            (
-                "request_streaming_tpot_seconds",
-                "Time a token after the first",
-                &families.tpot,
-            ),
-        ] {
-            registry.register(name, help, family.clone());
+            tpot: {
+                let family = Family::new_with_constructor((|| Histogram::new(TPOT)) as fn() -> _);
+                let help = "Time a token after the first";
+                r.ours
+                    .register("request_streaming_tpot_seconds", help, family.clone());
+                family
+            },
+            itl: {
+                let family = Family::new_with_constructor((|| Histogram::new(ITL)) as fn() -> _);
+                let help =
+                    "Time between two pieces of a streamed response, from the first token on";
+                r.ours
+                    .register("request_streaming_itl_seconds", help, family.clone());
+                family
+            },
+            ttft: {
+                let family = Family::new_with_constructor((|| Histogram::new(TTFT)) as fn() -> _);
+                let help = "Request to first token";
+                r.ours
+                    .register("request_ttft_seconds", help, family.clone());
+                family
+            },
+            response_processing: response.clone(),
         }
-        registry.register(
-            "request_ttft_seconds",
-            "Request to first token",
-            families.ttft.clone(),
-        );
-        families
     }
 
     pub(super) fn resolve(&self, labels: RequestLabels) -> RequestSeries {
         let ttft = ["false", "true"].map(|streaming| {
-            self.ttft
-                .get_or_create(&StreamingLabels {
-                    model_name: labels.model_name.clone(),
-                    target_model_name: labels.target_model_name.clone(),
-                    fairness_id: labels.fairness_id.clone(),
-                    priority: labels.priority.clone(),
-                    streaming: streaming.to_owned(),
-                })
-                .clone()
+            self.ttft.get_or_create_owned(&StreamingLabels {
+                model_name: labels.model_name.clone(),
+                target_model_name: labels.target_model_name.clone(),
+                fairness_id: labels.fairness_id.clone(),
+                priority: labels.priority.clone(),
+                streaming,
+            })
         });
+        let of = |twins: &Histograms| twins.resolve(&labels, || labels.old());
         RequestSeries {
             errors: self.errors.clone(),
-            total: self.total.get_or_create(&labels).clone(),
-            running: self.running.get_or_create(&labels).clone(),
-            duration: self.duration.get_or_create(&labels).clone(),
-            request_bytes: self.request_bytes.get_or_create(&labels).clone(),
-            response_bytes: self.response_bytes.get_or_create(&labels).clone(),
-            input: self.input.get_or_create(&labels).clone(),
-            output: self.output.get_or_create(&labels).clone(),
-            cached: self.cached.get_or_create(&labels).clone(),
-            ntpot: self.ntpot.get_or_create(&labels).clone(),
-            tpot: self.tpot.get_or_create(&labels).clone(),
+            total: self.total.resolve(&labels, || OldTotalLabels {
+                model_name: labels.model_name.clone(),
+                target_model_name: labels.target_model_name.clone(),
+                priority: labels.priority.clone(),
+            }),
+            running: self.running.resolve(&labels, || OldRunningLabels {
+                model_name: labels.model_name.clone(),
+            }),
+            duration: of(&self.duration),
+            request_bytes: of(&self.request_bytes),
+            response_bytes: of(&self.response_bytes),
+            input: of(&self.input),
+            output: of(&self.output),
+            cached: of(&self.cached),
+            ntpot: of(&self.ntpot),
+            tpot: self.tpot.get_or_create_owned(&labels),
+            itl: self.itl.get_or_create_owned(&labels),
             ttft,
+            response_processing: self.response_processing.clone(),
             labels,
+        }
+    }
+}
+
+// === impl RequestLabels ===
+
+impl RequestLabels {
+    fn old(&self) -> OldLabels {
+        OldLabels {
+            model_name: self.model_name.clone(),
+            target_model_name: self.target_model_name.clone(),
         }
     }
 }
@@ -241,15 +335,19 @@ impl RequestSeries {
     /// Counts a failure under the reference's name for it.
     pub fn failed(&self, error_code: &str) {
         let labels = &self.labels;
-        self.errors
-            .get_or_create(&ErrorLabels {
-                model_name: labels.model_name.clone(),
-                target_model_name: labels.target_model_name.clone(),
-                fairness_id: labels.fairness_id.clone(),
-                priority: labels.priority.clone(),
-                error_code: error_code.to_owned(),
-            })
-            .inc();
+        let errors = ErrorLabels {
+            model_name: labels.model_name.clone(),
+            target_model_name: labels.target_model_name.clone(),
+            fairness_id: labels.fairness_id.clone(),
+            priority: labels.priority.clone(),
+            error_code: error_code.to_owned(),
+        };
+        let old = || OldErrorLabels {
+            model_name: labels.model_name.clone(),
+            target_model_name: labels.target_model_name.clone(),
+            error_code: error_code.to_owned(),
+        };
+        self.errors.resolve(&errors, old).inc();
     }
 
     /// Seconds from request to first token.

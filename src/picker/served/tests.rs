@@ -1,0 +1,156 @@
+use super::*;
+use crate::pool::slab::Slab;
+use crate::pool::{Endpoint, EndpointId, Pool, Snapshot, breaker};
+use crate::telemetry::metrics::Metrics;
+use std::sync::atomic::Ordering;
+
+pub(in crate::picker) fn booking() -> Booking {
+    let slot = Arc::new(Slab::default()).take();
+    let series = Metrics::new().series("m", "m", "default-flow", 0);
+    Booking::new(Reservation::new(&slot), series, Instant::now(), false)
+}
+
+#[test]
+fn usage_is_recorded_once_and_the_booking_ends_with_the_response() {
+    let booking = booking();
+    let slot = Arc::clone(booking.reservation.slot());
+    let series = Arc::clone(&booking.series);
+    let mut response = Response::new(Some(booking), None, 200, false, Instant::now());
+    let now = Instant::now();
+    response.chunk(
+        br#"{"usage":{"prompt_tokens":7,"completion_tokens":10,"#,
+        now,
+    );
+    response.chunk(br#""total_tokens":17}}"#, now);
+    assert_eq!(
+        slot.segment().in_flight[slot.index()].load(Ordering::Relaxed),
+        1
+    );
+    response.ended();
+    let (s, i) = (slot.segment(), slot.index());
+    assert_eq!(s.in_flight[i].load(Ordering::Relaxed), 0);
+    assert_eq!(s.ended_since[i].load(Ordering::Relaxed), 1);
+    assert_eq!(series.running.get(), 0);
+}
+
+#[test]
+fn what_comes_before_the_first_token_ends_with_it() {
+    let token = b"data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
+    let role = b"data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n";
+    for chunks in [&[&role[..], token][..], &[role], &[]] {
+        let slots = [(); 2].map(|()| Arc::new(Slab::default()).take());
+        let in_flight = |n: usize| {
+            let (s, i) = (slots[n].segment(), slots[n].index());
+            s.in_flight[i].load(Ordering::Relaxed)
+        };
+        let booking = Booking {
+            before: slots.iter().map(|s| (Reservation::new(s), None)).collect(),
+            ..booking()
+        };
+        let mut response = Response::new(Some(booking), None, 200, true, Instant::now());
+        for chunk in chunks {
+            assert_eq!((in_flight(0), in_flight(1)), (1, 1));
+            response.chunk(chunk, Instant::now());
+        }
+        let open = u32::from(chunks.len() < 2);
+        assert_eq!((in_flight(0), in_flight(1)), (open, open));
+        response.ended();
+        assert_eq!((in_flight(0), in_flight(1)), (0, 0));
+        for slot in &slots {
+            let ended = slot.segment().ended_since[slot.index()].load(Ordering::Relaxed);
+            assert_eq!(ended, 1);
+        }
+    }
+}
+
+#[test]
+fn gaps_are_those_between_pieces_from_the_first_token_on() {
+    let token = b"data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
+    let role = b"data: {\"choices\":[{\"delta\":{\"role\":\"assistant\"}}]}\n\n";
+    for (streaming, gaps) in [(true, 2), (false, 0)] {
+        let booking = booking();
+        let series = Arc::clone(&booking.series);
+        let begun = Instant::now();
+        let mut response = Response::new(Some(booking), None, 200, streaming, begun);
+        for chunk in [&role[..], role, token, token, token] {
+            response.chunk(chunk, Instant::now());
+            response.worked(Duration::from_millis(1));
+        }
+        drop(response);
+        assert_eq!(series.itl.count(), gaps);
+        // It was cut off, and we worked on it all the same.
+        assert_eq!(series.response_processing.count(), 1);
+    }
+}
+
+#[test]
+fn what_nobody_saw_to_end_has_not_ended() {
+    for seen_to_begin in [false, true] {
+        let booking = booking();
+        let slot = Arc::clone(booking.reservation.slot());
+        if seen_to_begin {
+            drop(Response::new(
+                Some(booking),
+                None,
+                200,
+                true,
+                Instant::now(),
+            ));
+        } else {
+            drop(booking);
+        }
+        let (s, i) = (slot.segment(), slot.index());
+        assert_eq!(s.in_flight[i].load(Ordering::Relaxed), 0);
+        assert_eq!(s.ended_since[i].load(Ordering::Relaxed), 0);
+    }
+}
+
+/// Two endpoints.
+fn snapshot() -> Arc<Snapshot> {
+    let members = ["10.0.0.1", "10.0.0.2"].map(|ip| Endpoint {
+        id: EndpointId {
+            namespace: "default".into(),
+            name: ip.into(),
+        },
+        address: ip.parse().unwrap(),
+        port: 80,
+        labels: Default::default(),
+    });
+    Pool::default().replace(members.to_vec())
+}
+
+#[test]
+fn without_a_booking_a_request_was_sent_when_it_was_seen() {
+    let snapshot = snapshot();
+    // The first opened before this request was seen, the second after it.
+    for (position, opened) in [(0, 0), (1, clock_ms() + 60_000)] {
+        let member = snapshot.member(position);
+        for _ in 0..breaker::STREAK {
+            Breaker::observe(&member.slot, Outcome::Failed, 0, opened);
+        }
+        assert!(snapshot.is_open(position));
+        Response::new(None, Some(member), 200, false, Instant::now()).ended();
+    }
+    assert!(!snapshot.is_open(0) && snapshot.is_open(1));
+}
+
+#[test]
+fn an_endpoint_that_the_gateway_gave_up_on_has_failed() {
+    let snapshot = snapshot();
+    let series = Metrics::new().series("m", "m", "default-flow", 0);
+    let (picked, served) = (snapshot.member(0), snapshot.member(1));
+    for n in 0..breaker::STREAK {
+        assert!(!snapshot.is_open(0), "{n}");
+        let reservation = Reservation::new(&picked.slot);
+        let booking = Booking::new(reservation, Arc::clone(&series), Instant::now(), false);
+        Response::new(Some(booking), Some(served), 200, false, Instant::now()).ended();
+    }
+    assert!(snapshot.is_open(0) && !snapshot.is_open(1));
+    // As it is reported where it was picked, nothing has failed.
+    for _ in 0..breaker::STREAK {
+        let reservation = Reservation::new(&served.slot);
+        let booking = Booking::new(reservation, Arc::clone(&series), Instant::now(), false);
+        Response::new(Some(booking), Some(served), 200, false, Instant::now()).ended();
+    }
+    assert!(!snapshot.is_open(1));
+}
