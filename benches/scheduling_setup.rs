@@ -110,7 +110,7 @@ impl Setup {
             member.slot.record(&page(n), 0, SCRAPED);
         }
         let matched = |n: u32| match prompt {
-            Prompt::Warm if n % 3 == 0 => n * 64 % PROMPT,
+            Prompt::Warm if n.is_multiple_of(3) => n * 64 % PROMPT,
             Prompt::Warm | Prompt::Cold => 0,
         };
         let config = load(CONFIG, LoadOptions::default()).expect("the configuration is right");
@@ -183,7 +183,10 @@ fn endpoint(n: u32) -> Endpoint {
 
 /// Queues, caches and adapters as a pool under load has them.
 fn page(n: u32) -> Scrape {
-    let keys = |names: &[u32]| names.iter().map(|n| lora_key(&format!("adapter-{}", n % 16)));
+    let keys = |names: &[u32]| -> Box<[u64]> {
+        let key = |n: &u32| lora_key(&format!("adapter-{}", n % 16));
+        names.iter().map(key).collect()
+    };
     Scrape {
         waiting: Some((n * 7 % 13) as f32),
         running: Some((n * 5 % 31) as f32),
@@ -192,8 +195,8 @@ fn page(n: u32) -> Scrape {
         block_size: Some(64),
         lora: Some(LoraState {
             max: 4,
-            running: keys(&[n, n + 1, n + 2]).collect(),
-            waiting: keys(&[n + 5]).collect(),
+            running: keys(&[n, n + 1, n + 2]),
+            waiting: keys(&[n + 5]),
             ..Default::default()
         }),
         ..Default::default()
