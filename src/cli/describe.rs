@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::plan::Plan;
-use crate::config::params::StageOrder;
+use crate::config::params::{Parameters, StageOrder};
 use crate::config::{Discovery, HandlerSpec, PickerConfig, PluginUse, ProfileSpec};
 
 /// Profiles, plugins and what else is in `plan`, in the order in which a request meets them.
@@ -31,17 +31,24 @@ pub(super) fn pipeline(plan: &Plan) -> String {
         let (name, parameters) = (named(producer), producer.parameters.to_json());
         line("", &format!("producer {name} {parameters}"));
     }
-    match &config.sources {
+    for reporter in &config.reporters {
+        let (name, parameters) = (named(reporter), reporter.parameters.to_json());
+        line("", &format!("reporter {name} {parameters}"));
+    }
+    let mut source = |source: &Parameters, extractor: &Parameters| {
+        for (kind, parameters) in [("source", source), ("  extractor", extractor)] {
+            let text = format!("{kind} {} {}", parameters.plugin(), parameters.to_json());
+            line("", &text);
+        }
+    };
+    if let Some(models) = &config.sources.models {
+        source(&models.source_parameters, &models.extractor_parameters);
+    }
+    match &config.sources.metrics {
         None => line("", "metrics none: nothing is scraped"),
-        Some(sources) => {
-            for (kind, parameters) in [
-                ("source", &sources.source_parameters),
-                ("  extractor", &sources.extractor_parameters),
-            ] {
-                let text = format!("{kind} {} {}", parameters.plugin(), parameters.to_json());
-                line("", &text);
-            }
-            if sources.source.interval.is_none() {
+        Some(metrics) => {
+            source(&metrics.source_parameters, &metrics.extractor_parameters);
+            if metrics.source.interval.is_none() {
                 line("  ", "interval --refresh-metrics-interval");
             }
         }
@@ -135,12 +142,17 @@ plugins:
   parameters:
     engineConfigs: [{name: mine, queuedRequestsSpec: waiting}]
 - {type: session-id-producer, name: who, parameters: {headerName: x-who}}
+- type: request-attribute-reporter
+  parameters: {attributes: [{key: {name: cost}, expression: usage.total_tokens}]}
+- {type: models-data-source, name: models}
+- type: models-data-extractor
 - {type: utilization-detector, name: full, parameters: {queueDepthThreshold: 9}}
 - {type: probabilistic-admitter, parameters: {k: 10}}
 - type: openai-parser
 flowControl: {saturationDetector: {pluginRef: full}}
 requestHandler: {parsers: [{pluginRef: openai-parser}]}
 dataLayer:
+  sources: [{pluginRef: models, extractors: [{pluginRef: models-data-extractor}]}]
   discovery: {pluginRef: file-discovery}
 schedulingProfiles:
 - name: main
@@ -159,13 +171,16 @@ profile main
   scorer lora (lora-affinity-scorer) weight 0.5 {}
   picker max-score-picker {"maxNumOfEndpoints":1}
 producer who (session-id-producer) {"cookieName":"","headerName":"x-who"}
+reporter request-attribute-reporter {"attributes":[{"expression":"usage.total_tokens","key":{"name":"cost","namespace":"envoy.lb"}}]}
+source models {"insecureSkipVerify":true,"interval":"60s","path":"/v1/models","scheme":"http"}
+  extractor models-data-extractor {}
 source metrics-data-source {"insecureSkipVerify":true,"interval":"100ms","scheme":"http"}
   extractor core-metrics-extractor {"defaultEngine":"vllm","engineConfigs":[{"customMetrics":[],"name":"mine","queuedRequestsSpec":"waiting"}],"engineLabelKey":"llm-d.ai/engine-type"}
 discovery file-discovery {"path":"/etc/pointsman/endpoints.yaml","watchFile":false}
 unused random-picker: nothing refers to it
 added max-score-picker: profile `main` has no picker
 added single-profile-handler: no profile handler is declared
-added metrics-data-source with core-metrics-extractor: dataLayer.sources is empty
+added metrics-data-source with core-metrics-extractor: dataLayer.sources lists none
 "#;
 
     #[test]

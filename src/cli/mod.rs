@@ -10,6 +10,7 @@ mod go_flags;
 pub mod load;
 pub mod options;
 mod plan;
+mod polling;
 mod reload;
 pub mod serve;
 pub mod sim;

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::admission::Admission;
 use crate::config::params::FileDiscoveryParams;
 use crate::config::{self, ConfigErrors, Discovery, LoadOptions, PickerConfig, Problem};
+use crate::picker::Reporters;
 use crate::pool::engines::{self, EngineSpec};
 use crate::scheduling::{Scheduler, registry};
 
@@ -18,6 +19,7 @@ pub(super) struct Plan {
     pub(super) engines: Vec<EngineSpec>,
     /// None, where the configuration does not say where endpoints come from: it is right, and `serve` needs to be told.
     pub(super) endpoints: Option<FileDiscoveryParams>,
+    pub(super) reporters: Reporters,
 }
 
 // === impl Plan ===
@@ -28,7 +30,7 @@ impl Plan {
         let config = config::load(text, options)?;
         let scheduler = registry::build(&config);
         let admission = Admission::of(&config);
-        let engines = match &config.sources {
+        let engines = match &config.sources.metrics {
             Some(sources) => engines::of_config(sources),
             None => Ok(Vec::new()),
         };
@@ -36,18 +38,20 @@ impl Plan {
             .discovery
             .as_ref()
             .map(|Discovery::File(params)| params.clone());
-        match (scheduler, admission, engines) {
-            (Ok(scheduler), Ok(admission), Ok(engines)) => Ok(Self {
+        let reporters = Reporters::of(&config.reporters);
+        match (scheduler, admission, engines, reporters) {
+            (Ok(scheduler), Ok(admission), Ok(engines), Ok(reporters)) => Ok(Self {
                 config,
                 scheduler,
                 admission,
                 engines,
                 endpoints,
+                reporters,
             }),
-            (scheduler, admission, engines) => {
-                let all = [scheduler.err(), admission.err(), engines.err()];
+            (scheduler, admission, engines, reporters) => {
+                let of_rooms = [scheduler.err(), admission.err()];
+                let all = of_rooms.into_iter().chain([engines.err(), reporters.err()]);
                 let mut problems: Vec<Problem> = all
-                    .into_iter()
                     .flatten()
                     .flat_map(|ConfigErrors(problems)| problems)
                     .collect();

@@ -14,19 +14,16 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::task::JoinHandle;
-use tokio_util::sync::CancellationToken;
 
 use super::options::Settings;
 use super::plan::Plan;
+use super::polling::{self, Polling};
 use crate::config::file::{self, Follower, Pace};
 use crate::config::params::FileDiscoveryParams;
-use crate::config::{ConfigErrors, LoadOptions, Parser, Problem, Sources, units};
+use crate::config::{ConfigErrors, LoadOptions, Parser, Problem};
 use crate::dialect::Dialect;
 use crate::picker::{Picker, Policy};
-use crate::pool::Pool;
-use crate::pool::engines::EngineSpec;
-use crate::pool::scrape::{self, ScrapeConfig, ScrapeStats};
+use crate::pool::scrape::ScrapeConfig;
 
 /// A configuration is edited by people and tools, and seldom.
 const PACE: Pace = Pace {
@@ -34,27 +31,15 @@ const PACE: Pace = Pace {
     longest: Duration::from_secs(1),
     poll: Duration::from_secs(5),
 };
-/// Connecting to a model server and reading its page.
-const SCRAPE_TIMEOUT: Duration = Duration::from_secs(1);
 /// Problems of one version that are logged.
 const TOLD: usize = 20;
 
 /// What a configuration set in motion, beside the decisions.
 pub(super) struct Running {
     pub(super) settings: Arc<Settings>,
-    pub(super) pool: Arc<Pool>,
-    pub(super) stats: Arc<ScrapeStats>,
+    pub(super) polling: Polling,
     /// How old a scrape may be, in milliseconds.
     pub(super) staleness_ms: Arc<AtomicU64>,
-    pub(super) stop: CancellationToken,
-    pub(super) scraping: Option<Scraping>,
-}
-
-/// Scraping by one configuration.
-pub(super) struct Scraping {
-    config: ScrapeConfig,
-    stop: CancellationToken,
-    task: JoinHandle<()>,
 }
 
 /// Follows the file of a configuration.
@@ -84,17 +69,19 @@ struct ResultLabels {
 // === impl Running ===
 
 impl Running {
-    /// Goes over to `plan`: scrapes as it says, and returns the policy by which to decide.
+    /// Goes over to `plan`: polls as it says, and returns the policy by which to decide.
     pub(super) async fn take(&mut self, plan: Plan) -> Policy {
         let Plan {
             config,
             scheduler,
             admission,
             engines,
+            reporters,
             ..
         } = plan;
-        let sources = config.sources.as_ref();
-        let wanted = sources.map(|sources| self.scrape_config(sources, engines));
+        let least = self.settings.refresh_metrics;
+        let metrics = config.sources.metrics.as_ref();
+        let wanted = metrics.map(|metrics| polling::scrape_config(metrics, engines, least));
         let asked = self.settings.metrics_staleness;
         let staleness = wanted.as_ref().map_or(asked, |w| w.staleness(asked));
         let turnover = wanted.as_ref().map(ScrapeConfig::turnover);
@@ -106,53 +93,17 @@ impl Running {
         }
         self.staleness_ms
             .store(staleness.as_millis() as u64, Ordering::Relaxed);
-        self.scrape(wanted).await;
+        self.polling.scrape(wanted).await;
+        let models = config.sources.models.as_ref();
+        let wanted = models.map(polling::models_config);
+        self.polling.list_models(wanted).await;
         Policy {
             admission,
             scheduler,
             parsers: config.parsers.iter().map(|&p| dialect_of(p)).collect(),
             metrics_staleness: staleness,
             metrics_turnover: turnover.unwrap_or_default(),
-        }
-    }
-
-    /// Two scrapers never run beside each other: the first ends before the second begins.
-    async fn scrape(&mut self, wanted: Option<ScrapeConfig>) {
-        if self.scraping.as_ref().map(|s| &s.config) == wanted.as_ref() {
-            return;
-        }
-        if let Some(old) = self.scraping.take() {
-            old.stop.cancel();
-            // It has nothing to tell.
-            let _ = old.task.await;
-        }
-        self.scraping = wanted.map(|config| {
-            let stop = self.stop.child_token();
-            let (pool, stats) = (Arc::clone(&self.pool), Arc::clone(&self.stats));
-            Scraping {
-                task: scrape::spawn(pool, config.clone(), stats, stop.clone()),
-                config,
-                stop,
-            }
-        });
-    }
-
-    fn scrape_config(&self, sources: &Sources, engines: Vec<EngineSpec>) -> ScrapeConfig {
-        let source = &sources.source;
-        let least = self.settings.refresh_metrics;
-        let interval = match &source.interval {
-            // Checked when the configuration was read.
-            Some(text) => units::duration(text).unwrap_or(least),
-            None => least,
-        };
-        ScrapeConfig {
-            interval: interval.max(least),
-            timeout: SCRAPE_TIMEOUT,
-            path: source.path.clone(),
-            port: source.port,
-            engine_label: sources.extractor.engine_label_key.clone(),
-            default_engine: sources.extractor.default_engine.clone(),
-            engines,
+            reporters,
         }
     }
 }

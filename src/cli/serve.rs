@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -14,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::options::{ConfigSource, Settings};
 use super::plan::{Plan, no_endpoints};
+use super::polling::Polling;
 use super::reload::{ReloadCounts, Reloader, Running};
 use crate::config::params::FileDiscoveryParams;
 use crate::config::{self, LoadOptions};
@@ -24,11 +24,12 @@ use crate::extproc::tls::Tls;
 use crate::extproc::{BodyBudget, Limits, StreamMetrics};
 use crate::picker::{Desk, OldPrefixGauges, Picker, PickerOptions, PrefixGauges};
 use crate::pool::gauges::{OldPoolGauges, PoolGauges};
-use crate::pool::scrape::ScrapeStats;
+use crate::pool::polls::{OldPollCounters, PollCounters};
 use crate::pool::{Pool, Snapshot, discovery};
 use crate::prefix::{PrefixCache, Who};
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::{EndpointNames, Metrics};
+use crate::telemetry::state::States;
 use crate::telemetry::{admin, logs};
 
 /// Workers that are never given a decision: they read, write and keep time while plugins compute.
@@ -86,11 +87,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     readiness.set_synced();
     let mut running = Running {
         settings: Arc::clone(&settings),
-        pool: Arc::clone(&pool),
-        stats: Arc::default(),
+        polling: Polling::new(Arc::clone(&pool), stop.clone()),
         staleness_ms: Arc::default(),
-        stop: stop.clone(),
-        scraping: None,
     };
     let policy = running.take(plan).await;
     let bodies = Arc::new(BodyBudget::new(settings.max_body, settings.max_buffered));
@@ -100,13 +98,11 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         let gauges = PoolGauges::new(name, Arc::clone(&pool), staleness_ms);
         metrics.register_old(|old| {
             old.register_collector(Box::new(OldPoolGauges(gauges.clone())));
-            old.register_collector(Box::new(OldServeGauges(Arc::clone(&running.stats))));
+            old.register_collector(Box::new(OldPollCounters(running.polling.polled())));
         });
         registry.register_collector(Box::new(gauges));
-        registry.register_collector(Box::new(ServeGauges {
-            bodies: Arc::clone(&bodies),
-            stats: Arc::clone(&running.stats),
-        }));
+        registry.register_collector(Box::new(PollCounters(running.polling.polled())));
+        registry.register_collector(Box::new(BodyGauge(Arc::clone(&bodies))));
     });
 
     let snapshots = Arc::clone(&pool);
@@ -121,11 +117,14 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         0 => None,
         records => Some(Arc::new(Decisions::new(records))),
     };
+    let states = Arc::new(States::default());
+    running.polling.show(&states);
     let admin_listener = TcpListener::from_std(admin_socket)?;
     tokio::spawn(admin::serve(
         admin_listener,
         Arc::clone(&metrics),
         decisions.clone(),
+        Arc::clone(&states),
         stop.clone().cancelled_owned(),
     ));
 
@@ -151,6 +150,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     metrics.register_old(|registry| {
         registry.register_collector(Box::new(OldPrefixGauges(Arc::clone(&picker))));
     });
+    let deciding = Arc::clone(&picker);
+    states.add("scheduling", move || deciding.state());
     let forgetting = forget_the_gone(Arc::clone(&pool), prefix);
     tokio::spawn(stop.clone().run_until_cancelled_owned(forgetting));
     if let ConfigSource::File(path) = &settings.config {
@@ -314,20 +315,15 @@ fn endpoint_names(snapshot: &Snapshot) -> EndpointNames {
     names
 }
 
-const POLL_ERRORS: &str = "Metrics pages that could not be read";
-
-/// Gauges of the process that no room owns.
+/// What the bodies of all streams take.
 #[derive(Debug)]
-struct ServeGauges {
-    bodies: Arc<BodyBudget>,
-    stats: Arc<ScrapeStats>,
-}
+struct BodyGauge(Arc<BodyBudget>);
 
-impl prometheus_client::collector::Collector for ServeGauges {
+impl prometheus_client::collector::Collector for BodyGauge {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         use prometheus_client::encoding::EncodeMetric as _;
         use prometheus_client::metrics::gauge::ConstGauge;
-        let held = ConstGauge::new(self.bodies.held() as f64);
+        let held = ConstGauge::new(self.0.held() as f64);
         let help = "Request bodies that are held now";
         let metric = encoder.encode_descriptor(
             "request_body_buffered_bytes",
@@ -335,39 +331,8 @@ impl prometheus_client::collector::Collector for ServeGauges {
             None,
             held.metric_type(),
         )?;
-        held.encode(metric)?;
-        let polls = ("datalayer_polls", "Metrics pages read");
-        poll_count(&mut encoder, polls, &self.stats.ok)?;
-        poll_count(
-            &mut encoder,
-            ("datalayer_poll_errors", POLL_ERRORS),
-            &self.stats.failed,
-        )
+        held.encode(metric)
     }
-}
-
-/// Some of them by the names of the llm-d picker's predecessors.
-#[derive(Debug)]
-struct OldServeGauges(Arc<ScrapeStats>);
-
-impl prometheus_client::collector::Collector for OldServeGauges {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let name = "llm_d_inference_scheduler_datalayer_poll_errors";
-        poll_count(&mut encoder, (name, POLL_ERRORS), &self.0.failed)
-    }
-}
-
-/// A count of what the scraper did.
-fn poll_count(
-    encoder: &mut DescriptorEncoder<'_>,
-    (name, help): (&str, &str),
-    count: &AtomicU64,
-) -> Result<(), std::fmt::Error> {
-    use prometheus_client::encoding::EncodeMetric as _;
-    use prometheus_client::metrics::counter::ConstCounter;
-    let count = ConstCounter::new(count.load(Ordering::Relaxed));
-    let mut metric = encoder.encode_descriptor(name, help, None, count.metric_type())?;
-    count.encode(metric.encode_family(&[("source_type", "metrics-data-source")])?)
 }
 
 #[cfg(test)]

@@ -33,6 +33,8 @@ pub enum Kind {
     Detector,
     /// In `plugins` alone: may turn away requests that may be shed.
     Admitter,
+    /// In `plugins` alone: tells the gateway what a response came to.
+    Reporter,
 }
 
 /// One plugin type.
@@ -144,6 +146,9 @@ pub const BUILT: &[Entry] = &[
     stable("passthrough-parser", Kind::Parser),
     stable("metrics-data-source", Kind::Source),
     stable("core-metrics-extractor", Kind::Extractor),
+    stable("models-data-source", Kind::Source),
+    stable("models-data-extractor", Kind::Extractor),
+    stable("request-attribute-reporter", Kind::Reporter),
     stable("file-discovery", Kind::Discovery),
     alpha("header-profile-handler", Kind::ProfileHandler),
     stable("disagg-profile-handler", Kind::ProfileHandler),
@@ -197,8 +202,6 @@ pub const NOT_BUILT: &[&str] = &[
     "k8s-notification-source",
     "mm-embeddings-cache-producer",
     "mm-embeddings-cache-scorer",
-    "models-data-extractor",
-    "models-data-source",
     "multicluster-file-discovery",
     "multicluster-kv-cache-utilization-scorer",
     "multicluster-metrics-data-source",
@@ -212,7 +215,6 @@ pub const NOT_BUILT: &[&str] = &[
     "predicted-latency-producer",
     "priority-holdback-policy",
     "program-aware-fairness",
-    "request-attribute-reporter",
     "round-robin-fairness-policy",
     "slo-deadline-ordering-policy",
     "soft-reflective-ceiling-policy",
@@ -265,6 +267,7 @@ impl Kind {
             Self::EndpointExtractor => "endpoint extractor",
             Self::Detector => "saturation detector",
             Self::Admitter => "admitter",
+            Self::Reporter => "reporter",
         }
     }
 }

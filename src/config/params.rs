@@ -2,20 +2,23 @@
 
 use std::sync::{Arc, OnceLock};
 
-use http::uri::PathAndQuery;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::Problem;
 use super::yaml::{Tree, unknown_field};
-use super::{Problem, units};
 
 pub(crate) mod detectors;
 mod handlers;
+mod reporter;
+mod sources;
 mod topology;
 
 pub use detectors::{ConcurrencyDetectorParams, ConcurrencyMode, UtilizationDetectorParams};
 pub use handlers::*;
+pub use reporter::*;
+pub use sources::*;
 pub use topology::*;
 
 /// The `parameters` of one plugin, and where they stand.
@@ -38,28 +41,6 @@ pub struct FileDiscoveryParams {
     /// Follow its changes.
     #[serde(default)]
     pub watch_file: bool,
-}
-
-/// Of `metrics-data-source`.
-#[derive(Clone, Debug, Deserialize, Serialize)]
-#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
-pub struct MetricsSourceParams {
-    /// `http`; https is not available yet.
-    pub scheme: String,
-    /// Path of the page; none = the engine's own.
-    pub path: Option<String>,
-    /// Port of the page; none = the endpoint's own.
-    pub port: Option<u16>,
-    /// Between two scrapes, in Go's syntax; none = `--refresh-metrics-interval`.
-    pub interval: Option<String>,
-    /// For https.
-    pub insecure_skip_verify: bool,
-    /// For https.
-    pub ca_cert_path: Option<String>,
-    /// For https.
-    pub client_cert_path: Option<String>,
-    /// For https.
-    pub client_key_path: Option<String>,
 }
 
 /// Of `core-metrics-extractor`.
@@ -231,48 +212,6 @@ impl Parameters {
     fn line_of(&self, field: &str) -> u64 {
         let tree = self.tree.as_ref();
         tree.map_or(self.line, |tree| tree.line(field))
-    }
-}
-
-// === impl MetricsSourceParams ===
-
-impl Default for MetricsSourceParams {
-    fn default() -> Self {
-        Self {
-            scheme: "http".to_owned(),
-            path: None,
-            port: None,
-            interval: None,
-            insecure_skip_verify: true,
-            ca_cert_path: None,
-            client_cert_path: None,
-            client_key_path: None,
-        }
-    }
-}
-
-impl MetricsSourceParams {
-    pub(super) fn of(parameters: &Parameters) -> Result<Self, Problem> {
-        let read: Self = parameters.read()?;
-        read.check(parameters)?;
-        Ok(read)
-    }
-
-    fn check(&self, parameters: &Parameters) -> Result<(), Problem> {
-        if self.scheme != "http" {
-            let message = format!("`{}` is not supported yet; use http", self.scheme);
-            return Err(parameters.field_problem("scheme", &message));
-        }
-        if let Some(path) = &self.path
-            && !(path.starts_with('/') && PathAndQuery::try_from(path.as_str()).is_ok())
-        {
-            let message = format!("`{path}` is not a path; write for instance /metrics");
-            return Err(parameters.field_problem("path", &message));
-        }
-        if let Some(interval) = &self.interval {
-            units::duration(interval).map_err(|e| parameters.field_problem("interval", &e))?;
-        }
-        Ok(())
     }
 }
 

@@ -166,6 +166,9 @@ pub(super) fn read(shape: &Shape, body: &[u8]) -> Result<RequestFacts, DialectEr
     {
         return Err(DialectError(error.to_owned()));
     }
+    let elsewhere =
+        |(name, read): &(&str, Read)| matches!(read, Read::Elsewhere) && fields.usable(name);
+    facts.continues = shape.prompt.iter().any(elsewhere);
     facts.max_tokens = limits.into_iter().flatten().next().or(sampled_limit);
     facts.prompt = ranges.kept;
     facts.prompt.retain(|range| !range.is_empty());
@@ -236,10 +239,8 @@ impl Fields {
     }
 
     fn usable(&self, field: &str) -> bool {
-        let index = self.table.iter().position(|(name, _)| *name == field);
-        index
-            .and_then(|index| self.seen[index].as_ref())
-            .is_some_and(|(_, usable)| *usable)
+        let mut fields = self.table.iter().zip(&self.seen);
+        fields.any(|((name, _), seen)| *name == field && matches!(seen, Some((_, true))))
     }
 }
 

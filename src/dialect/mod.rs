@@ -92,6 +92,8 @@ pub struct RequestFacts {
     /// The prompt, in order, as ranges of raw JSON: string contents without their quotes (escapes as they
     /// stand), or arrays of token ids. At most 65,536 of them, 1 MiB: the first ones.
     pub prompt: Vec<Range<usize>>,
+    /// More of the prompt, which comes before this, is not in the body: the model server keeps it, or it is embeddings.
+    pub continues: bool,
     /// Length of the whole prompt, in bytes of raw JSON: of all ranges, those that `prompt` has no room for included.
     pub prompt_bytes: usize,
     /// A message has an image, sound or a video: a content part with `image_url`, `audio_url`, `video_url` or

@@ -87,8 +87,9 @@ pub trait Exchange: Send + 'static {
     /// last piece, which may be empty.
     fn response_chunk(&mut self, chunk: Bytes, end: bool, out: &mut Vec<Bytes>);
 
-    /// The response is complete.
-    fn response_ended(&mut self);
+    /// The response is complete. What is returned, metadata namespaces for the client, goes with the last reply to it: to
+    /// the last piece of its body, or to what follows that.
+    fn response_ended(&mut self) -> Option<Struct>;
 }
 
 /// The request body, as far as the client's mode shows it.

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use prost_types::Struct;
 use tonic::{Code, Status, Streaming};
 
 use super::budget::{BodyBudget, Held};
@@ -408,11 +409,9 @@ impl<P: Processor> Session<P> {
             && !message.end_of_stream
             && !matches!(self.response_mode, BodySendMode::None | BodySendMode::Grpc);
         let edits = self.exchange.response_headers(&headers, metadata, body);
-        if message.end_of_stream {
-            self.response_ended();
-        }
+        let told = self.response_ended(message.end_of_stream);
         if !self.observed {
-            self.push(reply::headers(Side::Response, edits));
+            self.push_telling(reply::headers(Side::Response, edits), told);
         }
     }
 
@@ -425,49 +424,61 @@ impl<P: Processor> Session<P> {
         if self.response_mode == BodySendMode::Grpc && !self.observed {
             let body = message.body.clone();
             self.exchange.response_chunk(body, end, &mut Vec::new());
-            if end {
-                self.response_ended();
-            }
-            return self.push(reply::grpc(Side::Response, message));
+            let told = self.response_ended(end);
+            return self.push_telling(reply::grpc(Side::Response, message), told);
         }
         let edits = !self.observed && self.exchange.edits_response();
         let mut out = Vec::with_capacity(1);
         self.exchange.response_chunk(message.body, end, &mut out);
-        if end {
-            self.response_ended();
-        }
+        let told = self.response_ended(end);
         if self.observed {
             return;
         }
         if duplex {
             let outbox = &mut self.outbox;
             reply::stream_body(Side::Response, out, end, |reply| outbox.push_back(reply));
+            // With the end of the body there is a last piece.
+            if let (Some(_), Some(last)) = (&told, self.outbox.back_mut()) {
+                last.dynamic_metadata = told;
+            }
         } else {
             let instead = edits.then(|| joined(out));
-            self.push(reply::body(Side::Response, instead));
+            self.push_telling(reply::body(Side::Response, instead), told);
         }
     }
 
     fn response_trailers(&mut self) {
+        let mut told = None;
         if self.response == Phase::Open {
             let mut out = Vec::new();
             self.exchange.response_chunk(Bytes::new(), true, &mut out);
-            self.response_ended();
+            told = self.response_ended(true);
             if self.response_mode == BodySendMode::FullDuplexStreamed && !self.observed {
                 let outbox = &mut self.outbox;
-                reply::stream_body(Side::Response, out, false, |reply| outbox.push_back(reply));
+                reply::stream_body(Side::Response, out, false, |mut reply| {
+                    // What was held back is the last piece; without it, only the trailers can tell.
+                    reply.dynamic_metadata = told.take();
+                    outbox.push_back(reply);
+                });
             }
         }
         if !self.observed {
-            self.push(reply::trailers(Side::Response));
+            self.push_telling(reply::trailers(Side::Response), told);
         }
     }
 
-    fn response_ended(&mut self) {
-        if self.response != Phase::Ended {
-            self.response = Phase::Ended;
-            self.exchange.response_ended();
+    /// With `end`: tells the exchange, once, and returns what that tells the client.
+    fn response_ended(&mut self, end: bool) -> Option<Struct> {
+        if !end || self.response == Phase::Ended {
+            return None;
         }
+        self.response = Phase::Ended;
+        self.exchange.response_ended()
+    }
+
+    fn push_telling(&mut self, mut reply: ProcessingResponse, told: Option<Struct>) {
+        reply.dynamic_metadata = told;
+        self.push(reply);
     }
 
     fn push(&mut self, reply: ProcessingResponse) {

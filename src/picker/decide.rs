@@ -298,7 +298,7 @@ impl Picker {
         }
         let approx = policy.scheduler.producers.prefix.as_ref();
         let prompt = approx
-            .filter(|_| prompt::is_prefilled(question.api))
+            .filter(|_| prompt::is_prefilled(question.api) && !facts.continues)
             .and_then(|approx| {
                 let tenant = self.options.tenant_header.as_deref();
                 let tenant = tenant.and_then(|name| question.headers.get(name));

@@ -96,7 +96,8 @@ pub(super) fn metadata_of(
     namespaces
 }
 
-fn nested(fields: Struct) -> Value {
+/// A structure as a value of another.
+pub(super) fn nested(fields: Struct) -> Value {
     Value {
         kind: Some(prost_types::value::Kind::StructValue(fields)),
     }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use bytes::Bytes;
+use prost_types::Struct;
 
 use super::control::{DESTINATION, LB, REQUEST_ID, SERVED};
 use super::decide::{Answer, Question, Renamed, flow};
@@ -34,6 +35,8 @@ pub struct PickExchange {
     no_parser: bool,
     started: Instant,
     request_id: Option<String>,
+    /// Nobody waits for replies.
+    observed: bool,
     /// Held here from the decision until the response or another stream takes it.
     booking: Option<Booking>,
     announced: Option<Announced>,
@@ -58,6 +61,7 @@ impl PickExchange {
             no_parser: false,
             started: Instant::now(),
             request_id: None,
+            observed: false,
             booking: None,
             announced: None,
             ran: Vec::new(),
@@ -171,6 +175,7 @@ impl PickExchange {
 impl Exchange for PickExchange {
     fn request_headers(&mut self, headers: Headers, observed: bool) {
         self.started = Instant::now();
+        self.observed = observed;
         match self.resolve(&headers) {
             Some(api) => self.api = api,
             None => self.no_parser = true,
@@ -305,13 +310,21 @@ impl Exchange for PickExchange {
         }
     }
 
-    fn response_ended(&mut self) {
-        if let Some(mut response) = self.response.take() {
-            if let Some(announced) = &self.announced {
-                response.book(announced.booking());
-            }
-            response.ended();
+    fn response_ended(&mut self) -> Option<Struct> {
+        let mut response = self.response.take()?;
+        if let Some(announced) = &self.announced {
+            response.book(announced.booking());
         }
+        let reporters = &self.policy.reporters;
+        // Nobody reads what an observer would say.
+        let told = match self.observed || reporters.is_empty() {
+            true => None,
+            false => response
+                .usage()
+                .and_then(|usage| reporters.report(&usage, &self.picker.metrics.unreported)),
+        };
+        response.ended();
+        told
     }
 }
 
@@ -339,62 +352,4 @@ impl Drop for PickExchange {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::decide::tests::picker_of;
-    use super::*;
-
-    const CONFIG: &str = "\
-apiVersion: llm-d.ai/v1alpha1
-kind: EndpointPickerConfig
-plugins:
-- type: session-affinity-filter
-- type: agent-identity
-- {type: inflight-load-producer, name: p}
-";
-
-    fn headers(pairs: &[(&'static str, &str)]) -> Headers {
-        pairs.iter().map(|&(k, v)| (k, v.to_owned())).collect()
-    }
-
-    /// A request with `token`, if it is given: where it went, and what the response said in that header.
-    async fn exchange(
-        picker: &Arc<Picker>,
-        token: Option<&str>,
-        status: &str,
-    ) -> (Bytes, Option<String>) {
-        let mut exchange = PickExchange::new(Arc::clone(picker));
-        let mut request = vec![(":path", "/x"), ("session-id", "agent")];
-        request.extend(token.map(|token| ("x-session-token", token)));
-        exchange.request_headers(headers(&request), false);
-        let verdict = exchange.decide(RequestBody::None).await.unwrap();
-        let page = picker.metrics.encode().unwrap();
-        let counted = r#"producer_name="p",fairness_id="agent",priority="0"} 1"#;
-        assert!(page.contains(counted), "{page}");
-        let response = headers(&[(":status", status)]);
-        let edits = exchange.response_headers(&response, &Metadata::default(), true);
-        exchange.response_ended();
-        let page = picker.metrics.encode().unwrap();
-        assert!(!page.contains(counted), "{page}");
-        let stamped = edits
-            .set
-            .into_iter()
-            .find(|(name, _)| name == "x-session-token");
-        let token = stamped.map(|(_, value)| String::from_utf8(value.to_vec()).unwrap());
-        let (_, destination) = verdict.headers.set.into_iter().next().unwrap();
-        (destination, token)
-    }
-
-    #[tokio::test]
-    async fn a_session_comes_back_by_what_its_response_said() {
-        let picker = Arc::new(picker_of(CONFIG));
-        for _ in 0..5 {
-            let (first, token) = exchange(&picker, None, "200").await;
-            let token = token.unwrap();
-            for _ in 0..5 {
-                let (again, same) = exchange(&picker, Some(&token), "200").await;
-                assert_eq!((again, same.as_ref()), (first.clone(), Some(&token)));
-            }
-        }
-        assert_eq!(exchange(&picker, None, "503").await.1, None);
-    }
-}
+mod tests;

@@ -65,6 +65,11 @@ pub(super) struct Announced {
 // === impl Flights ===
 
 impl Flights {
+    /// How many there are.
+    pub(super) fn count(&self) -> usize {
+        self.0.flights.len()
+    }
+
     /// Announces that the response to `id` will be seen. `None` if another stream already does.
     pub(super) fn announce(&self, id: &str) -> Option<Announced> {
         self.0.observed.store(true, Ordering::Relaxed);

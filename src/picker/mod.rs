@@ -32,6 +32,7 @@ mod flights;
 mod page_tests;
 mod prefix_gauges;
 mod prompt;
+mod report;
 mod served;
 mod subset;
 
@@ -40,6 +41,7 @@ pub use desk::Desk;
 pub use exchange::PickExchange;
 pub use prefix_gauges::{OldPrefixGauges, PrefixGauges};
 pub use prompt::Prompt;
+pub use report::Reporters;
 
 /// What a picker is set up with.
 #[derive(Clone, Debug)]
@@ -67,6 +69,8 @@ pub struct Policy {
     pub metrics_staleness: Duration,
     /// How long a scrape may take to be followed by the next one.
     pub metrics_turnover: Duration,
+    /// What the gateway is told of responses.
+    pub reporters: Reporters,
 }
 
 /// The policy behind the ext_proc server: one for a pool.
@@ -117,6 +121,18 @@ impl Picker {
         let objective = headers.first_of(&control::OBJECTIVE);
         let known = |name| self.pool.objectives.priority(name);
         objective.map_or(DEFAULT_PRIORITY, known)
+    }
+
+    /// What the plugins that decide hold now, for people, and how many requests wait for their observer or it for them.
+    pub fn state(&self) -> serde_json::Value {
+        let policy = self.policy.load();
+        let (handler, of_type) = &policy.scheduler.name;
+        serde_json::json!({
+            "handler": handler,
+            "handler_type": of_type,
+            "plugins": policy.scheduler.state(),
+            "observed_flights": self.flights.count(),
+        })
     }
 
     /// Requests that come from now on are decided by `policy`.

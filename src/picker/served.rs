@@ -171,6 +171,11 @@ impl Response {
         }
     }
 
+    /// What the server counted, if it did.
+    pub(super) fn usage(&self) -> Option<Usage> {
+        self.scanner.usage()
+    }
+
     /// A piece after the first token, at `at`: how long after the one before.
     fn gap(&self, at: Instant) {
         if let (Some(booking), Some(last)) = (&self.booking, self.last_chunk) {

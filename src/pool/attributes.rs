@@ -28,6 +28,11 @@ impl Attributes {
         found.map(|&(_, value)| value)
     }
 
+    /// How many attributes have a value.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// No attribute has a value.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()

@@ -4,8 +4,8 @@
 //! The numbers that change all the time (scraped load, requests in flight, breaker state) live in a
 //! [`slab::Slab`] of atomics that outlives any snapshot; a snapshot only says which cells are whose.
 //!
-//! [`discovery`] says who is in the pool, [`scrape`] how loaded they are, [`ledger`] what we sent them, [`load`] what
-//! both come to, [`breaker`] who fails. [`objectives`] says how much each request matters.
+//! [`discovery`] says who is in the pool, [`scrape`] how loaded they are, [`models`] what they serve, [`ledger`] what we
+//! sent them, [`load`] what both come to, [`breaker`] who fails. [`objectives`] says how much each request matters.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -19,13 +19,17 @@ pub mod engines;
 pub mod gauges;
 pub mod ledger;
 pub mod load;
+pub mod models;
 pub mod objectives;
+mod per_member;
+pub mod polls;
 pub mod residents;
 pub mod scan;
 pub mod scrape;
 pub mod slab;
 pub mod snapshot;
 pub mod stages;
+pub mod state;
 
 pub use breaker::{Breaker, Cause, Outcome};
 pub use endpoint::{Endpoint, EndpointId};

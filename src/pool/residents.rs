@@ -3,7 +3,8 @@
 //! vLLM's `lora_requests_info` lists the adapters of requests that run or wait at this moment, old versions and new
 //! ones; none says what is loaded. An adapter stays loaded after its last request until a slot is needed for another. So
 //! what was served is remembered: adapters seen running on the page, and those of requests that we sent there ourselves
-//! (adapters only: a name counts as one once any page listed it). The `max_lora` most recent are taken to be resident; an
+//! (adapters only: a name counts as one once any page listed it, or a list of models ([`super::models`]), which says what
+//! a server would load and nothing of what it has loaded). The `max_lora` most recent are taken to be resident; an
 //! engine evicts the least recently used of its own. An endpoint that tells nothing of adapters has forgotten them: it
 //! was restarted, or has none.
 
@@ -18,24 +19,27 @@ const MOST_KNOWN: usize = 16_384;
 /// More slots than any engine has.
 const MOST_RESIDENT: usize = 1024;
 
-/// Keys of all adapters that any page listed.
+/// Keys of all adapters that any page, or any list of models, named.
 #[derive(Debug, Default)]
 pub(super) struct KnownAdapters(RwLock<HashSet<u64>>);
 
 // === impl KnownAdapters ===
 
 impl KnownAdapters {
+    pub(super) fn count(&self) -> usize {
+        self.0.read().len()
+    }
+
     pub(super) fn contains(&self, key: u64) -> bool {
         self.0.read().contains(&key)
     }
 
-    pub(super) fn add(&self, state: &LoraState) {
-        let listed = || state.running.iter().chain(&*state.waiting);
-        if listed().all(|&key| self.contains(key)) {
+    pub(super) fn add(&self, listed: impl Iterator<Item = u64> + Clone) {
+        if listed.clone().all(|key| self.contains(key)) {
             return;
         }
         let mut known = self.0.write();
-        for &key in listed() {
+        for key in listed {
             if known.len() < MOST_KNOWN {
                 known.insert(key);
             }
@@ -85,7 +89,8 @@ impl LoraState {
 
 #[cfg(test)]
 mod tests {
-    use super::super::slab::{Scrape, Slab, Slot};
+    use super::super::models::ModelList;
+    use super::super::slab::{Scrape, Slab, Slot, lora_key};
     use super::*;
     use std::sync::Arc;
 
@@ -129,6 +134,20 @@ mod tests {
         // Restarted.
         slot.record(&Scrape::default(), 0, 1);
         assert!(resident(&slot).is_empty());
+    }
+
+    #[test]
+    fn a_listed_adapter_is_known_and_not_resident() {
+        let slab = Arc::new(Slab::default());
+        let (here, there) = (slab.take(), slab.take());
+        let list = br#"{"data":[{"id":"base"},{"id":"a","parent":"base"}]}"#;
+        there.list_models(Some(ModelList::parse(list, 1).unwrap()));
+        here.record(&page(&[], &[]), 0, 1);
+        assert!(resident(&here).is_empty() && resident(&there).is_empty());
+        here.adapter_sent(lora_key("base"));
+        assert!(resident(&here).is_empty(), "no adapter");
+        here.adapter_sent(lora_key("a"));
+        assert_eq!(resident(&here), [lora_key("a")]);
     }
 
     #[test]

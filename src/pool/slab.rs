@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 pub use super::attributes::{Attributes, MOST_ATTRIBUTES, attribute_key};
 use super::breaker::Cause;
 use super::ledger::Ends;
+use super::models::ModelList;
 use super::residents::KnownAdapters;
 
 /// Slots in a segment.
@@ -89,6 +90,8 @@ pub struct Segment {
     pub attributes: [ArcSwapOption<Attributes>; SEGMENT],
     /// LoRA adapters, as scraped, and those remembered.
     pub lora: [ArcSwapOption<LoraState>; SEGMENT],
+    /// What the endpoint says that it serves; none = it was not asked, or has not answered yet.
+    pub models: [ArcSwapOption<ModelList>; SEGMENT],
     /// KV cache blocks of the engine; 0 = unknown.
     pub kv_blocks: [AtomicU32; SEGMENT],
     /// Tokens in a KV cache block; 0 = unknown.
@@ -146,6 +149,11 @@ pub fn lora_key(name: &str) -> u64 {
 // === impl Slab ===
 
 impl Slab {
+    /// How many adapters any page, or any list of models, named.
+    pub fn known_adapters(&self) -> usize {
+        self.adapters.count()
+    }
+
     /// A free slot with all its cells at their start values.
     pub fn take(self: &Arc<Self>) -> Arc<Slot> {
         let mut inner = self.inner.lock();
@@ -225,6 +233,16 @@ impl Slot {
         });
     }
 
+    /// Stores what the endpoint lists as served; `None` = it is not asked any more. Adapters in the list are known as
+    /// adapters from now on, in the whole pool. That one is listed does not say that it is loaded.
+    pub fn list_models(&self, list: Option<ModelList>) {
+        if let Some(list) = &list {
+            let keys: Vec<u64> = list.adapters().map(lora_key).collect();
+            self.slab.adapters.add(keys.iter().copied());
+        }
+        self.segment.models[self.index()].store(list.map(Arc::new));
+    }
+
     /// Stores what a scrape found. A value that the page does not give becomes unknown, except for block
     /// size and count: they are fixed for an engine's life, and early pages lack them.
     pub fn record(&self, scrape: &Scrape, sent_when_begun: u64, now_ms: u64) {
@@ -244,7 +262,8 @@ impl Slot {
         match &scrape.lora {
             None => s.lora[i].store(None),
             Some(page) => {
-                self.slab.adapters.add(page);
+                let listed = page.running.iter().chain(&*page.waiting);
+                self.slab.adapters.add(listed.copied());
                 // Meanwhile something may be sent there.
                 s.lora[i].rcu(|before| match before {
                     Some(before) if **before == page.after(Some(before)) => {
@@ -297,6 +316,7 @@ impl Segment {
             breaker_trips: [const { AtomicU32::new(0) }; SEGMENT],
             attributes: [const { ArcSwapOption::const_empty() }; SEGMENT],
             lora: [const { ArcSwapOption::const_empty() }; SEGMENT],
+            models: [const { ArcSwapOption::const_empty() }; SEGMENT],
             kv_blocks: [const { AtomicU32::new(0) }; SEGMENT],
             block_size: [const { AtomicU32::new(0) }; SEGMENT],
         }
@@ -333,6 +353,7 @@ impl Segment {
         *self.ends[i].lock() = Ends::NONE;
         self.attributes[i].store(None);
         self.lora[i].store(None);
+        self.models[i].store(None);
     }
 
     /// What the last scrape of the endpoint at `i` found, if it is at most `max_age_ms` old.

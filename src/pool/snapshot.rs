@@ -69,6 +69,11 @@ impl Pool {
         self.current.load_full()
     }
 
+    /// How many LoRA adapters are known as such.
+    pub fn known_adapters(&self) -> usize {
+        self.slab.known_adapters()
+    }
+
     /// How often endpoints were ejected because of `cause`, since the process started.
     pub fn ejections(&self, cause: Cause) -> u64 {
         self.slab.ejections(cause)

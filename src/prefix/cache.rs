@@ -79,7 +79,12 @@ impl PrefixCache {
             return;
         }
         let life = self.lives.grown(who.number);
-        if life.load(Ordering::Acquire) != who.life {
+        let known = life.load(Ordering::Acquire);
+        if known > who.life {
+            // Decided on a snapshot from before its number was given away: what the new endpoint holds is not to be lost.
+            return;
+        }
+        if known != who.life {
             self.index.forget(who.number);
             self.trust.forget(who.number);
             life.store(who.life, Ordering::Release);
@@ -203,6 +208,9 @@ mod tests {
         assert_eq!(matched(&cache, &[who(4, 10), who(0, 1)]), [0, 2]);
         // The number has another life: what was held is gone for good.
         cache.sent(who(4, 10), &CHAIN[..1], 100);
+        assert_eq!(matched(&cache, &[who(4, 9), who(4, 10)]), [0, 1]);
+        // One that was decided on before comes late.
+        cache.sent(who(4, 9), &CHAIN, 100);
         assert_eq!(matched(&cache, &[who(4, 9), who(4, 10)]), [0, 1]);
         cache.sent(who(MAX_ENDPOINTS, 3), &CHAIN, 100);
         assert_eq!(cache.size().blocks, 3);

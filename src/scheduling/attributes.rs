@@ -25,7 +25,7 @@ impl Attribute {
         if name.is_empty() {
             return Err(plugin.parameters.field_problem(field, "is empty"));
         }
-        let sources = config.sources.as_ref();
+        let sources = config.sources.metrics.as_ref();
         let extractor = sources.map(|sources| sources.extractor_parameters.plugin());
         if !(producer.is_empty() || producer == EXTRACTOR || extractor == Some(producer)) {
             let message = format!(

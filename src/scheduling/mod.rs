@@ -150,6 +150,11 @@ pub trait Follow: Send + Sync {
         let _ = (cx, endpoint);
     }
 
+    /// What it holds now, for people; `None`: nothing. Nothing in it is a client's.
+    fn state(&self) -> Option<serde_json::Value> {
+        None
+    }
+
     /// A header for the response, where `served` is what was chosen, or what served in its place.
     fn stamp(&self, served: &Member) -> Option<Stamp> {
         let _ = served;

@@ -74,6 +74,22 @@ impl Scheduler {
         })
     }
 
+    /// What plugins hold now, for people, by profile and plugin; those that hold nothing are left out.
+    pub fn state(&self) -> serde_json::Value {
+        let plugins = self.profiles.iter().flat_map(|profile| {
+            let filters = profile.filters.iter().map(|(name, f)| (name, f.follow()));
+            let scorers = profile
+                .scorers
+                .iter()
+                .map(|(name, _, s)| (name, s.follow()));
+            let plugins = filters.chain(scorers);
+            plugins.filter_map(|(name, follower)| {
+                Some((format!("{}/{name}", profile.name), follower?.state()?))
+            })
+        });
+        serde_json::Value::Object(plugins.collect())
+    }
+
     /// Has the plugins of all profiles timed.
     pub fn time(&mut self, metrics: &Metrics) {
         Timers::resolve(self.profiles.iter_mut().map(|p| &mut p.timers), metrics);

@@ -1,5 +1,5 @@
 //! The HTTP port for people and scrapers: `GET /metrics`, `GET /healthz`, and why requests went where they went:
-//! `GET /debug/decisions?limit=20`, `GET /debug/decisions/<request id>`.
+//! `GET /debug/decisions?limit=20`, `GET /debug/decisions/<request id>`. What plugins hold: `GET /debug/plugins/state`.
 
 use std::future::Future;
 use std::io;
@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 
 use super::decisions::Decisions;
 use super::metrics::{CONTENT_TYPE, Metrics};
+use super::state::States;
 
 /// Decisions that are shown if no limit is given, and at most.
 const LATEST: usize = 20;
@@ -26,17 +27,25 @@ pub async fn serve(
     listener: TcpListener,
     metrics: Arc<Metrics>,
     decisions: Option<Arc<Decisions>>,
+    states: Arc<States>,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let router = Router::new()
+    let router = router(metrics, decisions, states);
+    axum::serve(listener, router)
+        .with_graceful_shutdown(stop)
+        .await
+}
+
+/// Any method but GET (and HEAD) is answered 405.
+fn router(metrics: Arc<Metrics>, decisions: Option<Arc<Decisions>>, states: Arc<States>) -> Router {
+    let state = move || async move { Json(states.page()) };
+    Router::new()
         .route("/metrics", get(move || page(Arc::clone(&metrics))))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/debug/decisions", get(latest))
         .route("/debug/decisions/{id}", get(decision))
-        .with_state(decisions);
-    axum::serve(listener, router)
-        .with_graceful_shutdown(stop)
-        .await
+        .route("/debug/plugins/state", get(state))
+        .with_state(decisions)
 }
 
 /// What is kept of decisions; `None` if nothing is.
@@ -69,5 +78,47 @@ async fn page(metrics: Arc<Metrics>) -> impl IntoResponse {
     match metrics.encode() {
         Ok(page) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], page).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+
+    #[tokio::test]
+    async fn states_are_there_to_be_read() {
+        let states = Arc::new(States::default());
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let metrics = Arc::new(Metrics::new());
+        let serving = serve(
+            listener,
+            metrics,
+            None,
+            Arc::clone(&states),
+            std::future::pending(),
+        );
+        tokio::spawn(serving);
+        states.add("a", || serde_json::json!({"held": 1}));
+        for (method, expected) in [("GET", "200"), ("POST", "405"), ("DELETE", "405")] {
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let request = format!(
+                "{method} /debug/plugins/state HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
+            );
+            stream.write_all(request.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            stream.read_to_string(&mut answer).await.unwrap();
+            assert!(
+                answer.starts_with(&format!("HTTP/1.1 {expected} ")),
+                "{answer}"
+            );
+            assert_eq!(
+                answer.ends_with(r#"{"a":{"held":1}}"#),
+                method == "GET",
+                "{answer}"
+            );
+        }
     }
 }

@@ -94,6 +94,8 @@ pub struct Metrics {
     prefix: prefix::Prefix,
     /// Requests refused before a decision could be made, by reason.
     pub refused: Family<ReasonLabels, Counter>,
+    /// Attributes of responses that could not be reported.
+    pub unreported: Counter,
     /// What endpoints have in flight.
     pub inflight: InflightGauges,
 }
@@ -181,6 +183,12 @@ impl Metrics {
             "Requests answered by the picker itself, by reason",
             refused.clone(),
         );
+        let unreported = Counter::default();
+        registry.register(
+            "response_attribute_errors",
+            "Attributes of responses that a request-attribute-reporter could not evaluate",
+            unreported.clone(),
+        );
         let inflight = InflightGauges::default();
         inflight.register(&mut registry);
         let mut common = Registry::default();
@@ -201,6 +209,7 @@ impl Metrics {
             decisions,
             prefix,
             refused,
+            unreported,
             inflight,
             registry: Mutex::new(registry),
             old: old.map(Mutex::new),

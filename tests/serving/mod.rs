@@ -2,8 +2,10 @@
 
 mod decisions;
 mod health;
+mod herd;
 mod reload;
 mod tls;
+mod trust;
 
 use crate::support::pointsman;
 

@@ -4,9 +4,10 @@ use std::path::Path;
 
 use rustix::process::Signal;
 
-use crate::support::ask::ask;
+use crate::support::ask::{Exchange, ask, channel};
 use crate::support::picker::Picker;
 use crate::support::{machine, until};
+use crate::vectors::page::Page;
 
 const HEADER: &str = "test-epp-endpoint-selection";
 const SECOND: &str = "10.0.0.2:80";
@@ -90,4 +91,28 @@ async fn a_good_version_decides_and_a_bad_one_is_told_and_changes_nothing() {
     // Asked to, it reads the same once more.
     picker.process.signal(Signal::HUP).unwrap();
     reloads(&picker, 3, 1).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_that_began_under_the_old_version_is_decided_by_it() {
+    let _machine = machine::shared().await;
+    let folder = tempfile::tempdir().unwrap();
+    let running = config(folder.path(), "running-requests-size-scorer");
+    let steered = config(folder.path(), "header-based-testing-filter");
+    let picker = Picker::start(&steered, &[]).await;
+    let headers = [(":method", "POST"), (":path", "/v1/completions")];
+    let mut old = Exchange::begin(&channel(picker.grpc), &headers, false).await;
+    old.body(r#"{"model":"m","#, false);
+    until("its body to come", async || {
+        let page = Page(picker.page("/metrics").await);
+        (page.total("request_body_buffered_bytes") == 13.0).then_some(())
+    })
+    .await;
+
+    put(&picker, &running);
+    reloads(&picker, 1, 0).await;
+    assert!(ask(picker.grpc, &[]).await.is_ok());
+    old.body(r#""prompt":"hi"}"#, true);
+    // The old version wants a header that names endpoints.
+    assert_eq!(old.destination().await, Err(429));
 }

@@ -12,6 +12,7 @@ use super::expect::{Envelope, Refusal, Seen};
 use super::player::Outcome;
 use super::rules::{Part, check_mutation};
 use super::stage::Stage;
+use super::told;
 
 const DESTINATION: &str = "x-gateway-destination-endpoint";
 const SCORES: &str = "x-gateway-destination-endpoint-scores";
@@ -217,12 +218,7 @@ fn answered(stage: &Stage<'_>, outcome: &Outcome) -> Result<(), String> {
         seen,
         stage.client.response_body,
     )?;
-    if !outcome.response.metadata.is_empty() {
-        return Err(format!(
-            "a reply to the response has metadata: {:?}",
-            outcome.response.metadata
-        ));
-    }
+    told::check(stage, &outcome.response)?;
     let status = (":status".to_owned(), response.status.to_string());
     let sent = [status]
         .into_iter()
@@ -283,7 +279,7 @@ fn check_headers(
     if let Some((name, _)) = part
         .headers
         .iter()
-        .find(|(name, _)| STEERING.contains(&name.as_str()))
+        .find(|(name, _)| STEERING.contains(&name.as_str()) && !seen.headers.contains_key(name))
     {
         return Err(format!("{who} gets {name}"));
     }

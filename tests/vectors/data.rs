@@ -9,9 +9,10 @@ use serde_json::Value;
 
 use super::clients::{Client, Config};
 use super::expect::Expect;
+use super::turns::Turn;
 
 /// Files of cases: name for messages, text.
-const FILES: [(&str, &str); 9] = [
+const FILES: [(&str, &str); 11] = [
     ("routing.yaml", include_str!("routing.yaml")),
     ("response.yaml", include_str!("response.yaml")),
     ("headers.yaml", include_str!("headers.yaml")),
@@ -21,6 +22,8 @@ const FILES: [(&str, &str); 9] = [
     ("encoding.yaml", include_str!("encoding.yaml")),
     ("paths.yaml", include_str!("paths.yaml")),
     ("admission.yaml", include_str!("admission.yaml")),
+    ("prefix.yaml", include_str!("prefix.yaml")),
+    ("stages.yaml", include_str!("stages.yaml")),
 ];
 
 /// One case, with one request.
@@ -42,6 +45,10 @@ pub(crate) struct Case {
     pub(crate) interrupt: Option<Interrupt>,
     /// Bytes of a body that another stream holds meanwhile.
     pub(crate) holding: Option<usize>,
+    /// Random texts by name, of so many letters.
+    pub(crate) texts: BTreeMap<String, usize>,
+    /// Several requests, one after the other, in place of the one above.
+    pub(crate) turns: Vec<Turn>,
     pub(crate) expect: Expect,
 }
 
@@ -53,7 +60,7 @@ struct File {
     cases: Vec<Entry>,
 }
 
-/// One case, with one request or several that are expected to fare alike.
+/// One case, with one request, several that are expected to fare alike, or several that come one after the other.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Entry {
@@ -73,6 +80,11 @@ struct Entry {
     response: Option<Response>,
     interrupt: Option<Interrupt>,
     holding: Option<usize>,
+    #[serde(default)]
+    texts: BTreeMap<String, usize>,
+    #[serde(default)]
+    turns: Vec<Turn>,
+    #[serde(default)]
     expect: Expect,
 }
 
@@ -98,6 +110,8 @@ pub(crate) struct Pod {
     /// At `::1`.
     #[serde(default)]
     pub(crate) ipv6: bool,
+    /// What it does of requests (label `llm-d.ai/role`); none = all.
+    pub(crate) role: Option<String>,
     /// Its metrics page cannot be read.
     #[serde(default)]
     pub(crate) mute: bool,
@@ -318,7 +332,10 @@ impl Entry {
             number => number.to_string(),
         };
         let several = !self.requests.is_empty();
-        let requests = self.request.into_iter().chain(self.requests);
+        let turns = (!self.turns.is_empty()).then(Request::default);
+        let requests = self.request.into_iter().chain(self.requests).chain(turns);
+        let repeated = |turn: &Turn| std::iter::repeat_n(turn.clone(), turn.repeat);
+        let turns: Vec<_> = self.turns.iter().flat_map(repeated).collect();
         let case = |request: Request| Case {
             id: id.clone(),
             title: match (several, &request.note, &request.path) {
@@ -335,6 +352,8 @@ impl Entry {
             response: self.response.clone(),
             interrupt: self.interrupt,
             holding: self.holding,
+            texts: self.texts.clone(),
+            turns: turns.clone(),
             expect: self.expect.clone(),
         };
         requests.map(case).collect()

@@ -10,6 +10,8 @@ use serde::Deserialize;
 pub(crate) struct Expect {
     /// The pods, one of which is chosen.
     pub(crate) route: Option<Pods>,
+    /// The pod that this earlier turn of the case went to, counted from 0.
+    pub(crate) follow: Option<usize>,
     /// The whole ordered list of endpoints.
     pub(crate) order: Option<Vec<usize>>,
     pub(crate) refuse: Option<Refusal>,
@@ -30,6 +32,9 @@ pub(crate) struct Expect {
     pub(crate) at_client: Seen,
     /// Pods that have a score in the metadata; not given = no scores at all.
     pub(crate) scores: Option<Vec<usize>>,
+    /// Numbers in the metadata of the last reply to the response, by namespace and key; no namespace = no metadata at all.
+    #[serde(default)]
+    pub(crate) told: BTreeMap<String, BTreeMap<String, f64>>,
     /// By how much series on the picker's page change.
     #[serde(default)]
     pub(crate) metrics: Vec<Change>,

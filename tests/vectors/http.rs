@@ -72,6 +72,7 @@ impl Case {
         let request = &self.request;
         let on_the_wire = self.interrupt.is_some()
             || self.holding.is_some()
+            || !self.turns.is_empty()
             || request.end.is_some()
             || !request.trailers.is_empty()
             || !request.both_values.is_empty()
@@ -177,7 +178,7 @@ mod tests {
         let numbers: Vec<&str> = played.into_iter().filter(number).collect();
         assert_eq!(
             numbers.join(" "),
-            "1 13 14 15 16 17 18 19 2 20 21 22 23 24 25 26 27 28 29 3 30 31 32 33 34 35 36 39 4 40 5 54 56 57 58 59 6 60 62 69 7 78 79 8 83 9"
+            "1 13 14 15 16 17 18 19 2 20 21 22 23 24 25 26 27 28 29 3 30 31 32 33 34 35 36 39 4 40 5 54 56 57 58 59 6 60 62 69 7 78 79 8 83 9 92 94"
         );
     }
 

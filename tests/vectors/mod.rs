@@ -2,9 +2,9 @@
 //!
 //! They are played against our own server, or against any other: README.md says how. [`data`], [`expect`] and
 //! [`clients`] are the cases' shape, [`bodies`] their bytes,
-//! [`pods`] the model servers, [`rig`] a picker with its pool, [`link`] one stream, [`stage`] what is
+//! [`turns`] the requests of a case that has several in a row, [`pods`] the model servers, [`rig`] a picker with its pool, [`link`] one stream, [`stage`] what is
 //! played, [`player`] the play, [`rules`] what the
-//! protocol allows at any time, [`check`] what the case expects, [`http`] the cases as an HTTP client has them.
+//! protocol allows at any time, [`check`] and [`told`] what the case expects, [`http`] the cases as an HTTP client has them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
@@ -21,12 +21,14 @@ pub(crate) mod data;
 pub(crate) mod expect;
 pub(crate) mod http;
 mod link;
-mod page;
+pub(crate) mod page;
 mod player;
 pub(crate) mod pods;
 pub(crate) mod rig;
 mod rules;
 mod stage;
+mod told;
+pub(crate) mod turns;
 
 use clients::Client;
 use data::{Case, Suite};
@@ -178,7 +180,30 @@ async fn play_all(suite: &Suite, mut rig: Rig, cases: &[Case]) -> Report {
     report
 }
 
+/// Plays a case's turns, as long as they fare well.
 async fn play_one(suite: &Suite, rig: &mut Rig, case: &Case, client: &Client) -> Vec<String> {
+    let mut past = turns::Past::new(case, client);
+    for number in 0..case.turns.len() {
+        let turn = past.turn(case, number);
+        let problems = play_turn(suite, rig, &turn, client, &mut past).await;
+        if !problems.is_empty() {
+            let told = |problem| format!("turn {number}: {problem}");
+            return problems.into_iter().map(told).collect();
+        }
+    }
+    match case.turns.is_empty() {
+        true => play_turn(suite, rig, case, client, &mut past).await,
+        false => Vec::new(),
+    }
+}
+
+async fn play_turn(
+    suite: &Suite,
+    rig: &mut Rig,
+    case: &Case,
+    client: &Client,
+    past: &mut turns::Past,
+) -> Vec<String> {
     let (pods, before) = match rig.set(case).await {
         Ok(set) => set,
         Err(problem) => return vec![problem],
@@ -203,6 +228,7 @@ async fn play_one(suite: &Suite, rig: &mut Rig, case: &Case, client: &Client) ->
     };
     let outcome = player::play(&stage).await;
     let mut problems = check::check(&stage, &outcome);
+    past.remember(&outcome, &pods);
     if let Some(holder) = holder {
         problems.extend(let_go(holder).await.err());
     }
@@ -280,7 +306,11 @@ fn no_case_is_missing_and_no_name_is_used_twice() {
                 .ok()
         })
         .collect();
-    let wanted: BTreeSet<u32> = (1..=40).chain(53..=70).chain([78, 79, 83, 97]).collect();
+    let wanted: BTreeSet<u32> = (1..=40)
+        .chain(53..=70)
+        .chain([78, 79, 83, 84])
+        .chain([86, 87, 88, 90, 91, 92, 93, 94, 97])
+        .collect();
     assert_eq!(numbers, wanted);
     let mut names = BTreeSet::new();
     for case in &suite.cases {
@@ -296,14 +326,19 @@ fn no_case_is_missing_and_no_name_is_used_twice() {
             "{case}: no configuration {}",
             case.config
         );
-        let e = &case.expect;
-        let outcomes = [
-            e.route.is_some() || e.order.is_some(),
-            e.refuse.is_some(),
-            e.silence,
-            e.error || case.interrupt.is_some(),
-        ];
-        assert!(outcomes.contains(&true), "{case} expects nothing");
+        let expected: Vec<_> = match &case.turns[..] {
+            [] => vec![&case.expect],
+            turns => turns.iter().map(|turn| &turn.expect).collect(),
+        };
+        for e in expected {
+            let outcomes = [
+                e.route.is_some() || e.order.is_some() || e.follow.is_some(),
+                e.refuse.is_some(),
+                e.silence,
+                e.error || case.interrupt.is_some(),
+            ];
+            assert!(outcomes.contains(&true), "{case} expects nothing");
+        }
     }
     for client in suite.clients.keys() {
         assert!(

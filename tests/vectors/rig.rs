@@ -186,9 +186,12 @@ pub(crate) fn endpoints_file(case: &Case, addresses: &[SocketAddr]) -> String {
     };
     for (number, address) in addresses.iter().enumerate() {
         let (name, ip, port) = (pod_name(case, number), address.ip(), address.port());
+        let role = case.pods[number].role.as_ref();
+        let labels = role.map(|role| format!(", labels: {{llm-d.ai/role: {role}}}"));
         writeln!(
             text,
-            "- {{name: {name}, address: \"{ip}\", port: \"{port}\"}}"
+            "- {{name: {name}, address: \"{ip}\", port: \"{port}\"{}}}",
+            labels.unwrap_or_default()
         )
         .unwrap();
     }

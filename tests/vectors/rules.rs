@@ -222,7 +222,17 @@ impl Part {
             self.headers
                 .retain(|(known, _)| !known.eq_ignore_ascii_case(&name));
         }
+        let on_response = !change.kind.on_request();
+        if on_response
+            && !self.metadata.is_empty()
+            && !matches!(change.kind, Kind::ResponseTrailers)
+        {
+            return Err("another piece of the response after the metadata of the last".to_owned());
+        }
         if let Some(metadata) = change.metadata {
+            if change.kind == Kind::ResponseHeaders {
+                return Err("metadata before the response is complete".to_owned());
+            }
             self.metadata
                 .push((metadata, edited && change.common.clear_route_cache));
         }

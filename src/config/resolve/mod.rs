@@ -7,11 +7,10 @@ use serde_saphyr::Spanned;
 
 use super::catalog::{self, Entry, Kind};
 use super::document::Document;
-use super::params::{
-    CoreMetricsParams, FileDiscoveryParams, MetricsSourceParams, NoParams, Parameters,
-};
+use super::params::{FileDiscoveryParams, NoParams, Parameters};
 use super::{ConfigErrors, Problem, did_you_mean, yaml};
 
+pub use data_layer::{MetricsSource, ModelsSource, Sources};
 pub use handler::{DisaggSpec, HandlerSpec, HandlerUse};
 
 mod admission;
@@ -49,8 +48,10 @@ pub struct PickerConfig {
     pub admitters: Vec<PluginUse>,
     /// Which request bodies are read.
     pub parsers: Vec<Parser>,
-    /// Where load comes from; `None` = nothing is scraped.
-    pub sources: Option<Sources>,
+    /// What is polled of the endpoints.
+    pub sources: Sources,
+    /// What tells the gateway of responses.
+    pub reporters: Vec<PluginUse>,
     /// Where endpoints come from; `None` = not from here.
     pub discovery: Option<Discovery>,
     /// What is declared for profiles, and in none.
@@ -102,19 +103,6 @@ pub enum Parser {
     SglangHttp,
     /// `passthrough-parser`
     Passthrough,
-}
-
-/// Metric scraping.
-#[derive(Clone, Debug)]
-pub struct Sources {
-    /// How to scrape.
-    pub source: MetricsSourceParams,
-    /// Where `source` stands.
-    pub source_parameters: Parameters,
-    /// What to read.
-    pub extractor: CoreMetricsParams,
-    /// Where `extractor` stands, for problems with what it says.
-    pub extractor_parameters: Parameters,
 }
 
 /// Where endpoints come from.
@@ -172,6 +160,7 @@ pub fn load(text: &str, options: LoadOptions) -> Result<PickerConfig, ConfigErro
     let parsers = resolver.parsers(&document);
     resolver.flow_control(&document);
     let (sources, discovery) = resolver.data_layer(&document);
+    let reporters = resolver.all_of(Kind::Reporter);
     let unused = resolver.unused();
     match handler.zip(detector) {
         Some((handler, detector)) if resolver.problems.is_empty() => Ok(PickerConfig {
@@ -182,6 +171,7 @@ pub fn load(text: &str, options: LoadOptions) -> Result<PickerConfig, ConfigErro
             producers,
             parsers,
             sources,
+            reporters,
             discovery,
             unused,
             warnings: resolver.warnings,
@@ -331,6 +321,12 @@ impl Resolver {
         (0..self.declared.len()).filter(of_kind).collect()
     }
 
+    /// All plugins of `kind`, which need no reference to have an effect.
+    fn all_of(&self, kind: Kind) -> Vec<PluginUse> {
+        let all = self.of_kind(kind).into_iter();
+        all.map(|at| use_of(&self.declared[at])).collect()
+    }
+
     /// Reads what no section read: what is declared is right, or told. Those for profiles are left to whoever makes them.
     fn unused(&mut self) -> Vec<PluginUse> {
         let mut unused = Vec::new();
@@ -342,8 +338,9 @@ impl Resolver {
                     Ok(())
                 }
                 Kind::Parser => parameters.read::<NoParams>().map(drop),
-                Kind::Source if !used => MetricsSourceParams::of(parameters).map(drop),
-                Kind::Extractor if !used => parameters.read::<CoreMetricsParams>().map(drop),
+                Kind::Source | Kind::Extractor if !used => {
+                    data_layer::unlisted(declared, &mut self.warnings)
+                }
                 Kind::Discovery if !used => parameters.read::<FileDiscoveryParams>().map(drop),
                 _ => Ok(()),
             };

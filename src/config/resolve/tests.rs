@@ -30,7 +30,7 @@ fn the_default() {
         ]
     );
     assert_eq!(config.profiles[0].picker.entry.name, "max-score-picker");
-    assert!(config.sources.is_some());
+    assert!(config.sources.metrics.is_some() && config.sources.models.is_none());
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
 }
 
@@ -51,9 +51,9 @@ fn discovery_and_sources() {
         panic!("no discovery");
     };
     assert!(file.watch_file);
-    assert_eq!(config.sources.unwrap().source.port, Some(9000));
+    assert_eq!(config.sources.metrics.unwrap().source.port, Some(9000));
     let config = good("plugins: [{type: queue-scorer}]\ndataLayer: {injectDefaults: false}\n");
-    assert!(config.sources.is_none());
+    assert!(config.sources.metrics.is_none());
 }
 
 #[test]

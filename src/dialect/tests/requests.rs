@@ -399,3 +399,49 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn what_is_kept_elsewhere_comes_before_what_is_here() {
+    for (api, fields, expected) in [
+        (Api::Responses, r#""input":"x""#, false),
+        (
+            Api::Responses,
+            r#""input":"x","previous_response_id":"r""#,
+            true,
+        ),
+        (
+            Api::Responses,
+            r#""conversation":{"id":"c"},"input":"x""#,
+            true,
+        ),
+        (
+            Api::Responses,
+            r#""input":"x","previous_response_id":null,"conversation":"""#,
+            false,
+        ),
+        // Of duplicate keys the last one counts.
+        (
+            Api::Responses,
+            r#""input":"x","conversation":"c","conversation":null"#,
+            false,
+        ),
+        (
+            Api::Completions,
+            r#""prompt":"x","prompt_embeds":"AA""#,
+            true,
+        ),
+        // What other APIs do not have means nothing there.
+        (
+            Api::Completions,
+            r#""prompt":"x","previous_response_id":"r""#,
+            false,
+        ),
+    ] {
+        let body = format!("{{{fields}}}");
+        assert_eq!(
+            inspect(api, body.as_bytes()).unwrap().continues,
+            expected,
+            "{body}"
+        );
+    }
+}

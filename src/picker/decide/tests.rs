@@ -68,6 +68,7 @@ pub(in crate::picker) fn picker_with(
         scheduler: registry::build(&config).unwrap(),
         parsers,
         metrics_staleness: minute,
+        reporters: crate::picker::Reporters::of(&config.reporters).unwrap(),
         metrics_turnover: minute,
     };
     let decisions = Some(Arc::new(Decisions::new(2)));

@@ -3,11 +3,11 @@
 use super::super::slab::{MOST_ATTRIBUTES, attribute_key};
 use super::{EngineSpec, MetricSpec, Signal, known};
 use crate::config::params::EngineParams;
-use crate::config::{ConfigErrors, Problem, Sources, did_you_mean};
+use crate::config::{ConfigErrors, MetricsSource, Problem, did_you_mean};
 
 /// The engines that are known, then those of the configuration: of two with one name the later counts. An error if
 /// one of its metrics cannot be read, or if the default engine is none of them.
-pub fn of_config(sources: &Sources) -> Result<Vec<EngineSpec>, ConfigErrors> {
+pub fn of_config(sources: &MetricsSource) -> Result<Vec<EngineSpec>, ConfigErrors> {
     let (params, at) = (&sources.extractor, &sources.extractor_parameters);
     let mut engines = known();
     let mut problems = Vec::new();
@@ -125,7 +125,7 @@ mod tests {
             "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- type: core-metrics-extractor\n  parameters:\n{parameters}"
         );
         let config = load(&text, LoadOptions::default()).unwrap();
-        of_config(&config.sources.unwrap()).map_err(|errors| errors.to_string())
+        of_config(&config.sources.metrics.unwrap()).map_err(|errors| errors.to_string())
     }
 
     #[test]

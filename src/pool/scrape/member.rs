@@ -1,7 +1,6 @@
 //! The scraping of one endpoint, for as long as it is in the pool.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,10 +13,11 @@ use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::super::engines::EngineSpec;
+use super::super::polls::PollStats;
 use super::super::scan::PageScanner;
 use super::super::slab::Scrape;
 use super::super::{Member, clock_ms};
-use super::{ScrapeConfig, ScrapeStats};
+use super::ScrapeConfig;
 
 /// A larger page is not a metrics page.
 const LARGEST_PAGE: usize = 8 << 20;
@@ -49,7 +49,7 @@ pub(super) async fn scrape(
     member: Arc<Member>,
     wake: Arc<Notify>,
     config: Arc<ScrapeConfig>,
-    stats: Arc<ScrapeStats>,
+    stats: Arc<PollStats>,
 ) {
     let Some(engine) = config.engine(&member) else {
         tracing::warn!(endpoint = %member.endpoint.id, "No engine is known for this endpoint: its load stays unknown.");
@@ -62,7 +62,10 @@ pub(super) async fn scrape(
         let Err(error) = scraped else {
             continue;
         };
-        stats.failed.fetch_add(1, Ordering::Relaxed);
+        PollStats::add(match error {
+            ScrapeError::NothingKnown => &stats.unread,
+            _ => &stats.failed,
+        });
         if !std::mem::replace(&mut failing, true) {
             tracing::warn!(endpoint = %member.endpoint.id, address = %member.address, %error, "Metrics cannot be scraped.");
         }
@@ -77,7 +80,7 @@ async fn connection(
     wake: &Notify,
     config: &ScrapeConfig,
     engine: &EngineSpec,
-    stats: &ScrapeStats,
+    stats: &PollStats,
     failing: &mut bool,
 ) -> Result<(), ScrapeError> {
     let port = config.port.unwrap_or(member.endpoint.port);
@@ -116,7 +119,7 @@ async fn connection(
             Err(error) => return Err(error),
         }
         served = true;
-        stats.ok.fetch_add(1, Ordering::Relaxed);
+        PollStats::add(&stats.ok);
         if std::mem::take(failing) {
             tracing::info!(endpoint = %member.endpoint.id, "Metrics can be scraped again.");
         }

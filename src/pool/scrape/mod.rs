@@ -5,19 +5,21 @@
 //! finds the last scrape still under way is lost: a slow endpoint delays nobody and is never asked twice at once.
 //! A server may close the connection after any page; the next scrape makes a new one.
 //! A scrape that fails leaves the numbers as they are; they age, and whoever reads them knows how old they are.
-//! A page without a single number that matters is a failure too: it is the wrong page.
+//! A page without a single number that matters is counted apart from pages that could not be fetched: it is the wrong
+//! page.
 
-use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 
 use super::engines::EngineSpec;
+use super::per_member::PerMember;
+use super::polls::PollStats;
 use super::{Member, Pool};
 
 mod member;
@@ -48,43 +50,31 @@ pub struct ScrapeConfig {
     pub engines: Vec<EngineSpec>,
 }
 
-/// Counts of scrapes since the start.
-#[derive(Debug, Default)]
-pub struct ScrapeStats {
-    /// Pages read.
-    pub ok: AtomicU64,
-    /// Pages not read, for whatever reason.
-    pub failed: AtomicU64,
-}
-
 struct Scraper {
     pool: Arc<Pool>,
     config: Arc<ScrapeConfig>,
-    stats: Arc<ScrapeStats>,
-    tasks: HashMap<u32, Task>,
-    version: u64,
+    stats: Arc<PollStats>,
+    tasks: PerMember<Task>,
 }
 
 /// The scraping of one endpoint; ends with the drop.
 struct Task {
-    member: Arc<Member>,
     wake: Arc<Notify>,
-    handle: JoinHandle<()>,
+    _scraping: AbortOnDropHandle<()>,
 }
 
 /// Scrapes the endpoints of `pool`, whoever they are, until `stop`.
 pub fn spawn(
     pool: Arc<Pool>,
     config: ScrapeConfig,
-    stats: Arc<ScrapeStats>,
+    stats: Arc<PollStats>,
     stop: CancellationToken,
 ) -> JoinHandle<()> {
     let scraper = Scraper {
         pool,
         config: Arc::new(config),
         stats,
-        tasks: HashMap::new(),
-        version: 0,
+        tasks: PerMember::default(),
     };
     tokio::spawn(async move {
         tokio::select! {
@@ -97,7 +87,8 @@ pub fn spawn(
 // === impl ScrapeConfig ===
 
 impl ScrapeConfig {
-    fn engine(&self, member: &Member) -> Option<&EngineSpec> {
+    /// The engine that `member` is taken to run; `None` if none is known for it.
+    pub fn engine(&self, member: &Member) -> Option<&EngineSpec> {
         let labels = &member.endpoint.labels;
         let label = labels
             .get(&self.engine_label)
@@ -139,55 +130,32 @@ impl Scraper {
         let mut phase = 0;
         loop {
             ticker.tick().await;
-            self.follow();
+            let (config, stats) = (&self.config, &self.stats);
+            self.tasks
+                .follow(&self.pool, |member| start(member, config, stats));
             phase = (phase + 1) % PHASES;
-            for task in self.tasks.values() {
-                if task.member.slot.number() % PHASES == phase {
+            for (member, task) in self.tasks.iter() {
+                if member.slot.number() % PHASES == phase {
                     task.wake.notify_one();
                 }
             }
         }
     }
-
-    /// Starts and ends tasks as endpoints come and go.
-    fn follow(&mut self) {
-        let snapshot = self.pool.snapshot();
-        if snapshot.version == self.version {
-            return;
-        }
-        self.version = snapshot.version;
-        let mut before = std::mem::take(&mut self.tasks);
-        for member in snapshot.members() {
-            let number = member.slot.number();
-            let task = match before.remove(&number) {
-                Some(task) if Arc::ptr_eq(&task.member, member) => task,
-                _ => self.start(member),
-            };
-            self.tasks.insert(number, task);
-        }
-    }
-
-    fn start(&self, member: &Arc<Member>) -> Task {
-        let wake = Arc::new(Notify::new());
-        // At once, not at its phase: until then the endpoint's load is not known.
-        wake.notify_one();
-        let scraping = member::scrape(
-            Arc::clone(member),
-            Arc::clone(&wake),
-            Arc::clone(&self.config),
-            Arc::clone(&self.stats),
-        );
-        Task {
-            member: Arc::clone(member),
-            wake,
-            handle: tokio::spawn(scraping),
-        }
-    }
 }
 
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.handle.abort();
+fn start(member: &Arc<Member>, config: &Arc<ScrapeConfig>, stats: &Arc<PollStats>) -> Task {
+    let wake = Arc::new(Notify::new());
+    // At once, not at its phase: until then the endpoint's load is not known.
+    wake.notify_one();
+    let scraping = member::scrape(
+        Arc::clone(member),
+        Arc::clone(&wake),
+        Arc::clone(config),
+        Arc::clone(stats),
+    );
+    Task {
+        wake,
+        _scraping: AbortOnDropHandle::new(tokio::spawn(scraping)),
     }
 }
 
@@ -196,7 +164,7 @@ mod tests {
     use super::super::engines::known;
     use super::super::snapshot::tests::endpoint;
     use super::*;
-    use std::sync::atomic::Ordering;
+    use std::sync::atomic::{AtomicU64, Ordering};
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
@@ -285,7 +253,7 @@ mod tests {
         let address = server(answers, once).await;
         let pool = Arc::new(Pool::default());
         pool.replace(vec![endpoint("a", &address)]);
-        let stats = Arc::new(ScrapeStats::default());
+        let stats = Arc::new(PollStats::default());
         let stop = CancellationToken::new();
         let task = spawn(pool, config(), Arc::clone(&stats), stop.clone());
         let counts = || {
@@ -333,8 +301,17 @@ mod tests {
     #[tokio::test]
     async fn a_page_that_tells_nothing_is_a_failure() {
         let page = page_of("<html>\nvllm:cache_config_info{block_size=\"16\"} 1\n");
-        let (ok, failed) = scraped(vec![page], false, |_, failed| failed > 1).await;
-        assert!(ok == 0 && failed > 1, "{ok} {failed}");
+        let address = server(vec![page], false).await;
+        let pool = Arc::new(Pool::default());
+        pool.replace(vec![endpoint("a", &address)]);
+        let stats = Arc::new(PollStats::default());
+        let task = spawn(pool, config(), Arc::clone(&stats), CancellationToken::new());
+        while stats.unread.load(Ordering::Relaxed) < 2 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        task.abort();
+        let fetched = [&stats.ok, &stats.failed].map(|n| n.load(Ordering::Relaxed));
+        assert_eq!(fetched, [0, 0]);
     }
 
     #[test]
@@ -366,7 +343,7 @@ mod tests {
     async fn endpoints_that_come_later_are_scraped() {
         let address = server(vec![page_of("vllm:num_requests_waiting 4\n")], false).await;
         let pool = Arc::new(Pool::default());
-        let stats = Arc::new(ScrapeStats::default());
+        let stats = Arc::new(PollStats::default());
         let task = spawn(
             Arc::clone(&pool),
             config(),

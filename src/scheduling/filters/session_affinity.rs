@@ -38,6 +38,10 @@ impl Follow for SessionAffinity {
         self.0.picked(cx, endpoint);
     }
 
+    fn state(&self) -> Option<serde_json::Value> {
+        self.0.state()
+    }
+
     fn stamp(&self, served: &Member) -> Option<Stamp> {
         self.0.stamp(served)
     }

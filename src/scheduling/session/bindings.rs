@@ -77,6 +77,12 @@ impl Bindings {
             .insert(session, Binding { endpoint, used_at });
     }
 
+    /// How many are kept, dead ones that were not swept yet among them.
+    pub(super) fn count(&self) -> usize {
+        let shards = self.shards.iter();
+        shards.map(|shard| shard.lock().sessions.len()).sum()
+    }
+
     fn shard(&self, session: u64) -> &Mutex<Shard> {
         &self.shards[session as usize % SHARDS]
     }
@@ -103,6 +109,7 @@ mod tests {
         assert_eq!(bindings.get(1, 1198), Some(8));
         assert_eq!(bindings.get(1, 1199), None);
         assert_eq!(bindings.get(2, 1000), None);
+        assert_eq!(bindings.count(), 1);
         // Swept by the next that comes to its shard.
         bindings.bind(1 + SHARDS as u64, 7, 2000);
         assert_eq!(bindings.shard(1).lock().sessions.len(), 1);

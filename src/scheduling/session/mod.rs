@@ -249,6 +249,16 @@ impl Sessions {
         })
     }
 
+    /// What is kept, for people.
+    pub(super) fn state(&self) -> Option<serde_json::Value> {
+        match &self.way {
+            Way::Token { .. } => None,
+            Way::Id { bindings, .. } => {
+                Some(serde_json::json!({ "session_bindings": bindings.count() }))
+            }
+        }
+    }
+
     fn session(&self, cx: &Context<'_>) -> Option<u64> {
         let Way::Id { sources, seed, .. } = &self.way else {
             return None;

@@ -1,0 +1,45 @@
+//! What plugins and other parts hold now, for people: `GET /debug/plugins/state`.
+//!
+//! Each part adds a section of its own with one [`States::add`]. A section is made when it is asked for; it has a bound of its
+//! own, and nothing in it that a client wrote.
+
+use std::fmt;
+
+use parking_lot::RwLock;
+use serde_json::{Map, Value};
+
+/// More than this of anything that a section lists is left out, and the section says so.
+pub const MOST_SHOWN: usize = 256;
+
+/// The sections; the page has them by name.
+#[derive(Default)]
+pub struct States(RwLock<Vec<(&'static str, Section)>>);
+
+type Section = Box<dyn Fn() -> Value + Send + Sync>;
+
+// === impl States ===
+
+impl States {
+    /// Shows what `section` returns under `name`, from now on.
+    pub fn add(&self, name: &'static str, section: impl Fn() -> Value + Send + Sync + 'static) {
+        self.0.write().push((name, Box::new(section)));
+    }
+
+    /// All sections as they are now.
+    pub fn page(&self) -> Value {
+        let sections = self.0.read();
+        let sections = sections.iter();
+        let page: Map<String, Value> = sections
+            .map(|(name, section)| ((*name).to_owned(), section()))
+            .collect();
+        Value::Object(page)
+    }
+}
+
+impl fmt::Debug for States {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let sections = self.0.read();
+        let names = sections.iter().map(|(name, _)| name);
+        f.debug_list().entries(names).finish()
+    }
+}
