@@ -133,8 +133,8 @@ fn best(candidates: &[u32], totals: &[f32], chosen: &[u32], shown: &mut Vec<usiz
     };
     // The lowest total that is shown, once there is no place left: what is not above it needs no second look.
     let mut lowest = f32::NEG_INFINITY;
-    for (at, candidate) in candidates.iter().enumerate().take(totals.len()) {
-        let here = total(at);
+    for (at, (candidate, &here)) in candidates.iter().zip(totals).enumerate() {
+        let here = if here.is_nan() { NEUTRAL } else { here };
         let full = shown.len() == SHOWN;
         if (full && here <= lowest) || chosen.contains(candidate) {
             continue;
@@ -150,10 +150,8 @@ fn best(candidates: &[u32], totals: &[f32], chosen: &[u32], shown: &mut Vec<usiz
             _ => others.len(),
         };
         shown.insert(first + after, at);
-        if shown.len() == SHOWN
-            && let Some(&last) = shown.last()
-        {
-            lowest = total(last);
+        if shown.len() == SHOWN {
+            lowest = shown.last().map_or(lowest, |&last| total(last));
         }
     }
 }
