@@ -12,6 +12,7 @@ pub mod options;
 mod plan;
 mod polling;
 mod reload;
+pub mod replay;
 pub mod serve;
 pub mod sim;
 mod units;
@@ -44,6 +45,8 @@ enum Command {
     Sim(sim::SimArgs),
     /// Load for any ext_proc endpoint picker.
     Load(load::LoadArgs),
+    /// Traffic from a file, through a simulated cluster.
+    Replay(Box<replay::ReplayArgs>),
     /// Simulated model servers, the picker and a real Envoy, with a stream of requests.
     Demo(demo::DemoArgs),
 }
@@ -80,6 +83,7 @@ pub fn run() -> u8 {
         },
         Command::Sim(args) => runtime.block_on(sim::run(args)),
         Command::Load(args) => runtime.block_on(load::run(args)),
+        Command::Replay(args) => replay::run(&args),
         Command::Demo(args) => runtime.block_on(demo::run(args)),
     };
     // What still blocks (a plugin that hangs) must not keep the process.

@@ -29,6 +29,7 @@ use crate::pool::{Pool, Snapshot, discovery};
 use crate::prefix::{PrefixCache, Who};
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::{EndpointNames, Metrics};
+use crate::telemetry::record::Recorder;
 use crate::telemetry::state::States;
 use crate::telemetry::{admin, logs};
 
@@ -129,7 +130,17 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     ));
 
     let prefix = Arc::new(PrefixCache::new(settings.prefix_index_bytes));
-    let picker = Arc::new(Picker::new(
+    let recorder = match &settings.record {
+        None => None,
+        Some(path) => {
+            let most = settings.record_max_bytes;
+            let recorder = Recorder::create(path, most).context("--record")?;
+            metrics.register(|registry| recorder.register(registry));
+            tracing::info!(file = %recorder.file().display(), "Recording arrivals.");
+            Some(recorder)
+        }
+    };
+    let picker = Picker::new(
         Arc::clone(&pool),
         policy,
         PickerOptions {
@@ -142,7 +153,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         Desk::new(cores(), settings.parse_timeout, settings.pick_timeout),
         decisions,
         Arc::clone(&prefix),
-    ));
+    );
+    let picker = Arc::new(picker.recorded(recorder.clone()));
     metrics.register(|registry| {
         let gauges = PrefixGauges::new(settings.pool_name.clone(), Arc::clone(&picker));
         registry.register_collector(Box::new(gauges));
@@ -222,6 +234,10 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         () = drain => tracing::warn!(streams = open.count(), "Some streams did not end in time."),
     }
     stop.cancel();
+    if let Some(recorder) = recorder {
+        // It waits for a disk.
+        tokio::task::spawn_blocking(move || recorder.close()).await?;
+    }
     tracing::info!("Stopped.");
     Ok(())
 }

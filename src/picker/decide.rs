@@ -25,6 +25,7 @@ use crate::prefix::Prediction;
 use crate::scheduling::{self, RequestView};
 use crate::telemetry::inflight::Counted;
 use crate::telemetry::metrics::{RequestSeries, Stage};
+use crate::telemetry::record::Recorded;
 
 /// The flow of requests that name none.
 const DEFAULT_FLOW: &str = "default-flow";
@@ -60,6 +61,8 @@ pub(super) struct Answer {
     /// The model's name, if the request is sent on under another: as it came, and as it goes.
     pub(super) renamed: Option<Renamed>,
     pub(super) streaming: bool,
+    /// It is in a capture.
+    pub(super) recorded: Option<Recorded>,
 }
 
 /// A model that the client and the model server call differently.
@@ -72,13 +75,13 @@ pub(super) struct Renamed {
 
 /// The body as read.
 #[derive(Default)]
-struct Read {
+pub(super) struct Read {
     /// Its bytes, in the pieces in which they came or, decoded, in one. Empty if it was not read: there is none, or we do
     /// not understand it.
-    plain: Vec<Bytes>,
+    pub(super) plain: Vec<Bytes>,
     /// It came compressed.
     encoded: bool,
-    facts: RequestFacts,
+    pub(super) facts: RequestFacts,
 }
 
 thread_local! {
@@ -135,6 +138,7 @@ impl Picker {
         let picked = DESKTOP.with_borrow_mut(|space| {
             self.pick(&question, priority, target, &read, body_bytes, space)
         });
+        let recorded = self.record(&question, target, &read, picked.is_err());
         let (snapshot, chosen) = picked.map_err(|not_chosen| {
             if let NotChosen::Schedule(_) = not_chosen {
                 self.metrics.not_scheduled(target);
@@ -212,6 +216,7 @@ impl Picker {
             series,
             renamed,
             streaming,
+            recorded,
         };
         took(Stage::Answer, decided.elapsed());
         Ok(answer)
@@ -279,6 +284,12 @@ impl Picker {
         Ok(decoded.map(|plain| plain.map(Bytes::from)))
     }
 
+    /// Whose request it is.
+    pub(super) fn tenant<'a>(&self, question: &'a Question) -> Option<&'a str> {
+        let header = self.options.tenant_header.as_deref();
+        header.and_then(|name| question.headers.get(name))
+    }
+
     fn pick(
         &self,
         question: &Question,
@@ -300,9 +311,7 @@ impl Picker {
         let prompt = approx
             .filter(|_| prompt::is_prefilled(question.api) && !facts.continues)
             .and_then(|approx| {
-                let tenant = self.options.tenant_header.as_deref();
-                let tenant = tenant.and_then(|name| question.headers.get(name));
-                let scope = prompt::scope(tenant, model, facts);
+                let scope = prompt::scope(self.tenant(question), model, facts);
                 Prompt::of(approx, &snapshot, &scope, &read.plain, facts)
             });
         let asked = Asked {
@@ -343,7 +352,7 @@ fn only_if_cached(headers: &Headers) -> bool {
 }
 
 /// The LoRA adapter asked for: servers that know no adapter beside the model name it as the model.
-fn adapter<'a>(facts: &'a RequestFacts, model: &'a str) -> &'a str {
+pub(super) fn adapter<'a>(facts: &'a RequestFacts, model: &'a str) -> &'a str {
     let named = facts.lora.as_deref().filter(|name| !name.is_empty());
     named.unwrap_or(model)
 }

@@ -100,6 +100,7 @@ impl PickExchange {
         booking.before = answer.before;
         booking.via = answer.via;
         booking.counted = answer.counted;
+        booking.recorded = answer.recorded;
         booking.prediction = answer
             .prediction
             .map(|prediction| (Arc::clone(&self.picker.prefix), prediction));

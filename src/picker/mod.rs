@@ -19,6 +19,7 @@ use crate::prefix::PrefixCache;
 use crate::scheduling::{Reason, Scheduler};
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::Metrics;
+use crate::telemetry::record::Recorder;
 
 mod choose;
 mod control;
@@ -32,6 +33,7 @@ mod flights;
 mod page_tests;
 mod prefix_gauges;
 mod prompt;
+mod record;
 mod report;
 mod served;
 mod subset;
@@ -86,6 +88,7 @@ pub struct Picker {
     decisions: Option<Arc<Decisions>>,
     prefix: Arc<PrefixCache>,
     flights: flights::Flights,
+    recorder: Option<Arc<Recorder>>,
 }
 
 // === impl Picker ===
@@ -113,7 +116,13 @@ impl Picker {
             decisions,
             prefix,
             flights: flights::Flights::default(),
+            recorder: None,
         }
+    }
+
+    /// The same, and what it decides on goes into a capture, if there is a `recorder`.
+    pub fn recorded(self, recorder: Option<Arc<Recorder>>) -> Self {
+        Self { recorder, ..self }
     }
 
     /// That of the objective that a request names.

@@ -9,6 +9,8 @@ use crate::pool::{Breaker, Member, Outcome, Reservation, clock_ms};
 use crate::prefix::{Prediction, PrefixCache};
 use crate::telemetry::inflight::Counted;
 use crate::telemetry::metrics::{RequestSeries, Running};
+use crate::telemetry::record::Recorded;
+use crate::telemetry::record::format::AnswerLine;
 
 /// What was booked for a request when it was picked for. Dropping it ends the request.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub(super) struct Booking {
     pub(super) counted: Option<Counted>,
     /// What was thought to be cached of its prompt, and who wants to know what was.
     pub(super) prediction: Option<(Arc<PrefixCache>, Prediction)>,
+    /// It is in a capture, which its answer belongs into too.
+    pub(super) recorded: Option<Recorded>,
     _running: Running,
 }
 
@@ -68,6 +72,7 @@ impl Booking {
             streaming,
             counted: None,
             prediction: None,
+            recorded: None,
         }
     }
 
@@ -200,17 +205,38 @@ impl Response {
         booking.series.response_bytes.observe(self.bytes as f64);
         if !self.failed {
             self.measure(&booking);
+            if let Some(recorded) = booking.recorded.take() {
+                recorded.answered(self.answer(&booking));
+            }
         }
         booking.reservation.ended();
+    }
+
+    /// Seconds to the first token, if there was one.
+    fn ttft(&self, booking: &Booking) -> Option<f64> {
+        self.first_token
+            .map(|at| at.duration_since(booking.started).as_secs_f64())
+    }
+
+    /// As a capture tells it.
+    fn answer(&self, booking: &Booking) -> AnswerLine {
+        let usage = self.scanner.usage().unwrap_or_default();
+        AnswerLine {
+            of: 0,
+            out: usage.output,
+            r#in: usage.input,
+            cached: usage.cached,
+            // The first token of an answer in one piece is its end.
+            ttft: self.ttft(booking).filter(|_| self.streaming),
+            e2e: booking.started.elapsed().as_secs_f64(),
+        }
     }
 
     fn measure(&self, booking: &Booking) {
         let series = &booking.series;
         let total = booking.started.elapsed().as_secs_f64();
         series.duration.observe(total);
-        let ttft = self
-            .first_token
-            .map(|at| at.duration_since(booking.started).as_secs_f64());
+        let ttft = self.ttft(booking);
         if let Some(ttft) = ttft {
             series.ttft(self.streaming).observe(ttft);
         }

@@ -5,6 +5,7 @@
 
 mod admin;
 mod anthropic;
+pub mod cluster;
 mod embeddings;
 mod engine;
 mod fields;
@@ -12,10 +13,13 @@ mod front;
 mod openai;
 mod page;
 mod reply;
+pub mod report;
 mod responses;
 mod server;
+pub mod step;
 #[cfg(test)]
 mod tests;
+pub mod workload;
 
 pub use engine::EngineConfig;
 pub use server::{Server, ServerConfig};

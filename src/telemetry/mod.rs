@@ -1,5 +1,5 @@
 //! What the picker tells of itself: logs ([`logs`]), metrics ([`metrics`]), why it decided what ([`decisions`]), what its
-//! parts hold ([`state`]) and the pages that show it ([`admin`]).
+//! parts hold ([`state`]), the pages that show it ([`admin`]), and captures for simulations ([`record`]).
 
 pub mod admin;
 pub mod decisions;
@@ -7,4 +7,5 @@ pub mod inflight;
 pub mod logs;
 pub mod metrics;
 mod process;
+pub mod record;
 pub mod state;

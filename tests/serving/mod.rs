@@ -1,8 +1,10 @@
-//! The process around the picker: TLS, health, exit codes, its configuration as it changes, what it tells of its decisions.
+//! The process around the picker: TLS, health, exit codes, its configuration as it changes, what it tells of its decisions,
+//! what it records.
 
 mod decisions;
 mod health;
 mod herd;
+mod record;
 mod reload;
 mod tls;
 mod trust;

@@ -131,6 +131,13 @@ pub struct ServeOptions {
     /// Decisions to keep for /debug/decisions on the metrics port, up to 65536; 0 = none.
     #[arg(long, default_value_t = 4096, value_parser = clap::value_parser!(u32).range(..=65536))]
     decision_records: u32,
+    /// Write the arrivals that are decided on into this file, for `pointsman replay`: times, lengths, which prompts begin alike;
+    /// no text. If the file is there already, file.1 and so on.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    record: String,
+    /// Where the file ends.
+    #[arg(long, value_parser = bytes, default_value = "1Gi")]
+    record_max_bytes: usize,
     /// Between two scrapes of an endpoint; 50ms at least.
     #[arg(long, value_parser = duration, default_value = "50ms")]
     refresh_metrics_interval: Duration,

@@ -62,6 +62,10 @@ pub struct Settings {
     pub tenant_header: Option<String>,
     /// Decisions to keep; 0 = none.
     pub decision_records: usize,
+    /// Where arrivals are written, if they are.
+    pub record: Option<PathBuf>,
+    /// Bytes of that.
+    pub record_max_bytes: u64,
     /// Between two scrapes.
     pub refresh_metrics: Duration,
     /// How old a scrape may be.
@@ -177,6 +181,8 @@ impl ServeOptions {
             prefix_index_bytes: self.prefix_index_bytes,
             tenant_header: header_name("--tenant-header", &self.tenant_header)?,
             decision_records: self.decision_records as usize,
+            record: (!self.record.is_empty()).then(|| self.record.into()),
+            record_max_bytes: self.record_max_bytes as u64,
             refresh_metrics: self.refresh_metrics_interval.max(MIN_REFRESH),
             metrics_staleness: self.metrics_staleness_threshold,
             stream_metrics: self.enable_grpc_stream_metrics,

@@ -1,0 +1,265 @@
+//! The cluster that traffic is replayed through: engines of the step model, and who picks in front of them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+
+use super::ReplayArgs;
+use super::run::{Cluster, Picks};
+use crate::cli::plan::Plan;
+use crate::config::LoadOptions;
+use crate::picker::Policy;
+use crate::prefix::DEFAULT_BUDGET;
+use crate::sim::cluster::{
+    self, Arrival, BASELINES, Baseline, Chain, Fate, Ours, Router, Source, Wires,
+};
+use crate::sim::report::{Outcome, Served};
+use crate::sim::step::{Engine, EngineSpec, Event, Keys, Loras, Request};
+use crate::sim::workload::{self, Arrivals, Scale, Trace, Traffic};
+
+/// Requests of a trace by which it is measured how many engines can serve.
+const SAMPLE: u64 = 1_000;
+/// Adapters in an engine's memory, where the trace has adapters; and seconds to load one (the median that the engine's model
+/// knows of).
+const LORAS: Loras = Loras { max: 4, load: 4.4 };
+/// What serve takes for a scrape that does not end.
+const SCRAPE_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// See the module.
+#[derive(Debug)]
+pub(super) struct Virtual<'a> {
+    args: &'a ReplayArgs,
+    spec: EngineSpec,
+}
+
+/// Traffic as the cluster asks for it.
+struct Walk<'a> {
+    traffic: &'a Traffic,
+    arrivals: Arrivals<'a>,
+    /// Requests of sessions that go on, until they have ended.
+    turns: HashMap<u64, workload::Arrival>,
+    /// Tokens that an engine's key stands for; 0: nothing is shared.
+    key_tokens: u32,
+}
+
+// === impl Virtual ===
+
+impl<'a> Virtual<'a> {
+    /// What `args` describe; fails where they name something that there is not.
+    pub(super) fn of(args: &'a ReplayArgs) -> anyhow::Result<Self> {
+        let mut spec = EngineSpec::new(&args.gpu, &args.model, args.tp);
+        spec.max_num_batched_tokens = args.max_num_batched_tokens;
+        spec.max_num_seqs = args.max_num_seqs;
+        spec.kv_blocks = args.kv_blocks;
+        Engine::new(&spec).context("--gpu, --model, --tp")?;
+        for name in &args.policy {
+            anyhow::ensure!(
+                BASELINES.contains(&name.as_str()),
+                "--policy: there is no `{name}`{}; there are {}",
+                crate::config::did_you_mean(name, BASELINES),
+                BASELINES.join(", ")
+            );
+        }
+        Ok(Self { args, spec })
+    }
+
+    fn engine(&self, trace: &Trace) -> anyhow::Result<Engine> {
+        let mut spec = self.spec.clone();
+        spec.loras = (trace.adapters() > 0).then_some(LORAS);
+        Ok(Engine::new(&spec)?)
+    }
+
+    fn wires(&self) -> Wires {
+        let seconds = |time: Duration| time.as_secs_f64();
+        Wires {
+            decide: 0.0,
+            to_engine: seconds(self.args.network),
+            back: seconds(self.args.network),
+            scrape_every: seconds(self.args.scrape_interval),
+            scrape_takes: seconds(self.args.staleness),
+            scrape_jitter: 0.1,
+            patience: seconds(self.args.patience),
+            stage_gap: 1.0,
+        }
+    }
+
+    fn router(&self, picks: &Picks, seed: u64) -> anyhow::Result<Box<dyn Router>> {
+        let endpoints = self.args.endpoints;
+        // As much for each endpoint as serve has by default for a hundred.
+        let bytes = DEFAULT_BUDGET / 100 * (endpoints as usize).max(100);
+        match picks {
+            Picks::Named(name) => {
+                let baseline = Baseline::new(name, endpoints, bytes, seed);
+                Ok(Box::new(baseline.context("--policy")?))
+            }
+            Picks::Profile { text, .. } => {
+                let options = LoadOptions {
+                    allow_experimental: true,
+                };
+                let plan = Plan::of(text, options)?;
+                let between = self.args.scrape_interval;
+                let policy = Policy {
+                    scheduler: plan.scheduler,
+                    admission: plan.admission,
+                    parsers: Vec::new(),
+                    reporters: Default::default(),
+                    metrics_staleness: Duration::from_secs(2).max(3 * between),
+                    metrics_turnover: 2 * between + SCRAPE_TIMEOUT,
+                };
+                Ok(Box::new(Ours::new(policy, endpoints, bytes, seed)))
+            }
+        }
+    }
+}
+
+impl Cluster for Virtual<'_> {
+    /// What one engine serves when it is offered a stretch of the trace at once, times the engines: the middle of the run, where
+    /// the batch is neither filling nor draining.
+    fn saturation(&self, trace: &Arc<Trace>) -> anyhow::Result<f64> {
+        let scale = Scale {
+            requests: Some(SAMPLE),
+            open_loop: true,
+            ..Scale::default()
+        };
+        let traffic = Traffic::new(Arc::clone(trace), scale)?;
+        let mut engine = self.engine(trace)?;
+        let walk = Walk::of(&traffic, &self.spec);
+        let mut sent = 0u64;
+        for arrival in traffic.arrivals() {
+            let arrival = walk.arrival(&arrival, 0.0);
+            let keys = arrival.keys.iter().copied();
+            let block = self.spec.block_size;
+            let request = Request {
+                id: sent,
+                prompt_tokens: arrival.prompt_tokens,
+                output_tokens: arrival.output_tokens,
+                keys: Keys::new(
+                    keys,
+                    (arrival.key_tokens / block).max(1),
+                    arrival.prompt_tokens / block,
+                ),
+                adapter: arrival.adapter,
+            };
+            // One that no engine could take says nothing of how many others it can.
+            sent += u64::from(engine.submit(request, 0.0).is_ok());
+        }
+        let mut ends = Vec::new();
+        while let Some(next) = engine.next_event() {
+            engine.advance(next, &mut |event| {
+                if let Event::Finished { at, .. } = event {
+                    ends.push(at);
+                }
+            });
+        }
+        let (from, to) = (ends.len() / 5, ends.len() * 4 / 5);
+        anyhow::ensure!(
+            to > from + 1,
+            "--load: the trace is too short to tell what load is; give --rate"
+        );
+        let rate = (to - from) as f64 / (ends[to] - ends[from]);
+        Ok(rate * f64::from(self.args.endpoints))
+    }
+
+    fn serve(
+        &self,
+        picks: &Picks,
+        traffic: &Traffic,
+        seed: u64,
+        ended: &mut dyn FnMut(Served),
+    ) -> anyhow::Result<()> {
+        let engines = (0..self.args.endpoints).map(|_| self.engine(traffic.trace()));
+        let mut cluster = cluster::Cluster {
+            engines: engines.collect::<anyhow::Result<_>>()?,
+            block_size: self.spec.block_size,
+            wires: self.wires(),
+            faults: self.args.fault.clone(),
+            seed,
+        };
+        let mut router = self.router(picks, seed)?;
+        let mut walk = Walk::of(traffic, &self.spec);
+        cluster::run(&mut cluster, &mut *router, &mut walk, &mut |outcome| {
+            ended(served(outcome));
+        });
+        Ok(())
+    }
+}
+
+fn served(of: &cluster::Outcome) -> Served {
+    let outcome = match (of.fate, of.first) {
+        (Fate::Served, Some(first)) => Outcome::Served {
+            ttft: first - of.arrived,
+            e2e: of.ended - of.arrived,
+        },
+        (Fate::Refused(reason), _) => Outcome::Rejected {
+            reason,
+            at: of.ended,
+        },
+        _ => Outcome::Lost { at: of.ended },
+    };
+    Served {
+        arrival: of.arrived,
+        endpoint: of.endpoint,
+        prompt: of.prompt_tokens,
+        cached: of.cached_tokens,
+        output: of.output_tokens,
+        outcome,
+    }
+}
+
+// === impl Walk ===
+
+impl<'a> Walk<'a> {
+    fn of(traffic: &'a Traffic, spec: &EngineSpec) -> Self {
+        let of_file = traffic.trace().block_tokens();
+        let block = spec.block_size;
+        Self {
+            traffic,
+            arrivals: traffic.arrivals(),
+            turns: HashMap::new(),
+            key_tokens: of_file.next_multiple_of(block),
+        }
+    }
+
+    /// As the cluster knows it, at `at`.
+    fn arrival(&self, arrival: &workload::Arrival, at: f64) -> Arrival {
+        let trace = self.traffic.trace();
+        let mut names = Vec::new();
+        trace.chain(arrival, Chain::BLOCK, usize::MAX, &mut names);
+        let chain = Chain(Arc::from(&*names));
+        match self.key_tokens {
+            0 => names.clear(),
+            tokens => trace.chain(arrival, tokens, usize::MAX, &mut names),
+        }
+        Arrival {
+            number: arrival.number,
+            at,
+            prompt_tokens: arrival.prompt,
+            output_tokens: arrival.output,
+            max_tokens: None,
+            keys: names.into(),
+            key_tokens: self.key_tokens.max(1),
+            chain,
+            adapter: u32::from(arrival.adapter).checked_sub(1),
+            stage: arrival.stage,
+        }
+    }
+}
+
+impl Source for Walk<'_> {
+    fn next(&mut self) -> Option<Arrival> {
+        let arrival = self.arrivals.next()?;
+        if arrival.session.is_some() {
+            self.turns.insert(arrival.number, arrival);
+        }
+        Some(self.arrival(&arrival, arrival.at))
+    }
+
+    fn ended(&mut self, number: u64, now: f64) -> Option<Arrival> {
+        let before = self.turns.remove(&number)?;
+        let (think, arrival) = self.traffic.next_turn(&before)?;
+        self.turns.insert(arrival.number, arrival);
+        Some(self.arrival(&arrival, now + think))
+    }
+}

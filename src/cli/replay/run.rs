@@ -1,0 +1,287 @@
+//! Which runs there are, and what is told of them.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::ReplayArgs;
+use crate::cli::plan::Plan;
+use crate::config::{self, LoadOptions};
+use crate::sim::report::{Case, Report, Run, Served, Slo, Tally};
+use crate::sim::workload::{self, Rate, Scale, Trace, Traffic};
+
+/// Who picks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Picks {
+    /// An EndpointPickerConfig that loads.
+    Profile {
+        /// What it is called in the report.
+        name: String,
+        /// Its text.
+        text: String,
+    },
+    /// A policy of the simulator's own.
+    Named(String),
+}
+
+/// What serves, in virtual time.
+pub trait Cluster {
+    /// Requests a second that it can serve of such traffic: what `--load 1` is.
+    fn saturation(&self, trace: &Arc<Trace>) -> anyhow::Result<f64>;
+
+    /// Lets it serve `traffic`, and tells each request as it ends. The same seed, the same run.
+    fn serve(
+        &self,
+        picks: &Picks,
+        traffic: &Traffic,
+        seed: u64,
+        ended: &mut dyn FnMut(Served),
+    ) -> anyhow::Result<()>;
+}
+
+// === impl Picks ===
+
+impl Picks {
+    fn name(&self) -> &str {
+        match self {
+            Self::Profile { name, .. } | Self::Named(name) => name,
+        }
+    }
+}
+
+/// Runs every trace at every load with every seed under each who picks, prints what came of it, and writes the report if one
+/// is asked for. All who pick get the very same traffic.
+pub fn compare(args: &ReplayArgs, cluster: &dyn Cluster) -> anyhow::Result<Report> {
+    let picks = picks(args)?;
+    let slo = Slo {
+        ttft: args.slo_ttft.as_secs_f64(),
+        tpot: args.slo_tpot.as_secs_f64(),
+    };
+    let mut runs = Vec::new();
+    for path in &args.traces {
+        for seed in (args.seed..).take(args.seeds as usize) {
+            let mut options = args.read_options();
+            options.seed = seed;
+            let trace = Arc::new(workload::read(path, &options)?);
+            for scale in scales(args, &trace, cluster)? {
+                let traffic = Traffic::new(Arc::clone(&trace), scale)?;
+                for picks in &picks {
+                    let mut tally = Tally::new(slo, args.endpoints as usize);
+                    let mut ended = |it: Served| tally.add(&it);
+                    cluster.serve(picks, &traffic, seed, &mut ended)?;
+                    let case = Case {
+                        trace: name(path),
+                        policy: picks.name().to_owned(),
+                        rate: traffic.rate().unwrap_or_default(),
+                        seed,
+                    };
+                    runs.push(Run { case, tally });
+                }
+            }
+        }
+    }
+    let report = Report::new(slo, setting(args), runs);
+    match args.json {
+        true => println!("{}", report.to_json()),
+        false => print!("{report}"),
+    }
+    if let Some(folder) = &args.report {
+        use anyhow::Context as _;
+        let context = || format!("--report: {}", folder.display());
+        report.write(folder).with_context(context)?;
+    }
+    Ok(report)
+}
+
+/// One a load.
+fn scales(
+    args: &ReplayArgs,
+    trace: &Arc<Trace>,
+    cluster: &dyn Cluster,
+) -> anyhow::Result<Vec<Scale>> {
+    if !args.load.is_empty() {
+        let most = cluster.saturation(trace)?;
+        let at = |share: &f64| args.scale(Some(Rate::PerSecond(share * most)));
+        return Ok(args.load.iter().map(at).collect());
+    }
+    if args.rate.is_empty() {
+        return Ok(vec![args.scale(None)]);
+    }
+    let at = |rate: &Rate| args.scale(Some(*rate));
+    Ok(args.rate.iter().map(at).collect())
+}
+
+/// All who pick: without any, the default configuration.
+pub(super) fn picks(args: &ReplayArgs) -> anyhow::Result<Vec<Picks>> {
+    let mut all = Vec::new();
+    for path in &args.profile {
+        let text = config::file::read(path)
+            .map_err(|error| anyhow::anyhow!("--profile: {}: {error}", path.display()))?;
+        let options = LoadOptions {
+            allow_experimental: true,
+        };
+        Plan::of(&text, options).inspect_err(|_| eprintln!("In {}:", path.display()))?;
+        let mut name = name(path);
+        if all.iter().any(|picks: &Picks| picks.name() == name) {
+            name = path.display().to_string();
+        }
+        all.push(Picks::Profile { name, text });
+    }
+    all.extend(args.policy.iter().cloned().map(Picks::Named));
+    if all.is_empty() {
+        all.push(Picks::Profile {
+            name: "default".to_owned(),
+            text: config::DEFAULT.to_owned(),
+        });
+    }
+    for (i, picks) in all.iter().enumerate() {
+        if all[..i].iter().any(|other| other.name() == picks.name()) {
+            anyhow::bail!(
+                "`{}` is compared with itself; give each --profile and --policy once",
+                picks.name()
+            );
+        }
+    }
+    Ok(all)
+}
+
+/// The file's name without its folder and ending.
+fn name(path: &Path) -> String {
+    let stem = path.file_stem().unwrap_or(path.as_os_str());
+    stem.to_string_lossy().into_owned()
+}
+
+/// What is true of all runs.
+fn setting(args: &ReplayArgs) -> Vec<(String, String)> {
+    let gpus = match args.tp {
+        1 => args.gpu.clone(),
+        tp => format!("{tp} × {}", args.gpu),
+    };
+    [
+        ("endpoints", args.endpoints.to_string()),
+        ("GPUs of each", gpus),
+        ("model", args.model.clone()),
+        ("scraped every", format!("{:?}", args.scrape_interval)),
+        ("staleness", format!("{:?}", args.staleness)),
+        ("network", format!("{:?}", args.network)),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::sim::report::Outcome;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: ReplayArgs,
+    }
+
+    /// Serves everything at once, `random` slowly.
+    struct Fake;
+
+    impl Cluster for Fake {
+        fn saturation(&self, _: &Arc<Trace>) -> anyhow::Result<f64> {
+            Ok(10.0)
+        }
+
+        fn serve(
+            &self,
+            picks: &Picks,
+            traffic: &Traffic,
+            seed: u64,
+            ended: &mut dyn FnMut(Served),
+        ) -> anyhow::Result<()> {
+            let slow = *picks == Picks::Named("random".to_owned());
+            for arrival in traffic.arrivals() {
+                ended(Served {
+                    arrival: arrival.at,
+                    endpoint: Some((arrival.number % 2) as u32),
+                    prompt: arrival.prompt,
+                    cached: 0,
+                    output: arrival.output,
+                    outcome: Outcome::Served {
+                        ttft: if slow { 3.0 } else { 0.1 } + seed as f64 * 1e-3,
+                        e2e: 4.0,
+                    },
+                });
+            }
+            Ok(())
+        }
+    }
+
+    fn args(more: &[&str]) -> ReplayArgs {
+        let arguments = ["x"].iter().chain(more);
+        Command::try_parse_from(arguments).unwrap().args
+    }
+
+    #[test]
+    fn every_case_is_run_and_told() {
+        let folder = tempfile::tempdir().unwrap();
+        let trace = folder.path().join("short.csv");
+        std::fs::write(&trace, "t,in,out\n0,10,101\n1,10,101\n2,10,101\n").unwrap();
+        let (trace, out) = (trace.to_str().unwrap(), folder.path().join("out"));
+        let report = format!("--report={}", out.display());
+        let more = [
+            trace,
+            "--load=0.5",
+            "--load=90%",
+            "--policy=random",
+            &report,
+        ];
+        let args = args(&[&more[..], &["--policy=fast", "--seeds=2"]].concat());
+        let json = compare(&args, &Fake).unwrap().to_json();
+        let results = json["results"].as_array().unwrap();
+        let told: Vec<_> = results
+            .iter()
+            .map(|result| {
+                let good = &result["estimates"]["good_share"]["median"];
+                let seeds = result["seeds"].as_array().unwrap().len();
+                assert_eq!((&result["trace"], seeds), (&"short".into(), 2));
+                let rate = result["rate"].as_f64().unwrap().round();
+                (
+                    result["policy"].as_str().unwrap(),
+                    rate,
+                    good.as_f64().unwrap(),
+                )
+            })
+            .collect();
+        let expected = [
+            ("random", 5.0, 0.0),
+            ("fast", 5.0, 1.0),
+            ("random", 9.0, 0.0),
+            ("fast", 9.0, 1.0),
+        ];
+        assert_eq!(told, expected);
+        assert!(out.join("report.html").exists() && out.join("report.json").exists());
+    }
+
+    #[test]
+    fn who_picks_is_checked_before_anything_runs() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a.yaml");
+        let profile = format!("--profile={}", file.display());
+        let missing = picks(&args(&["t", &profile])).unwrap_err().to_string();
+        assert!(
+            missing.starts_with("--profile: ") && missing.contains("a.yaml"),
+            "{missing}"
+        );
+        std::fs::write(&file, config::DEFAULT).unwrap();
+        let all = picks(&args(&["t", &profile, "--policy=random"])).unwrap();
+        assert_eq!(
+            all.iter().map(Picks::name).collect::<Vec<_>>(),
+            ["a", "random"]
+        );
+        let twice = picks(&args(&["t", "--policy=a", "--policy=a"])).unwrap_err();
+        assert!(twice.to_string().contains("compared with itself"));
+        std::fs::write(&file, "apiVersion: nonsense\n").unwrap();
+        let wrong = picks(&args(&["t", &profile])).unwrap_err();
+        assert!(wrong.is::<crate::config::ConfigErrors>());
+        let default = picks(&args(&["t"])).unwrap();
+        assert_eq!(default[0].name(), "default");
+    }
+}

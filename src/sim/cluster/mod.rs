@@ -1,0 +1,23 @@
+//! A cluster in virtual time: engines, a router in front of them, and what lies between.
+//!
+//! It is a discrete-event simulation. Requests come from a [`Source`]; a [`Router`] says where each goes; engines of
+//! [`super::step`] serve them. Between these lie delays: the router decides on what it has scraped ([`Wires::scrape_every`]
+//! ago at most), a request reaches its engine after [`Wires::to_engine`], what comes back is seen after
+//! [`Wires::back`]. Faults come by a timetable. Everything follows from the seed.
+//!
+//! The picker that serves is one of the routers ([`Ours`]): the same choice, the same plugins, the same cells.
+
+mod baselines;
+mod events;
+mod faults;
+mod ours;
+mod router;
+mod run;
+#[cfg(test)]
+mod tests;
+
+pub use baselines::{Baseline, NAMES as BASELINES};
+pub use faults::{Fault, FaultKind};
+pub use ours::Ours;
+pub use router::{Asked, Chain, Page, Refused, Router};
+pub use run::{Arrival, Cluster, Fate, Outcome, Source, Wires, run};

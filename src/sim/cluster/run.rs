@@ -1,0 +1,514 @@
+//! The simulation's loop.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use rand::rngs::SmallRng;
+use rand::{RngExt as _, SeedableRng as _};
+
+use super::events::Events;
+use super::faults::{Fault, FaultKind};
+use super::router::{Asked, Chain, Page, Refused, Router};
+use crate::sim::step::{Engine, Event, Keys, Request};
+
+/// What lies between clients, router and engines. All in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Wires {
+    /// Between a request's arrival and its being sent on: reading it, deciding.
+    pub decide: f64,
+    /// From there to the engine.
+    pub to_engine: f64,
+    /// From the engine back to the client; the router sees it pass.
+    pub back: f64,
+    /// Between two scrapes of an engine.
+    pub scrape_every: f64,
+    /// From when an engine's page is read to when the router has it.
+    pub scrape_takes: f64,
+    /// Share of `scrape_every` by which a scrape comes early or late, at random.
+    pub scrape_jitter: f64,
+    /// Clients that have no first token after so long give up; infinite: never.
+    pub patience: f64,
+    /// After a stage has drained, until the next one begins.
+    pub stage_gap: f64,
+}
+
+/// A request that comes.
+#[derive(Clone, Debug)]
+pub struct Arrival {
+    /// The source's number for it.
+    pub number: u64,
+    /// When.
+    pub at: f64,
+    /// Tokens of its prompt.
+    pub prompt_tokens: u32,
+    /// Tokens that it will generate; routers do not know them.
+    pub output_tokens: u32,
+    /// The most that it lets the engine generate, if it says so.
+    pub max_tokens: Option<u32>,
+    /// The names of its prompt's blocks: two prompts share a beginning as far as these are the same.
+    pub keys: Arc<[u64]>,
+    /// Tokens that each key stands for; a multiple of the engine's block size.
+    pub key_tokens: u32,
+    /// The names of its prompt's blocks, as routers know them.
+    pub chain: Chain,
+    /// The LoRA adapter it is for.
+    pub adapter: Option<u32>,
+    /// It comes only when all of the stages before have ended.
+    pub stage: u32,
+}
+
+/// Where requests come from.
+pub trait Source {
+    /// The next one, in the order in which they come.
+    fn next(&mut self) -> Option<Arrival>;
+
+    /// The request with this number of its own has ended; another may follow from that.
+    fn ended(&mut self, number: u64, now: f64) -> Option<Arrival> {
+        let _ = (number, now);
+        None
+    }
+}
+
+/// What became of a request.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Outcome {
+    /// Its number, in the order of arrival.
+    pub id: u64,
+    /// When it came.
+    pub arrived: f64,
+    /// Where it was sent.
+    pub endpoint: Option<u32>,
+    /// Tokens of its prompt.
+    pub prompt_tokens: u32,
+    /// Those of them that were cached.
+    pub cached_tokens: u32,
+    /// Tokens generated.
+    pub output_tokens: u32,
+    /// When its client had the first token.
+    pub first: Option<f64>,
+    /// When its client had the last, or the bad news.
+    pub ended: f64,
+    /// How it ended.
+    pub fate: Fate,
+}
+
+/// How a request ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fate {
+    /// All tokens came.
+    Served,
+    /// The router turned it away.
+    Refused(Refused),
+    /// Its engine failed it, or its client gave up.
+    Lost,
+}
+
+/// Engines and what lies before them.
+#[derive(Debug)]
+pub struct Cluster {
+    /// The engines, by endpoint.
+    pub engines: Vec<Engine>,
+    /// Tokens in a block of theirs.
+    pub block_size: u32,
+    /// Delays.
+    pub wires: Wires,
+    /// The timetable.
+    pub faults: Vec<Fault>,
+    /// What jitter follows from.
+    pub seed: u64,
+}
+
+/// Something that happens.
+#[derive(Debug)]
+enum What {
+    Arrive(Box<Arrival>),
+    Deliver(u64),
+    Wake(u32),
+    First(u64, u32),
+    Ended(u64),
+    Failed(u64, bool),
+    Patience(u64),
+    Scrape(u32),
+    Scraped(u32, Page),
+    Fault(usize),
+}
+
+/// A request under way.
+#[derive(Debug)]
+struct Live {
+    outcome: Outcome,
+    arrival: Box<Arrival>,
+}
+
+struct Run<'a> {
+    cluster: &'a mut Cluster,
+    router: &'a mut dyn Router,
+    source: &'a mut dyn Source,
+    sink: &'a mut dyn FnMut(&Outcome),
+    events: Events<What>,
+    /// When each engine is to be looked at; infinite: not.
+    wake: Vec<f64>,
+    /// Pages that cannot be read.
+    silent: Vec<bool>,
+    live: HashMap<u64, Live>,
+    rng: SmallRng,
+    arrived: u64,
+    stage: u32,
+    shift: f64,
+    faults_left: usize,
+    /// The first request of the next stage, until this one has drained.
+    held: Option<Box<Arrival>>,
+    /// Requests that will come for sure.
+    coming: usize,
+    happened: Vec<Event>,
+}
+
+/// Runs `cluster` until all requests of `source` have ended, and tells `sink` how each did.
+pub fn run(
+    cluster: &mut Cluster,
+    router: &mut dyn Router,
+    source: &mut dyn Source,
+    sink: &mut dyn FnMut(&Outcome),
+) {
+    let (endpoints, faults) = (cluster.engines.len(), cluster.faults.len());
+    let mut run = Run {
+        rng: SmallRng::seed_from_u64(cluster.seed),
+        wake: vec![f64::INFINITY; endpoints],
+        silent: vec![false; endpoints],
+        cluster,
+        router,
+        source,
+        sink,
+        events: Events::new(),
+        live: HashMap::new(),
+        arrived: 0,
+        stage: 0,
+        shift: 0.0,
+        faults_left: faults,
+        held: None,
+        coming: 0,
+        happened: Vec::new(),
+    };
+    run.begin();
+    while run.coming + run.live.len() > 0 || run.held.is_some() {
+        let Some((now, what)) = run.events.next() else {
+            break;
+        };
+        if run.is_stuck() {
+            run.give_up(now);
+        }
+        run.happens(now, what);
+    }
+}
+
+// === impl Run ===
+
+impl Run<'_> {
+    fn begin(&mut self) {
+        let (faults, every) = (self.cluster.faults.len(), self.cluster.wires.scrape_every);
+        for at in 0..faults {
+            self.events.put(self.cluster.faults[at].at, What::Fault(at));
+        }
+        for endpoint in 0..self.cluster.engines.len() as u32 {
+            // All are known at the beginning, and then each has its own turn.
+            let page = self.page(endpoint, 0.0);
+            self.router.scrape_begins(endpoint, 0.0);
+            self.router.scraped(endpoint, page, 0.0);
+            let phase = self.rng.random_range(0.0..1.0) * every;
+            self.events.put(phase, What::Scrape(endpoint));
+        }
+        self.next_arrival();
+    }
+
+    /// Nothing but scrapes will happen: what is under way is at engines that hang, and its clients never give up.
+    fn is_stuck(&self) -> bool {
+        let scrapes = self.cluster.engines.len();
+        self.coming == 0
+            && !self.live.is_empty()
+            && self.events.len() < scrapes
+            && self.faults_left == 0
+    }
+
+    fn give_up(&mut self, now: f64) {
+        let mut stuck: Vec<u64> = self.live.keys().copied().collect();
+        stuck.sort_unstable();
+        for id in stuck {
+            self.happens(now, What::Failed(id, false));
+        }
+    }
+
+    fn next_arrival(&mut self) {
+        if let Some(arrival) = self.source.next() {
+            self.expect(Box::new(arrival), f64::NEG_INFINITY);
+        }
+    }
+
+    /// `arrival` will come, not before `now`; but first its stage must.
+    fn expect(&mut self, arrival: Box<Arrival>, now: f64) {
+        if arrival.stage > self.stage {
+            self.held = Some(arrival);
+            self.drained(now);
+            return;
+        }
+        self.coming += 1;
+        let at = (arrival.at + self.shift).max(now);
+        self.events.put(at, What::Arrive(arrival));
+    }
+
+    /// If all is over, the next stage begins.
+    fn drained(&mut self, now: f64) {
+        if self.coming + self.live.len() > 0 {
+            return;
+        }
+        let Some(arrival) = self.held.take() else {
+            return;
+        };
+        self.stage = arrival.stage;
+        let begins = now.max(0.0) + self.cluster.wires.stage_gap;
+        self.shift = self.shift.max(begins - arrival.at);
+        self.expect(arrival, now);
+    }
+
+    fn happens(&mut self, now: f64, what: What) {
+        match what {
+            What::Arrive(arrival) => self.arrive(arrival, now),
+            What::Deliver(id) => self.deliver(id, now),
+            What::Wake(endpoint) => self.wake(endpoint, now),
+            What::First(id, cached) => {
+                if let Some(live) = self.live.get_mut(&id) {
+                    live.outcome.first = Some(now);
+                    live.outcome.cached_tokens = cached;
+                    self.router.first_token(id, now);
+                }
+            }
+            What::Ended(id) => {
+                if let Some(live) = self.live.get(&id) {
+                    let cached = live.outcome.cached_tokens;
+                    self.router.ended(id, cached, now);
+                    self.over(id, Fate::Served, now);
+                }
+            }
+            What::Failed(id, fault) => {
+                if self.live.contains_key(&id) {
+                    self.router.failed(id, fault, now);
+                    self.over(id, Fate::Lost, now);
+                }
+            }
+            What::Patience(id) => {
+                let waits = |live: &Live| live.outcome.first.is_none();
+                if self.live.get(&id).is_some_and(waits) {
+                    let endpoint = self.live[&id].outcome.endpoint;
+                    if let Some(endpoint) = endpoint {
+                        self.cluster.engines[endpoint as usize].cancel(id, now);
+                        self.look(endpoint);
+                    }
+                    self.happens(now, What::Failed(id, false));
+                }
+            }
+            What::Scrape(endpoint) => self.scrape(endpoint, now),
+            What::Scraped(endpoint, page) => self.router.scraped(endpoint, page, now),
+            What::Fault(at) => self.fault(self.cluster.faults[at], now),
+        }
+    }
+
+    fn arrive(&mut self, arrival: Box<Arrival>, now: f64) {
+        self.coming -= 1;
+        let id = self.arrived;
+        self.arrived += 1;
+        let asked = Asked {
+            id,
+            prompt_tokens: arrival.prompt_tokens,
+            max_tokens: arrival.max_tokens,
+            chain: arrival.chain.clone(),
+            adapter: arrival.adapter,
+        };
+        let decided = now + self.cluster.wires.decide;
+        let picked = self.router.pick(&asked, decided);
+        let outcome = Outcome {
+            id,
+            arrived: now,
+            endpoint: picked.ok(),
+            prompt_tokens: arrival.prompt_tokens,
+            cached_tokens: 0,
+            output_tokens: arrival.output_tokens,
+            first: None,
+            ended: decided,
+            fate: Fate::Served,
+        };
+        self.live.insert(id, Live { outcome, arrival });
+        match picked {
+            Err(refused) => self.over(id, Fate::Refused(refused), decided),
+            Ok(_) => {
+                let wires = self.cluster.wires;
+                self.events
+                    .put(decided + wires.to_engine, What::Deliver(id));
+                if wires.patience.is_finite() {
+                    self.events.put(now + wires.patience, What::Patience(id));
+                }
+            }
+        }
+        self.next_arrival();
+    }
+
+    fn deliver(&mut self, id: u64, now: f64) {
+        let Some(live) = self.live.get(&id) else {
+            return;
+        };
+        let Some(endpoint) = live.outcome.endpoint else {
+            return;
+        };
+        let engine = &mut self.cluster.engines[endpoint as usize];
+        let arrival = &live.arrival;
+        let block = self.cluster.block_size;
+        let request = Request {
+            id,
+            prompt_tokens: arrival.prompt_tokens,
+            output_tokens: arrival.output_tokens,
+            keys: Keys::new(
+                arrival.keys.iter().copied(),
+                arrival.key_tokens / block,
+                arrival.prompt_tokens / block,
+            ),
+            adapter: arrival.adapter,
+        };
+        match engine.submit(request, now) {
+            Ok(()) => self.look(endpoint),
+            Err(_) => {
+                let at = now + self.cluster.wires.back;
+                self.events.put(at, What::Failed(id, true));
+            }
+        }
+    }
+
+    /// Has the engine looked at when it changes next.
+    fn look(&mut self, endpoint: u32) {
+        let at = endpoint as usize;
+        if let Some(next) = self.cluster.engines[at].next_event()
+            && next < self.wake[at]
+        {
+            self.wake[at] = next;
+            self.events.put(next, What::Wake(endpoint));
+        }
+    }
+
+    fn wake(&mut self, endpoint: u32, now: f64) {
+        let at = endpoint as usize;
+        if self.wake[at] != now {
+            return;
+        }
+        self.wake[at] = f64::INFINITY;
+        let mut happened = std::mem::take(&mut self.happened);
+        self.cluster.engines[at].advance(now, &mut |event| happened.push(event));
+        let back = self.cluster.wires.back;
+        for event in happened.drain(..) {
+            match event {
+                Event::FirstToken {
+                    id,
+                    at,
+                    cached_tokens,
+                } => self.events.put(at + back, What::First(id, cached_tokens)),
+                Event::Finished { id, at } => self.events.put(at + back, What::Ended(id)),
+                Event::Token { .. } | Event::Preempted { .. } => {}
+            }
+        }
+        self.happened = happened;
+        self.look(endpoint);
+    }
+
+    fn over(&mut self, id: u64, fate: Fate, now: f64) {
+        let Some(Live {
+            mut outcome,
+            arrival,
+        }) = self.live.remove(&id)
+        else {
+            return;
+        };
+        outcome.fate = fate;
+        outcome.ended = now;
+        (self.sink)(&outcome);
+        if let Some(arrival) = self.source.ended(arrival.number, now) {
+            self.expect(Box::new(arrival), now);
+        }
+        self.drained(now);
+    }
+
+    fn page(&self, endpoint: u32, now: f64) -> Page {
+        let engine = &self.cluster.engines[endpoint as usize];
+        let gauges = engine.gauges(now);
+        Page {
+            waiting: gauges.waiting,
+            running: gauges.running,
+            kv_usage: gauges.kv_usage as f32,
+            kv_blocks: engine.kv_blocks(),
+            block_size: self.cluster.block_size,
+        }
+    }
+
+    fn scrape(&mut self, endpoint: u32, now: f64) {
+        let wires = self.cluster.wires;
+        if !self.silent[endpoint as usize] {
+            self.router.scrape_begins(endpoint, now);
+            let page = self.page(endpoint, now);
+            if wires.scrape_takes > 0.0 {
+                let at = now + wires.scrape_takes;
+                self.events.put(at, What::Scraped(endpoint, page));
+            } else {
+                self.router.scraped(endpoint, page, now);
+            }
+        }
+        let jitter = self.rng.random_range(-1.0..=1.0) * wires.scrape_jitter;
+        let next = now + wires.scrape_every * (1.0 + jitter);
+        self.events.put(next, What::Scrape(endpoint));
+    }
+
+    /// The requests that were sent there and have not ended, in the order in which they came.
+    fn at(&self, endpoint: u32) -> Vec<u64> {
+        let there = |live: &Live| live.outcome.endpoint == Some(endpoint);
+        let all = self.live.iter().filter(|(_, live)| there(live));
+        let mut ids: Vec<u64> = all.map(|(&id, _)| id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    fn fault(&mut self, fault: Fault, now: f64) {
+        self.faults_left -= 1;
+        let at = fault.endpoint as usize;
+        let Some(engine) = self.cluster.engines.get_mut(at) else {
+            return;
+        };
+        match fault.kind {
+            FaultKind::Die | FaultKind::DieSilently => {
+                engine.die();
+                self.silent[at] = fault.kind == FaultKind::DieSilently;
+                self.wake[at] = f64::INFINITY;
+                // Requests that are on their way find out when they are there.
+                let back = now + self.cluster.wires.back;
+                for id in self.at(fault.endpoint) {
+                    self.events.put(back, What::Failed(id, true));
+                }
+            }
+            FaultKind::Hang => {
+                engine.hang(now);
+                self.wake[at] = f64::INFINITY;
+                // A stream that stands still is given up as well.
+                let patience = self.cluster.wires.patience;
+                if patience.is_finite() {
+                    for id in self.at(fault.endpoint) {
+                        self.events.put(now + patience, What::Failed(id, false));
+                    }
+                }
+            }
+            FaultKind::Slow(compute, memory) => {
+                engine.set_slow(compute, memory, now);
+                self.wake[at] = f64::INFINITY;
+                self.look(fault.endpoint);
+            }
+            FaultKind::Restart => {
+                self.silent[at] = false;
+                engine.restart(now);
+                engine.set_slow(1.0, 1.0, now);
+                self.wake[at] = f64::INFINITY;
+            }
+        }
+    }
+}
