@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 pub use super::attributes::{Attributes, MOST_ATTRIBUTES, attribute_key};
 use super::breaker::Cause;
+use super::failure::Faults;
 use super::ledger::Ends;
 use super::models::ModelList;
 use super::residents::KnownAdapters;
@@ -94,6 +95,8 @@ pub struct Segment {
     pub lora_hint: [AtomicU64; SEGMENT],
     /// What the endpoint says that it serves; none = it was not asked, or has not answered yet.
     pub models: [ArcSwapOption<ModelList>; SEGMENT],
+    /// Why polls of the endpoint fail now.
+    pub(super) faults: [Faults; SEGMENT],
     /// KV cache blocks of the engine; 0 = unknown.
     pub kv_blocks: [AtomicU32; SEGMENT],
     /// Tokens in a KV cache block; 0 = unknown.
@@ -338,6 +341,7 @@ impl Segment {
             lora: [const { ArcSwapOption::const_empty() }; SEGMENT],
             lora_hint: [const { AtomicU64::new(0) }; SEGMENT],
             models: [const { ArcSwapOption::const_empty() }; SEGMENT],
+            faults: [const { Faults::new() }; SEGMENT],
             kv_blocks: [const { AtomicU32::new(0) }; SEGMENT],
             block_size: [const { AtomicU32::new(0) }; SEGMENT],
         }
@@ -376,6 +380,7 @@ impl Segment {
         self.lora[i].store(None);
         self.lora_hint[i].store(0, Ordering::Relaxed);
         self.models[i].store(None);
+        self.faults[i].clear();
     }
 
     /// What the last scrape of the endpoint at `i` found, if it is at most `max_age_ms` old.

@@ -123,9 +123,11 @@ async fn answer(server: &Server, body: &[u8], shape: Shape) -> Result<Response, 
     ))
 }
 
+/// Without `prompt_tokens_details`, as vLLM has it without `--enable-prompt-tokens-details`: there is no prefix cache here, and
+/// "0 cached" would be an answer to whoever predicts what is cached.
 fn usage(generation: &Generation) -> Value {
     let (prompt, generated) = generation.tokens();
-    json!({"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated, "prompt_tokens_details": {"cached_tokens": 0}})
+    json!({"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated})
 }
 
 // === impl Prompt ===

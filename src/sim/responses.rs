@@ -50,6 +50,7 @@ fn completed(head: &Value, generation: &Generation) -> Value {
     let mut response = head.clone();
     response["status"] = "completed".into();
     response["output"] = json!([{"type": "message", "role": "assistant", "status": "completed", "content": [{"type": "output_text", "text": text, "annotations": []}]}]);
-    response["usage"] = json!({"input_tokens": input, "input_tokens_details": {"cached_tokens": 0}, "output_tokens": output, "total_tokens": input + output});
+    response["usage"] =
+        json!({"input_tokens": input, "output_tokens": output, "total_tokens": input + output});
     response
 }

@@ -74,4 +74,17 @@ async fn a_server_that_keeps_no_promise_loses_its_requests() {
     assert_eq!(gauge(&yard, "prefix_trust", &honest).await, 1.0);
     let error = gauge(&yard, "prefix_prediction_error", &honest).await;
     assert!(error < 0.01, "{error}");
+    // For people the same is on one page.
+    let state = yard.picker.page("/debug/plugins/state").await;
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    let index = &state["prefix_index"];
+    assert!(index["bytes"].as_u64() > Some(0), "{index}");
+    let endpoints = index["endpoints"].as_array().unwrap();
+    assert_eq!((endpoints.len(), &index["not_shown"]), (2, &0.into()));
+    let held = endpoints.iter().map(|e| e["blocks"].as_u64().unwrap());
+    let expected = u64::from(CACHED_TOKENS / 64);
+    assert_eq!(held.collect::<Vec<_>>(), [expected; 2], "{index}");
+    assert_eq!(index["blocks"], 2 * expected);
+    let trusts = || endpoints.iter().map(|e| e["trust"].as_f64().unwrap());
+    assert!(trusts().any(|trust| trust < 0.5) && trusts().any(|trust| trust == 1.0));
 }
