@@ -72,9 +72,8 @@ impl Scorer for Work {
         let mut least = f32::INFINITY;
         for (out, &candidate) in out.iter_mut().zip(candidates) {
             let at = candidate as usize;
-            // Effective numbers both hold what was sent since the scrape; `max` passes over NaN.
-            let shown = load.waiting[at] + load.running[at];
-            let requests = shown.max(load.in_flight[at] as f32);
+            // `max` passes over NaN.
+            let requests = load.requests[at].max(load.in_flight[at] as f32);
             let own = cx.request.uncached_tokens(cx.prefix, candidate) as f32;
             let prefill = own + self.0.queue_weight * load.tokens[at] as f32;
             let cost =
@@ -101,8 +100,7 @@ mod tests {
         let snapshot = snapshot(4);
         let nan = f32::NAN;
         let load = LoadView {
-            waiting: vec![0.0, 1.0, nan, 0.0],
-            running: vec![0.0, 1.0, nan, 4.0],
+            requests: vec![0.0, 2.0, nan, 4.0],
             in_flight: vec![0, 0, 4, 2],
             tokens: vec![10, 0, 0, 50],
             ..Default::default()
