@@ -11,8 +11,8 @@
 //! as a hundred that do not), so it costs more where there are more of them; what is ahead makes this one wait; and each
 //! request there makes every step a little longer. So a cached prefix attracts as much as it saves, and no more: an endpoint
 //! that is busier by more than that loses. The 1000 tokens (some 20 ms of prefill of an 8B model on an H100) keep differences
-//! that nobody feels from outweighing another scorer's. Parameters: `delayWeight` (0.3), `queueWeight` (0.5), `requestTokens`
-//! (200). Where responses are not seen, nothing is known to be ahead, and `requests` is what was scraped.
+//! that nobody feels from outweighing another scorer's. Parameters: `delayWeight` (0.3), `queueWeight` (1), `requestTokens`
+//! (400). Where responses are not seen, nothing is known to be ahead, and `requests` is what was scraped.
 //!
 //! Source: our own; the terms are those of Dynamo's cost and LMetric's product, in one unit, and the weights are from
 //! simulation (docs/simulation.md), where the optimum is flat. It is the default profile.
@@ -41,8 +41,8 @@ impl Default for Params {
     fn default() -> Self {
         Self {
             delay_weight: 0.3,
-            queue_weight: 0.5,
-            request_tokens: 200.0,
+            queue_weight: 1.0,
+            request_tokens: 400.0,
         }
     }
 }
