@@ -53,6 +53,7 @@ pub(super) struct Totals {
     pub(super) queries: u64,
     pub(super) hits: u64,
     pub(super) iterations: u64,
+    pub(super) tokens: u64,
     pub(super) cancelled: u32,
 }
 
@@ -82,6 +83,8 @@ pub struct Gauges {
     pub prefix_hits: u64,
     /// Steps that began, in all.
     pub iterations: u64,
+    /// Tokens of the steps that are over, in all: read, and generated after the first.
+    pub tokens: u64,
 }
 
 // === impl Engine ===
@@ -253,6 +256,7 @@ impl Engine {
             prefix_queries: self.totals.queries,
             prefix_hits: self.totals.hits,
             iterations: self.totals.iterations + begun,
+            tokens: self.totals.tokens,
         }
     }
 
@@ -263,6 +267,11 @@ impl Engine {
             own: 0,
         };
         self.blocks.cached(&chain, keys.blocks())
+    }
+
+    /// The requests that wait.
+    pub fn waiting(&self) -> impl Iterator<Item = u64> {
+        self.waiting.iter().map(|&slot| self.slots[slot].id)
     }
 
     /// KV cache blocks in all.
