@@ -63,6 +63,8 @@ pub(super) enum Incident {
     Restart,
     /// What computes and what reads memory takes so many times as long (1 = healthy).
     Slow(Slow),
+    /// That share of the KV cache is gone; 0 gives it back.
+    Withhold(f64),
 }
 
 #[derive(Clone, Copy, Debug, Deserialize)]
@@ -129,6 +131,13 @@ pub(super) async fn engine(
                 return reply::error(StatusCode::BAD_REQUEST, "BadRequestError", message);
             }
             engine.set_slow(compute, memory);
+        }
+        Incident::Withhold(share) => {
+            if !(0.0..=1.0).contains(&share) {
+                let message = "withhold: a share is a number from 0 to 1";
+                return reply::error(StatusCode::BAD_REQUEST, "BadRequestError", message);
+            }
+            engine.withhold(share);
         }
     }
     StatusCode::NO_CONTENT.into_response()

@@ -144,6 +144,11 @@ impl State {
         self.model.set_slow(compute, memory, self.now);
     }
 
+    pub(super) fn withhold(&mut self, share: f64) {
+        self.model.withhold(share, self.now);
+        self.desk.tell(&self.model);
+    }
+
     pub(super) fn die(&mut self) {
         self.life = Life::Dead;
         self.model.die();

@@ -35,6 +35,7 @@ pub(super) struct Fixed {
     max_num_seqs: usize,
     max_loras: usize,
     kv_blocks: u64,
+    withheld: u64,
     block_size: u64,
     waiting: VecDeque<Entry>,
     /// In the order in which they began.
@@ -74,6 +75,7 @@ impl Fixed {
             max_num_seqs: config.max_num_seqs,
             max_loras: config.max_loras,
             kv_blocks: config.kv_blocks,
+            withheld: 0,
             block_size: config.block_size,
             waiting: VecDeque::new(),
             running: Vec::new(),
@@ -134,7 +136,7 @@ impl Fixed {
             running: self.running.len() as u32,
             waiting: self.waiting.len() as u32,
             deferred: deferred as u32,
-            kv_usage: self.blocks as f64 / self.kv_blocks as f64,
+            kv_usage: (self.blocks + self.withheld) as f64 / self.kv_blocks as f64,
             preemptions: self.totals.preemptions,
             prefix_queries: self.totals.queries,
             ..Gauges::default()
@@ -150,11 +152,18 @@ impl Fixed {
         self.slow = factor;
     }
 
+    /// Takes that share of the blocks away, as far as they are free.
+    pub(super) fn withhold(&mut self, share: f64, now: f64) {
+        let blocks = (self.kv_blocks as f64 * share) as u64;
+        self.withheld = blocks.min(self.kv_blocks - self.blocks);
+        self.schedule(now);
+    }
+
     /// All requests are lost, and all counters.
     pub(super) fn clear(&mut self) {
         self.waiting.clear();
         self.running.clear();
-        self.blocks = 0;
+        (self.blocks, self.withheld) = (0, 0);
         self.totals = Totals::default();
     }
 
@@ -163,7 +172,7 @@ impl Fixed {
         let entry = &self.running[place];
         let (held, had) = (entry.prompt + entry.done + 1, entry.blocks);
         let needed = held.div_ceil(self.block_size);
-        while self.blocks - had + needed > self.kv_blocks {
+        while self.blocks - had + needed > self.kv_blocks - self.withheld {
             self.preempt(at, events);
             if self.running.len() <= place {
                 return;
@@ -210,7 +219,7 @@ impl Fixed {
             }
             let read = entry.prompt + entry.done;
             let needed = read.div_ceil(self.block_size);
-            if self.blocks + needed > self.kv_blocks {
+            if self.blocks + needed > self.kv_blocks - self.withheld {
                 break;
             }
             let Some(mut entry) = self.waiting.remove(at) else {

@@ -216,6 +216,11 @@ impl Engine {
         self.change(|state| state.set_slow(compute, memory));
     }
 
+    /// Takes that share of the KV cache away (0 to 1), as far as it is free: those who need a block preempt each other.
+    pub(super) fn withhold(&self, share: f64) {
+        self.change(|state| state.withhold(share));
+    }
+
     /// The process dies: all requests are lost and no more are taken; gauges read zero.
     pub(super) fn die(&self) {
         self.change(State::die);

@@ -88,6 +88,17 @@ impl Model {
         }
     }
 
+    /// Takes that share of the KV cache away, as far as it is free.
+    pub(super) fn withhold(&mut self, share: f64, now: f64) {
+        match self {
+            Self::Steps(engine) => {
+                let blocks = f64::from(engine.kv_blocks()) * share;
+                engine.withhold(blocks as u32, now);
+            }
+            Self::Fixed(fixed) => fixed.withhold(share, now),
+        }
+    }
+
     /// All requests are lost; gauges read zero.
     pub(super) fn die(&mut self) {
         match self {

@@ -328,3 +328,27 @@ async fn a_slow_engine_is_slow() {
         assert!(times[1] > 2.0 * times[0], "virtual time: {times:?}");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_storm_preempts_and_passes() {
+    for config in [config(), h100()] {
+        let engine = engine(EngineConfig {
+            max_num_seqs: 8,
+            ..config
+        });
+        let start = || engine.start(32.into(), Some(200), None).unwrap();
+        let mut running: Vec<_> = (0..4).map(|_| start()).collect();
+        for generation in &mut running {
+            generation.more().await.unwrap();
+        }
+        engine.withhold(1.0);
+        assert_eq!(engine.gauges().kv_usage, 1.0);
+        tokio::time::sleep(Duration::from_secs(5)).await;
+        assert!(engine.gauges().preemptions > 0);
+        engine.withhold(0.0);
+        for generation in running {
+            to_end(generation).await.unwrap();
+        }
+        assert_eq!(gauges(&engine), [0, 0, 0, 0]);
+    }
+}

@@ -41,6 +41,7 @@ pub struct Engine {
     pub(super) time: f64,
     pub(super) totals: Totals,
     last_work: Option<Work>,
+    withheld: u32,
     each_token: bool,
     life: Life,
     requests: u64,
@@ -115,6 +116,7 @@ impl Engine {
             time: 0.0,
             totals: Totals::default(),
             last_work: None,
+            withheld: 0,
             each_token: false,
             life: Life::Up,
             requests: 0,
@@ -285,6 +287,18 @@ impl Engine {
         self.cost.slow = [compute, memory].map(|factor| factor.max(1e-3));
     }
 
+    /// Takes so many KV cache blocks away from the requests, or as many of them as are free; the next call gives back what
+    /// is too much. Those who then need one preempt each other.
+    pub fn withhold(&mut self, blocks: u32, now: f64) {
+        self.cut(now);
+        self.blocks.give_back(self.withheld);
+        let steps = self.flight.map_or(1, |flight| flight.steps);
+        let promised = self.decoders.blocks(1, steps);
+        let free = u64::from(self.blocks.available()).saturating_sub(promised);
+        self.withheld = blocks.min(u32::try_from(free).unwrap_or(u32::MAX));
+        self.blocks.take(self.withheld);
+    }
+
     /// The process dies: all requests are lost, gauges read zero, submissions fail.
     pub fn die(&mut self) {
         self.clear();
@@ -344,5 +358,6 @@ impl Engine {
         self.released = (0, 0);
         self.totals = Totals::default();
         self.last_work = None;
+        self.withheld = 0;
     }
 }
