@@ -10,6 +10,7 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     tonic_prost_build::configure()
         // A body is handed on as the slice of the receive buffer that it arrived in.
         .bytes(".")
+        .codec_path("crate::proto::codec::Codec")
         .compile_fds(descriptors)?;
     Ok(())
 }

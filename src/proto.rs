@@ -2,6 +2,8 @@
 
 #![allow(missing_docs, unreachable_pub, clippy::all, clippy::pedantic)]
 
+pub mod codec;
+
 /// `envoy.*`
 pub mod envoy {
     /// `envoy.config.*`

@@ -4,9 +4,10 @@ use std::fmt;
 
 use crate::admission::Admission;
 use crate::config::params::FileDiscoveryParams;
-use crate::config::{self, ConfigErrors, Discovery, LoadOptions, PickerConfig, Problem};
+use crate::config::{self, ConfigErrors, Discovery, LoadOptions, PickerConfig, Problem, Sources};
 use crate::picker::Reporters;
 use crate::pool::engines::{self, EngineSpec};
+use crate::pool::tls::ClientTls;
 use crate::scheduling::{Scheduler, registry};
 
 /// A configuration, and all that can be made of it before anything runs.
@@ -17,9 +18,41 @@ pub(super) struct Plan {
     pub(super) admission: Admission,
     /// None, where nothing is scraped.
     pub(super) engines: Vec<EngineSpec>,
+    /// How what is polled is reached.
+    pub(super) tls: SourceTls,
     /// None, where the configuration does not say where endpoints come from: it is right, and `serve` needs to be told.
     pub(super) endpoints: Option<FileDiscoveryParams>,
     pub(super) reporters: Reporters,
+}
+
+/// TLS of the sources; `None` = the source does without, or there is none.
+#[derive(Debug, Default)]
+pub(super) struct SourceTls {
+    pub(super) metrics: Option<ClientTls>,
+    pub(super) models: Option<ClientTls>,
+}
+
+// === impl SourceTls ===
+
+impl SourceTls {
+    /// Reads the files that `sources` name, now: later ones count with the next reading of the configuration.
+    fn of(sources: &Sources) -> Result<Self, ConfigErrors> {
+        let metrics = sources.metrics.as_ref();
+        let metrics = metrics.and_then(|s| Some((s.source.tls()?, &s.source_parameters)));
+        let models = sources.models.as_ref();
+        let models = models.and_then(|s| Some((s.source.tls()?, &s.source_parameters)));
+        let [metrics, models] = [metrics, models].map(|source| {
+            let made = source.map(|(params, at)| ClientTls::of(&params, at));
+            made.transpose()
+        });
+        match (metrics, models) {
+            (Ok(metrics), Ok(models)) => Ok(Self { metrics, models }),
+            (metrics, models) => {
+                let problems = [metrics.err(), models.err()];
+                Err(ConfigErrors(problems.into_iter().flatten().collect()))
+            }
+        }
+    }
 }
 
 // === impl Plan ===
@@ -39,17 +72,19 @@ impl Plan {
             .as_ref()
             .map(|Discovery::File(params)| params.clone());
         let reporters = Reporters::of(&config.reporters);
-        match (scheduler, admission, engines, reporters) {
-            (Ok(scheduler), Ok(admission), Ok(engines), Ok(reporters)) => Ok(Self {
+        let tls = SourceTls::of(&config.sources);
+        match (scheduler, admission, engines, reporters, tls) {
+            (Ok(scheduler), Ok(admission), Ok(engines), Ok(reporters), Ok(tls)) => Ok(Self {
                 config,
                 scheduler,
                 admission,
                 engines,
+                tls,
                 endpoints,
                 reporters,
             }),
-            (scheduler, admission, engines, reporters) => {
-                let of_rooms = [scheduler.err(), admission.err()];
+            (scheduler, admission, engines, reporters, tls) => {
+                let of_rooms = [scheduler.err(), admission.err(), tls.err()];
                 let all = of_rooms.into_iter().chain([engines.err(), reporters.err()]);
                 let mut problems: Vec<Problem> = all
                     .flatten()
@@ -115,10 +150,12 @@ mod tests {
     #[test]
     fn what_the_rooms_find_is_told_at_once() {
         let got = bad(&format!(
-            "plugins:\n- {{type: file-discovery, parameters: {{path: x}}}}\n- type: random-picker\n  parameters:\n    maxNumOfEndpoints: 0\n- type: core-metrics-extractor\n  parameters: {{defaultEngine: vlm}}\n{DISCOVERY}"
+            "plugins:\n- {{type: file-discovery, parameters: {{path: x}}}}\n- type: random-picker\n  parameters:\n    maxNumOfEndpoints: 0\n- type: core-metrics-extractor\n  parameters: {{defaultEngine: vlm}}\n- type: metrics-data-source\n  parameters: {{scheme: https, insecureSkipVerify: false, caCertPath: /no/ca.pem}}\n{DISCOVERY}"
         ));
         let lines: Vec<_> = got.lines().collect();
-        assert_eq!(lines.len(), 2, "{got}");
+        assert_eq!(lines.len(), 3, "{got}");
+        let expected = "line 11: plugin `metrics-data-source`: parameters.caCertPath: /no/ca.pem: No such file";
+        assert!(lines[2].starts_with(expected), "{got}");
         assert!(
             lines[0].starts_with("line 7: plugin `random-picker`: parameters.maxNumOfEndpoints")
         );

@@ -11,10 +11,12 @@ use tokio_util::sync::CancellationToken;
 use crate::config::{MetricsSource, ModelsSource, units};
 use crate::pool::Pool;
 use crate::pool::engines::EngineSpec;
+use crate::pool::failure::SourceType;
 use crate::pool::models::{self, ModelsConfig};
 use crate::pool::polls::{PollStats, Polled};
 use crate::pool::scrape::{self, ScrapeConfig};
 use crate::pool::state;
+use crate::pool::tls::ClientTls;
 use crate::telemetry::state::States;
 
 /// Connecting to a model server and reading its metrics page.
@@ -58,19 +60,19 @@ impl Polling {
 
     /// The counts of all sources, whether or not they are polled now.
     pub(super) fn polled(&self) -> Vec<Polled> {
-        let of = |source_type, extractor_type, stats: &Arc<PollStats>| Polled {
-            source_type,
+        let of = |source: SourceType, extractor_type, stats: &Arc<PollStats>| Polled {
+            source_type: source.name(),
             extractor_type,
             stats: Arc::clone(stats),
         };
         vec![
             of(
-                "metrics-data-source",
+                SourceType::Metrics,
                 "core-metrics-extractor",
                 &self.scrape_stats,
             ),
             of(
-                "models-data-source",
+                SourceType::Models,
                 "models-data-extractor",
                 &self.models_stats,
             ),
@@ -114,6 +116,8 @@ impl Polling {
             return;
         }
         end(&mut self.scraping).await;
+        let tls = wanted.as_ref().and_then(|config| config.tls.as_ref());
+        tell(SourceType::Metrics, tls);
         self.scrape.store(wanted.clone().map(Arc::new));
         self.scraping = wanted.map(|config| {
             let stop = self.stop.child_token();
@@ -128,12 +132,24 @@ impl Polling {
             return;
         }
         end(&mut self.listing).await;
+        let tls = wanted.as_ref().and_then(|config| config.tls.as_ref());
+        tell(SourceType::Models, tls);
         self.models.store(wanted.clone().map(Arc::new));
         self.listing = wanted.map(|config| {
             let stop = self.stop.child_token();
             let (pool, stats) = (Arc::clone(&self.pool), Arc::clone(&self.models_stats));
             (stop.clone(), models::spawn(pool, config, stats, stop))
         });
+    }
+}
+
+/// Says so where nobody is verified: that is the default, which is the llm-d picker's.
+fn tell(source: SourceType, tls: Option<&ClientTls>) {
+    if tls.is_some_and(|tls| !tls.verifies()) {
+        tracing::info!(
+            source = source.name(),
+            "Servers are polled over TLS without being verified: insecureSkipVerify is true.",
+        );
     }
 }
 
@@ -149,6 +165,7 @@ async fn end(task: &mut Task) {
 pub(super) fn scrape_config(
     metrics: &MetricsSource,
     engines: Vec<EngineSpec>,
+    tls: Option<ClientTls>,
     least: Duration,
 ) -> ScrapeConfig {
     let source = &metrics.source;
@@ -162,6 +179,7 @@ pub(super) fn scrape_config(
         timeout: SCRAPE_TIMEOUT,
         path: source.path.clone(),
         port: source.port,
+        tls,
         engine_label: metrics.extractor.engine_label_key.clone(),
         default_engine: metrics.extractor.default_engine.clone(),
         engines,
@@ -169,7 +187,7 @@ pub(super) fn scrape_config(
 }
 
 /// How to ask for models by `models`.
-pub(super) fn models_config(models: &ModelsSource) -> ModelsConfig {
+pub(super) fn models_config(models: &ModelsSource, tls: Option<ClientTls>) -> ModelsConfig {
     let source = &models.source;
     ModelsConfig {
         // Checked when the configuration was read.
@@ -177,6 +195,7 @@ pub(super) fn models_config(models: &ModelsSource) -> ModelsConfig {
         timeout: MODELS_TIMEOUT,
         path: source.path.clone(),
         port: source.port,
+        tls,
     }
 }
 
@@ -192,6 +211,7 @@ mod tests {
             timeout: MODELS_TIMEOUT,
             path: path.to_owned(),
             port: None,
+            tls: None,
         };
         let is_same = |before: &CancellationToken, polling: &Polling| {
             let now = polling

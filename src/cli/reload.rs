@@ -76,12 +76,14 @@ impl Running {
             scheduler,
             admission,
             engines,
+            tls,
             reporters,
             ..
         } = plan;
         let least = self.settings.refresh_metrics;
         let metrics = config.sources.metrics.as_ref();
-        let wanted = metrics.map(|metrics| polling::scrape_config(metrics, engines, least));
+        let wanted =
+            metrics.map(|metrics| polling::scrape_config(metrics, engines, tls.metrics, least));
         let asked = self.settings.metrics_staleness;
         let staleness = wanted.as_ref().map_or(asked, |w| w.staleness(asked));
         let turnover = wanted.as_ref().map(ScrapeConfig::turnover);
@@ -95,7 +97,7 @@ impl Running {
             .store(staleness.as_millis() as u64, Ordering::Relaxed);
         self.polling.scrape(wanted).await;
         let models = config.sources.models.as_ref();
-        let wanted = models.map(polling::models_config);
+        let wanted = models.map(|models| polling::models_config(models, tls.models));
         self.polling.list_models(wanted).await;
         Policy {
             admission,

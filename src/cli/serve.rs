@@ -164,6 +164,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     });
     let deciding = Arc::clone(&picker);
     states.add("scheduling", move || deciding.state());
+    let predicting = Arc::clone(&picker);
+    states.add("prefix_index", move || predicting.prefix_state());
     let forgetting = forget_the_gone(Arc::clone(&pool), prefix);
     tokio::spawn(stop.clone().run_until_cancelled_owned(forgetting));
     if let ConfigSource::File(path) = &settings.config {

@@ -75,9 +75,9 @@ pub struct SimArgs {
     /// The first server is this many times slower.
     #[arg(long, value_parser = value_parser!(u32).range(1..), default_value_t = 1)]
     slow_first: u32,
-    /// Requests that one server runs at once; more of them wait.
-    #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20), default_value_t = 256)]
-    max_num_seqs: usize,
+    /// Requests that one server runs at once; more of them wait [default: 256, as vLLM; 32 if times are fixed].
+    #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
+    max_num_seqs: Option<usize>,
     /// KV cache blocks of one server [default: as many as fit]. A request that can never fit is refused.
     #[arg(long, value_parser = value_parser!(u32).range(1..))]
     kv_blocks: Option<u32>,
@@ -189,9 +189,20 @@ impl SimArgs {
         self.max_cpu_loras.unwrap_or(fits)
     }
 
+    /// Whether a time was given, which makes all of them given.
+    fn is_fixed(&self) -> bool {
+        self.ttft.is_some() || self.prefill_rate.is_some() || self.itl.is_some()
+    }
+
+    /// A batch of fixed times is never slower for being large: only a small one makes requests queue.
+    fn max_num_seqs(&self) -> usize {
+        let default = if self.is_fixed() { 32 } else { 256 };
+        self.max_num_seqs.unwrap_or(default)
+    }
+
     /// The hardware, with the KV cache blocks that it has room for or was given.
     fn spec(&self) -> Result<EngineSpec, StepError> {
-        let seqs = u32::try_from(self.max_num_seqs).unwrap_or(u32::MAX);
+        let seqs = u32::try_from(self.max_num_seqs()).unwrap_or(u32::MAX);
         let mut spec = EngineSpec::new(&self.gpu, &self.model_spec, self.tp);
         spec.max_num_seqs = seqs;
         let budget = spec.max_num_batched_tokens.max(seqs);
@@ -203,7 +214,7 @@ impl SimArgs {
     }
 
     fn pace(&self, spec: &EngineSpec) -> Pace {
-        if self.ttft.is_none() && self.prefill_rate.is_none() && self.itl.is_none() {
+        if !self.is_fixed() {
             return Pace::Steps(spec.clone());
         }
         Pace::Fixed(Times {
@@ -226,7 +237,7 @@ impl SimArgs {
             engine: EngineConfig {
                 pace: self.pace(spec),
                 speed: self.speed,
-                max_num_seqs: self.max_num_seqs,
+                max_num_seqs: self.max_num_seqs(),
                 kv_blocks: u64::from(spec.kv_blocks.unwrap_or(1)),
                 block_size: u64::from(self.block_size),
                 max_model_len: self.max_model_len.unwrap_or(u64::MAX),

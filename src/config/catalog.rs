@@ -128,6 +128,7 @@ pub const BUILT: &[Entry] = &[
     stable("prefix-cache-affinity-filter", Kind::Filter),
     stable("slo-headroom-tier-filter", Kind::Filter),
     stable("prefix-cache-scorer", Kind::Scorer),
+    stable("work-scorer", Kind::Scorer),
     stable("no-hit-lru-scorer", Kind::Scorer),
     stable("approx-prefix-cache-producer", Kind::Producer),
     stable("inflight-load-producer", Kind::Producer),

@@ -21,26 +21,18 @@ pub use resolve::{
 };
 pub use yaml::read as read_yaml;
 
-/// What the picker runs with when it is given no configuration. It is the llm-d picker's own default; `docs/profiles.md` says
-/// why.
+/// What the picker runs with when it is given no configuration. `docs/profiles.md` says why.
 pub const DEFAULT: &str = "\
 apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins:
-- type: queue-scorer
-- type: kv-cache-utilization-scorer
-- type: prefix-cache-scorer
+- type: work-scorer
 - type: metrics-data-source
 - type: core-metrics-extractor
 schedulingProfiles:
 - name: default
   plugins:
-  - pluginRef: queue-scorer
-    weight: 2
-  - pluginRef: kv-cache-utilization-scorer
-    weight: 2
-  - pluginRef: prefix-cache-scorer
-    weight: 3
+  - pluginRef: work-scorer
 ";
 
 /// Something wrong with a configuration: where, what, and what to do.

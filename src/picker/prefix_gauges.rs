@@ -1,4 +1,4 @@
-//! The prefix index as gauges, computed when they are read.
+//! The prefix index as gauges and for people, computed when they are read.
 
 use std::fmt;
 use std::sync::Arc;
@@ -9,7 +9,9 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::Picker;
+use crate::pool::Member;
 use crate::prefix::{PrefixCache, Who};
+use crate::telemetry::state::MOST_SHOWN;
 
 const SIZE: &str = "Blocks in the prefix index, counted for each endpoint that has them";
 
@@ -23,6 +25,52 @@ pub struct PrefixGauges {
 /// The size of the index by the name that the llm-d picker's predecessors have for it.
 #[derive(Debug)]
 pub struct OldPrefixGauges(pub Arc<Picker>);
+
+fn who(member: &Member) -> Who {
+    Who {
+        number: member.slot.number(),
+        life: member.slot.life(),
+    }
+}
+
+// === impl Picker ===
+
+impl Picker {
+    /// How large the prefix index is, what the first [`MOST_SHOWN`] endpoints are taken to hold, and how far that is believed,
+    /// for people.
+    pub fn prefix_state(&self) -> serde_json::Value {
+        let policy = self.policy.load();
+        let producer = policy.scheduler.producers.prefix.as_ref();
+        let size = self.prefix.size();
+        let snapshot = self.pool.snapshot();
+        let shown = snapshot.members().iter().take(MOST_SHOWN);
+        let shown: Vec<_> = shown
+            .map(|member| {
+                let who = who(member);
+                serde_json::json!({
+                    "name": member.endpoint.id.to_string(),
+                    "blocks": self.prefix.blocks(who),
+                    "trust": digits(self.prefix.trust(who)),
+                    "error": self.prefix.error(who).map(digits),
+                })
+            })
+            .collect();
+        serde_json::json!({
+            "producer": producer.map(|producer| &*producer.name),
+            "bytes": size.bytes,
+            "blocks": size.blocks,
+            "runs": size.runs,
+            "evicted_blocks": size.evicted,
+            "not_shown": snapshot.len() - shown.len(),
+            "endpoints": shown,
+        })
+    }
+}
+
+/// As many as anyone reads.
+fn digits(share: f32) -> f64 {
+    (f64::from(share) * 1e4).round() / 1e4
+}
 
 impl Collector for OldPrefixGauges {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
@@ -53,11 +101,7 @@ impl PrefixGauges {
         let snapshot = self.picker.pool.snapshot();
         let kind = ConstGauge::new(0.0).metric_type();
         let endpoints = snapshot.members().iter().filter_map(|member| {
-            let who = Who {
-                number: member.slot.number(),
-                life: member.slot.life(),
-            };
-            let value = value(&self.picker.prefix, who)?;
+            let value = value(&self.picker.prefix, who(member))?;
             Some((member.endpoint.id.name.as_str(), f64::from(value)))
         });
         let mut endpoints = endpoints.peekable();

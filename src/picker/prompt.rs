@@ -4,6 +4,11 @@
 //! predictions came true there, and that is what plugins see. An endpoint that is sent the prompt is taken to hold it at
 //! once: the next request with the same beginning must see that, long before any metric could show it. The response then
 //! says how much was cached indeed.
+//!
+//! Where a gateway goes elsewhere because the picked endpoint failed it, that endpoint stays credited with a prompt that it
+//! never got, and the one that served is not: to set it right takes the chain, which has up to 50 KB and is gone with the
+//! decision. The breaker counts the failure, the prediction is not held against the server that did not make it, and what is
+//! wrong in the index costs trust as soon as it is relied on, and ages out like the rest.
 
 use bytes::Bytes;
 

@@ -170,8 +170,9 @@ impl Snapshot {
     /// succeed.
     pub fn wants_probe(&self, position: u32, now_ms: u64) -> bool {
         let (s, i) = self.cell(position);
-        (1..=now_ms).contains(&s.open_until[i].load(Relaxed))
-            && s.probe_until[i].load(Relaxed) <= now_ms
+        let until = s.open_until[i].load(Relaxed);
+        // Most are closed: that is asked first, and in one comparison.
+        until != 0 && until <= now_ms && s.probe_until[i].load(Relaxed) <= now_ms
     }
 
     /// Claims the probe of the endpoint at `position`: on `true` the caller, and nobody else, sends a request there.

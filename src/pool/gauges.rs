@@ -9,6 +9,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeMetric};
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
+use super::failure::SourceType;
 use super::slab::Scraped;
 use super::{Cause, Pool, Snapshot, clock_ms};
 
@@ -115,6 +116,31 @@ impl PoolGauges {
         Ok(())
     }
 
+    /// One for each endpoint and source whose last poll failed, and none for the others: no cause of the past is left standing.
+    fn of_faults(&self, e: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+        let failing = snapshot.members().iter().flat_map(|member| {
+            let of = move |source| Some((member, source, member.faults().of(source)?));
+            SourceType::ALL.into_iter().filter_map(of)
+        });
+        let mut failing = failing.peekable();
+        if failing.peek().is_none() {
+            return Ok(());
+        }
+        let help = "1 while the last poll of an endpoint failed, by cause";
+        let kind = ConstGauge::new(1_i64).metric_type();
+        let mut family = e.encode_descriptor("endpoint_scrape_failed", help, None, kind)?;
+        for (member, source, fault) in failing {
+            let labels = [
+                ("name", self.name.as_str()),
+                (ENDPOINT, member.endpoint.id.name.as_str()),
+                ("source_type", source.name()),
+                ("cause", fault.name()),
+            ];
+            ConstGauge::new(1_i64).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
     /// As scraped: what we add for our own decisions would hide from a dashboard what the engines say.
     fn columns(&self, snapshot: &Snapshot) -> Columns {
         let now = clock_ms();
@@ -181,7 +207,8 @@ impl Collector for PoolGauges {
         self.of_endpoints(e, open, &snapshot, |i| {
             f64::from(u8::from(snapshot.is_open(i as u32)))
         })?;
-        self.of_causes(e, &snapshot)
+        self.of_causes(e, &snapshot)?;
+        self.of_faults(e, &snapshot)
     }
 }
 

@@ -52,19 +52,24 @@ pub struct LoadView {
 impl LoadView {
     /// Reads the cells of every endpoint of `snapshot`. Scrapes older than `max_age_ms` count as unknown.
     pub fn gather(&mut self, snapshot: &Snapshot, now_ms: u64, max_age_ms: u64) {
-        self.waiting.clear();
-        self.running.clear();
-        self.kv_usage.clear();
-        self.in_flight.clear();
-        self.tokens.clear();
-        self.fresh.clear();
+        let many = snapshot.len();
+        self.waiting.resize(many, f32::NAN);
+        self.running.resize(many, f32::NAN);
+        self.kv_usage.resize(many, f32::NAN);
+        self.in_flight.resize(many, 0);
+        self.tokens.resize(many, 0);
+        self.fresh.resize(many, false);
         self.stale = 0;
-        for position in 0..snapshot.len() as u32 {
-            let (s, i) = snapshot.cell(position);
+        // This is done for every request: columns of one length, walked at once, cost no bounds checks and no growing.
+        let columns = self.waiting.iter_mut().zip(&mut self.running);
+        let columns = columns.zip(&mut self.kv_usage).zip(&mut self.in_flight);
+        let columns = columns.zip(&mut self.tokens).zip(&mut self.fresh);
+        for (row, (s, i)) in columns.zip(snapshot.cells()) {
+            let (((((waiting, running), kv_usage), in_flight), tokens), fresh) = row;
             let scraped = s.fresh(i, now_ms, max_age_ms);
-            self.in_flight.push(s.in_flight[i].load(Ordering::Relaxed));
-            self.tokens.push(s.tokens[i].load(Ordering::Relaxed));
-            self.fresh.push(scraped.is_some());
+            *in_flight = s.in_flight[i].load(Ordering::Relaxed);
+            *tokens = s.tokens[i].load(Ordering::Relaxed);
+            *fresh = scraped.is_some();
             self.stale += u32::from(scraped.is_none());
             let unknown = Scraped {
                 waiting: f32::NAN,
@@ -72,10 +77,10 @@ impl LoadView {
                 kv_usage: f32::NAN,
             };
             let scraped = scraped.unwrap_or(unknown);
-            let unseen = unseen(s, i, scraped);
-            self.waiting.push(scraped.waiting + unseen);
-            self.running.push(scraped.running + unseen);
-            self.kv_usage.push(scraped.kv_usage);
+            let unseen = unseen(s, i, *in_flight, scraped);
+            *waiting = scraped.waiting + unseen;
+            *running = scraped.running + unseen;
+            *kv_usage = scraped.kv_usage;
         }
     }
 }
@@ -91,15 +96,15 @@ impl LoadView {
 }
 
 /// Requests at the endpoint that `scraped` does not show: the formula of the module.
-fn unseen(segment: &Segment, i: usize, scraped: Scraped) -> f32 {
+fn unseen(segment: &Segment, i: usize, in_flight: u32, scraped: Scraped) -> f32 {
     let sent = segment.sent[i].load(Ordering::Relaxed);
     let since = sent.saturating_sub(segment.sent_at_scrape[i].load(Ordering::Relaxed));
     let ended = u64::from(segment.ended_since[i].load(Ordering::Relaxed));
-    let in_flight = segment.in_flight[i].load(Ordering::Relaxed) as f32;
-    // `max` of f32 passes over NaN.
-    (in_flight - (scraped.waiting + scraped.running))
-        .max(since.saturating_sub(ended) as f32)
-        .max(0.0)
+    let since = since.saturating_sub(ended) as f32;
+    let hidden = in_flight as f32 - (scraped.waiting + scraped.running);
+    // No comparison with NaN is true, so that passes over it.
+    let least = if since > 0.0 { since } else { 0.0 };
+    if hidden > least { hidden } else { least }
 }
 
 #[cfg(test)]

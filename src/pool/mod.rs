@@ -16,6 +16,7 @@ pub mod breaker;
 pub mod discovery;
 pub mod endpoint;
 pub mod engines;
+pub mod failure;
 pub mod gauges;
 pub mod ledger;
 pub mod load;
@@ -30,6 +31,7 @@ pub mod slab;
 pub mod snapshot;
 pub mod stages;
 pub mod state;
+pub mod tls;
 
 pub use breaker::{Breaker, Cause, Outcome};
 pub use endpoint::{Endpoint, EndpointId};

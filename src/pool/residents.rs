@@ -50,6 +50,31 @@ impl KnownAdapters {
 // === impl LoraState ===
 
 impl LoraState {
+    /// In a [hint](LoraState::hint): there is room to load one more adapter.
+    pub const ROOM: u64 = 1 << 62;
+    /// In a hint: there is a state that it is of.
+    const THERE: u64 = 1 << 63;
+
+    /// One word that says, of most adapters, that they are not in here: whoever looks for one at many endpoints then
+    /// has to look at few. Has the bit of [`LoraState::hint_of`] for each that is; never 0.
+    pub fn hint(&self) -> u64 {
+        let keys = self.running.iter().chain(&self.waiting);
+        let keys = keys.chain(&self.resident).copied();
+        let room = if self.has_room() { Self::ROOM } else { 0 };
+        keys.map(Self::hint_of)
+            .fold(Self::THERE | room, |a, b| a | b)
+    }
+
+    /// The bit of the adapter `key`, which it may share with others.
+    pub fn hint_of(key: u64) -> u64 {
+        1 << (key % 62)
+    }
+
+    /// Another adapter could be loaded without another having to go.
+    pub fn has_room(&self) -> bool {
+        self.running.len() + self.waiting.len() < self.max as usize
+    }
+
     /// This page's state, with what is remembered from `before`.
     pub(super) fn after(&self, before: Option<&LoraState>) -> Self {
         let before = before.map_or(&[][..], |state| &state.resident);
@@ -93,6 +118,7 @@ mod tests {
     use super::super::slab::{Scrape, Slab, Slot, lora_key};
     use super::*;
     use std::sync::Arc;
+    use std::sync::atomic::Ordering;
 
     fn page(running: &[u64], waiting: &[u64]) -> Scrape {
         Scrape {
@@ -108,6 +134,8 @@ mod tests {
 
     fn resident(slot: &Slot) -> Vec<u64> {
         let state = slot.segment().lora[slot.index()].load();
+        let hint = slot.segment().lora_hint[slot.index()].load(Ordering::Relaxed);
+        assert_eq!(hint, state.as_deref().map_or(0, LoraState::hint));
         state
             .as_ref()
             .map_or_else(Vec::new, |state| state.resident.to_vec())

@@ -90,10 +90,14 @@ impl<'a> PageScanner<'a> {
         }
         let engine = self.engine;
         for (spec, signal) in &engine.metrics {
-            let Some(rest) = line.strip_prefix(spec.name.as_bytes()) else {
+            let name = spec.name.as_bytes();
+            // The whole name, not the beginning of a longer one. That one byte is asked first: it tells nearly all of a
+            // page's names from this one, and they all begin alike.
+            let ends = matches!(line.get(name.len()), Some(b'{' | b' ' | b'\t'));
+            if !ends || !line.starts_with(name) {
                 continue;
-            };
-            // The whole name, not the beginning of a longer one.
+            }
+            let rest = &line[name.len()..];
             let (labels, value) = match rest.first() {
                 Some(b'{') => match labels_end(&rest[1..]) {
                     Some(end) => (&rest[1..=end], &rest[end + 2..]),

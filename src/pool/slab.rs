@@ -15,6 +15,7 @@ use parking_lot::Mutex;
 
 pub use super::attributes::{Attributes, MOST_ATTRIBUTES, attribute_key};
 use super::breaker::Cause;
+use super::failure::Faults;
 use super::ledger::Ends;
 use super::models::ModelList;
 use super::residents::KnownAdapters;
@@ -90,8 +91,12 @@ pub struct Segment {
     pub attributes: [ArcSwapOption<Attributes>; SEGMENT],
     /// LoRA adapters, as scraped, and those remembered.
     pub lora: [ArcSwapOption<LoraState>; SEGMENT],
+    /// [`LoraState::hint`] of that; 0 = there is none.
+    pub lora_hint: [AtomicU64; SEGMENT],
     /// What the endpoint says that it serves; none = it was not asked, or has not answered yet.
     pub models: [ArcSwapOption<ModelList>; SEGMENT],
+    /// Why polls of the endpoint fail now.
+    pub(super) faults: [Faults; SEGMENT],
     /// KV cache blocks of the engine; 0 = unknown.
     pub kv_blocks: [AtomicU32; SEGMENT],
     /// Tokens in a KV cache block; 0 = unknown.
@@ -231,6 +236,23 @@ impl Slot {
             let after = before.as_ref().and_then(|before| before.sent(key));
             after.map(Arc::new).or_else(|| before.clone())
         });
+        self.hint_adapters();
+    }
+
+    /// Keeps the hint in step with what it is of, whoever else changes that meanwhile.
+    fn hint_adapters(&self) {
+        let (lora, hint) = (
+            &self.segment.lora[self.index()],
+            &self.segment.lora_hint[self.index()],
+        );
+        loop {
+            let state = lora.load_full();
+            let of_state = state.as_deref().map_or(0, LoraState::hint);
+            hint.store(of_state, Ordering::Relaxed);
+            if lora.load().as_ref().map(Arc::as_ptr) == state.as_ref().map(Arc::as_ptr) {
+                return;
+            }
+        }
     }
 
     /// Stores what the endpoint lists as served; `None` = it is not asked any more. Adapters in the list are known as
@@ -273,6 +295,7 @@ impl Slot {
                 });
             }
         }
+        self.hint_adapters();
         let attributes = (!scrape.attributes.is_empty()).then_some(&scrape.attributes);
         if s.attributes[i].load().as_deref() != attributes {
             s.attributes[i].store(attributes.cloned().map(Arc::new));
@@ -316,7 +339,9 @@ impl Segment {
             breaker_trips: [const { AtomicU32::new(0) }; SEGMENT],
             attributes: [const { ArcSwapOption::const_empty() }; SEGMENT],
             lora: [const { ArcSwapOption::const_empty() }; SEGMENT],
+            lora_hint: [const { AtomicU64::new(0) }; SEGMENT],
             models: [const { ArcSwapOption::const_empty() }; SEGMENT],
+            faults: [const { Faults::new() }; SEGMENT],
             kv_blocks: [const { AtomicU32::new(0) }; SEGMENT],
             block_size: [const { AtomicU32::new(0) }; SEGMENT],
         }
@@ -353,7 +378,9 @@ impl Segment {
         *self.ends[i].lock() = Ends::NONE;
         self.attributes[i].store(None);
         self.lora[i].store(None);
+        self.lora_hint[i].store(0, Ordering::Relaxed);
         self.models[i].store(None);
+        self.faults[i].clear();
     }
 
     /// What the last scrape of the endpoint at `i` found, if it is at most `max_age_ms` old.

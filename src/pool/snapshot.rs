@@ -197,6 +197,15 @@ impl Snapshot {
         Some(segment.scraped_at[i].load(Ordering::Acquire)).filter(|&at| at != 0)
     }
 
+    /// What [`Snapshot::cell`] gives for all endpoints, by position.
+    pub fn cells(&self) -> impl Iterator<Item = (&Segment, usize)> {
+        let cell = |&number: &u32| {
+            let number = number as usize;
+            (&*self.segments[number / SEGMENT], number % SEGMENT)
+        };
+        self.numbers.iter().map(cell)
+    }
+
     /// The columns and the place in them of the endpoint at `position`.
     pub fn cell(&self, position: u32) -> (&Segment, usize) {
         let number = self.numbers[position as usize] as usize;

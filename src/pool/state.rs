@@ -5,6 +5,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed};
 
 use serde_json::{Value, json};
 
+use super::failure::SourceType;
 use super::scrape::ScrapeConfig;
 use super::slab::Segment;
 use super::{Member, Pool, clock_ms};
@@ -46,6 +47,7 @@ fn endpoint(
         "address": member.address,
         "engine": engine.map(|engine| &engine.name),
         "scraped": scraped(s, i, now),
+        "failing": failing(member),
         "in_flight": s.in_flight[i].load(Relaxed),
         "sent": s.sent[i].load(Relaxed),
         "breaker": breaker(s, i, now),
@@ -78,6 +80,15 @@ fn scraped(s: &Segment, i: usize, now: u64) -> Value {
         "block_size": known(s.block_size[i].load(Relaxed)),
         "attributes": s.attributes[i].load().as_ref().map_or(0, |attributes| attributes.len()),
     })
+}
+
+/// The sources whose last poll of it failed, with the cause.
+fn failing(member: &Member) -> Value {
+    let of = |source: SourceType| {
+        let fault = member.faults().of(source)?;
+        Some((source.name().to_owned(), fault.name().into()))
+    };
+    Value::Object(SourceType::ALL.into_iter().filter_map(of).collect())
 }
 
 fn breaker(s: &Segment, i: usize, now: u64) -> Value {
@@ -118,6 +129,7 @@ fn models(s: &Segment, i: usize, now: u64) -> Value {
 
 #[cfg(test)]
 mod tests {
+    use super::super::failure::Fault;
     use super::super::models::ModelList;
     use super::super::slab::{LoraState, Scrape};
     use super::super::snapshot::tests::{endpoint, pool_of};
@@ -142,6 +154,8 @@ mod tests {
         slot.record(&page, slot.scrape_begins(), clock_ms());
         let list = br#"{"data":[{"id":"base"},{"id":"a","parent":"base"}]}"#;
         slot.list_models(Some(ModelList::parse(list, clock_ms()).unwrap()));
+        let faults = snapshot.member(0).faults();
+        faults.failed(SourceType::Models, Fault::Timeout);
         let _sent = Reservation::new(slot);
         for _ in 0..breaker::STREAK {
             Breaker::observe(slot, Outcome::Failed, clock_ms(), clock_ms());
@@ -164,9 +178,11 @@ mod tests {
             (&first["in_flight"], &first["breaker"]["state"]),
             (&1.into(), &"open".into())
         );
+        assert_eq!(first["failing"], json!({"models-data-source": "timeout"}));
         let second = &state["endpoints"][1];
         assert!(second["scraped"].is_null() && second["models"].is_null());
         assert_eq!(second["breaker"]["state"], "closed");
+        assert_eq!(second["failing"], json!({}));
     }
 
     #[test]

@@ -37,6 +37,7 @@ use super::scorers::queue::Queue;
 use super::scorers::running_requests::RunningRequests;
 use super::scorers::token_load::TokenLoad;
 use super::scorers::topology_affinity::TopologyAffinityScorer;
+use super::scorers::work::Work;
 use super::session::Sessions;
 use super::topology::Topology;
 use super::{
@@ -253,6 +254,7 @@ fn scorer(
         "session-affinity-scorer" => Box::new(scorers::session_affinity::SessionAffinity(
             Sessions::of(plugin, config, producers)?,
         )),
+        "work-scorer" => Box::new(Work::of(plugin)?),
         "token-load-scorer" => Box::new(TokenLoad::of(plugin)?),
         "header-label-affinity-scorer" => Box::new(HeaderLabelAffinity::of(plugin)?),
         "context-length-aware" => Box::new(ContextLengthAware::of(plugin)?),

@@ -131,17 +131,28 @@ fn best(candidates: &[u32], totals: &[f32], chosen: &[u32], shown: &mut Vec<usiz
             totals[at]
         }
     };
-    for (at, candidate) in candidates.iter().enumerate().take(totals.len()) {
+    // The lowest total that is shown, once there is no place left: what is not above it needs no second look.
+    let mut lowest = f32::NEG_INFINITY;
+    for (at, (candidate, &here)) in candidates.iter().zip(totals).enumerate() {
+        let here = if here.is_nan() { NEUTRAL } else { here };
         let full = shown.len() == SHOWN;
-        let too_low = full && shown.last().is_some_and(|&last| total(last) >= total(at));
-        if too_low || chosen.contains(candidate) {
+        if (full && here <= lowest) || chosen.contains(candidate) {
             continue;
         }
         if full {
             shown.pop();
         }
-        let after = shown[first..].partition_point(|&other| total(other) >= total(at));
+        let others = &shown[first..];
+        let after = match others.last() {
+            Some(&last) if total(last) < here => {
+                others.partition_point(|&other| total(other) >= here)
+            }
+            _ => others.len(),
+        };
         shown.insert(first + after, at);
+        if shown.len() == SHOWN {
+            lowest = shown.last().map_or(lowest, |&last| total(last));
+        }
     }
 }
 

@@ -122,14 +122,15 @@ async fn answer(server: &Server, body: &[u8], shape: Shape) -> Result<Response, 
     ))
 }
 
-/// The details are those of vLLM's `--enable-prompt-tokens-details`. Nothing cached is no news, but a server without a cache
-/// must not say 0: who learns from it would take the promise of its prefix for broken.
+/// The details are those of vLLM's `--enable-prompt-tokens-details`. Without a prefix cache there are none: "0 cached" would be
+/// an answer to whoever predicts what is cached.
 fn usage(generation: &Generation) -> Value {
     let (prompt, generated) = generation.tokens();
-    let details = generation
-        .cached_tokens()
-        .map(|cached| json!({"cached_tokens": cached}));
-    json!({"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated, "prompt_tokens_details": details})
+    let mut usage = json!({"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated});
+    if let Some(cached) = generation.cached_tokens() {
+        usage["prompt_tokens_details"] = json!({"cached_tokens": cached});
+    }
+    usage
 }
 
 // === impl Prompt ===

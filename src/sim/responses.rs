@@ -49,9 +49,11 @@ fn completed(head: &Value, generation: &Generation) -> Value {
     let mut response = head.clone();
     response["status"] = "completed".into();
     response["output"] = json!([{"type": "message", "role": "assistant", "status": "completed", "content": [{"type": "output_text", "text": text, "annotations": []}]}]);
-    let details = generation
-        .cached_tokens()
-        .map(|cached| json!({"cached_tokens": cached}));
-    response["usage"] = json!({"input_tokens": input, "input_tokens_details": details, "output_tokens": output, "total_tokens": input + output});
+    let mut usage =
+        json!({"input_tokens": input, "output_tokens": output, "total_tokens": input + output});
+    if let Some(cached) = generation.cached_tokens() {
+        usage["input_tokens_details"] = json!({"cached_tokens": cached});
+    }
+    response["usage"] = usage;
     response
 }

@@ -4,6 +4,7 @@
 mod decisions;
 mod health;
 mod herd;
+mod pages;
 mod record;
 mod reload;
 mod tls;

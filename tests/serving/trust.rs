@@ -1,8 +1,6 @@
 //! What model servers say of their caches, held against what was predicted of them.
 
-use pointsman::config::DEFAULT;
-
-use super::herd::{CHAT, QUICK, Yard, chat};
+use super::herd::{CHAT, QUICK, REFERENCE, Yard, chat};
 use crate::support::ask::Exchange;
 use crate::support::machine;
 use crate::vectors::page::Page;
@@ -46,7 +44,7 @@ async fn gauge(yard: &Yard, name: &str, address: &str) -> f64 {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_server_that_keeps_no_promise_loses_its_requests() {
     let _machine = machine::shared().await;
-    let mut yard = Yard::start(DEFAULT, 2, &QUICK).await;
+    let mut yard = Yard::start(REFERENCE, 2, &QUICK).await;
     let prompt = yard.text(4_000);
     let liar = served(&yard, &prompt, 0).await;
     // Trusted, it is preferred even with another request in flight.
@@ -74,4 +72,17 @@ async fn a_server_that_keeps_no_promise_loses_its_requests() {
     assert_eq!(gauge(&yard, "prefix_trust", &honest).await, 1.0);
     let error = gauge(&yard, "prefix_prediction_error", &honest).await;
     assert!(error < 0.01, "{error}");
+    // For people the same is on one page.
+    let state = yard.picker.page("/debug/plugins/state").await;
+    let state: serde_json::Value = serde_json::from_str(&state).unwrap();
+    let index = &state["prefix_index"];
+    assert!(index["bytes"].as_u64() > Some(0), "{index}");
+    let endpoints = index["endpoints"].as_array().unwrap();
+    assert_eq!((endpoints.len(), &index["not_shown"]), (2, &0.into()));
+    let held = endpoints.iter().map(|e| e["blocks"].as_u64().unwrap());
+    let expected = u64::from(CACHED_TOKENS / 64);
+    assert_eq!(held.collect::<Vec<_>>(), [expected; 2], "{index}");
+    assert_eq!(index["blocks"], 2 * expected);
+    let trusts = || endpoints.iter().map(|e| e["trust"].as_f64().unwrap());
+    assert!(trusts().any(|trust| trust < 0.5) && trusts().any(|trust| trust == 1.0));
 }

@@ -38,6 +38,9 @@ pub struct LoadArgs {
     /// Bytes of prompt in a request; 400k and 1Mi are understood.
     #[arg(long, value_parser = prompt_bytes, allow_negative_numbers = true, default_value = "200")]
     pub(super) prompt_bytes: usize,
+    /// Different prompts, sent in turns; they have nothing in common that a cache could hold.
+    #[arg(long, value_parser = value_parser!(u32).range(1..=99_999_999), allow_negative_numbers = true, default_value_t = 1)]
+    pub(super) prompts: u32,
     /// How bodies are sent.
     #[arg(long, value_enum, default_value_t = BodyMode::FullDuplex)]
     pub(super) body_mode: BodyMode,
@@ -139,6 +142,7 @@ mod tests {
             ("--rate", "-1", "not in 0..=1000000 a second"),
             ("--rate", "NaN", "not in 0..=1000000 a second"),
             ("--rate", "inf", "not in 0..=1000000 a second"),
+            ("--prompts", "0", "0 is not in 1..=99999999"),
             ("--rate", "x", "not in 0..=1000000 a second"),
             ("--concurrency", "0", "0 is not in 1..=100000"),
             ("--connections", "0", "0 is not in 1..=1000"),

@@ -26,7 +26,7 @@ pub use args::{BodyMode, LoadArgs};
 use drive::Target;
 use process::Usage;
 use report::Report;
-use script::Script;
+use script::{DIGITS, Script};
 use tally::Window;
 
 /// Sends, measures, prints.
@@ -35,15 +35,21 @@ pub async fn run(args: LoadArgs) -> anyhow::Result<()> {
         // Before the load, not after it.
         Usage::of(pid)?;
     }
+    anyhow::ensure!(
+        args.prompts == 1 || args.prompt_bytes >= DIGITS,
+        "--prompts: prompts of {} bytes cannot differ; they need {DIGITS}",
+        args.prompt_bytes
+    );
+    let script = Script::new(
+        &args.model,
+        args.prompt_bytes,
+        args.body_mode,
+        args.response_chunks,
+        args.chunk_interval,
+    );
     let target = Target {
         channels: connect(&args).await?,
-        script: Arc::new(Script::new(
-            &args.model,
-            args.prompt_bytes,
-            args.body_mode,
-            args.response_chunks,
-            args.chunk_interval,
-        )),
+        script: Arc::new(script.with_prompts(args.prompts.into())),
     };
     let from = Instant::now() + args.warmup;
     let window = Window {

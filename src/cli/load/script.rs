@@ -1,5 +1,6 @@
 //! What is sent: the messages of one request and of its response, as Envoy words them.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -14,6 +15,10 @@ use crate::proto::ext_proc::{HttpBody, HttpHeaders, ProcessingRequest, ProtocolC
 const PIECE: usize = 64 << 10;
 /// A picker that has not answered by then has failed.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// What stands before the prompt in a body.
+const PROMPT: &str = r#""content":""#;
+/// Digits at the beginning of a prompt that tell it from others.
+pub(super) const DIGITS: usize = 8;
 const CHUNK: &str = r#"data: {"id":"chatcmpl-0123456789abcdef","object":"chat.completion.chunk","created":1700000000,"model":"meta-llama/Llama-3.1-8B-Instruct","choices":[{"index":0,"delta":{"content":" word"},"logprobs":null,"finish_reason":null}]}"#;
 
 /// Which half of an exchange.
@@ -34,6 +39,17 @@ pub(super) struct Half {
     pub(super) length: usize,
     /// Between two pieces.
     pub(super) interval: Duration,
+    /// Which prompts are sent, if they differ.
+    prompts: Option<Prompts>,
+}
+
+/// Prompts that differ from their first bytes on, taken in turns.
+#[derive(Debug)]
+struct Prompts {
+    /// Where the prompt begins in the first piece.
+    at: usize,
+    many: u64,
+    next: AtomicU64,
 }
 
 /// What every request is made of.
@@ -90,6 +106,18 @@ impl Script {
         }
     }
 
+    /// The same with `many` different prompts in turns. They must have [`DIGITS`] bytes at least.
+    pub(super) fn with_prompts(mut self, many: u64) -> Self {
+        let prompt = |piece: &Bytes| memchr::memmem::find(piece, PROMPT.as_bytes());
+        let at = self.request.pieces.first().and_then(prompt);
+        self.request.prompts = at.filter(|_| many > 1).map(|at| Prompts {
+            at: at + PROMPT.len(),
+            many,
+            next: AtomicU64::new(0),
+        });
+        self
+    }
+
     /// The first message of `half`; that of the request opens the stream, and has an id of its own.
     pub(super) fn headers(&self, half: &Half) -> ProcessingRequest {
         let mut headers = half.headers.clone();
@@ -141,6 +169,7 @@ impl Half {
             pieces,
             length,
             interval: Duration::ZERO,
+            prompts: None,
         }
     }
 
@@ -156,15 +185,18 @@ impl Half {
             length: pieces.iter().map(Bytes::len).sum(),
             pieces,
             interval,
+            prompts: None,
         }
     }
 
     /// The messages of the body.
     pub(super) fn body(&self) -> impl Iterator<Item = ProcessingRequest> {
         let count = self.pieces.len();
+        let first = self.prompts.as_ref().zip(self.pieces.first());
+        let mut first = first.map(|(prompts, piece)| prompts.next(piece));
         self.pieces.iter().zip(1..).map(move |(piece, number)| {
             let body = HttpBody {
-                body: piece.clone(),
+                body: first.take().unwrap_or_else(|| piece.clone()),
                 end_of_stream: number == count,
                 ..Default::default()
             };
@@ -173,6 +205,20 @@ impl Half {
                 Side::Response => Request::ResponseBody(body),
             })
         })
+    }
+}
+
+// === impl Prompts ===
+
+impl Prompts {
+    /// `piece` with the next prompt in it.
+    fn next(&self, piece: &Bytes) -> Bytes {
+        let number = self.next.fetch_add(1, Ordering::Relaxed) % self.many;
+        let digits = format!("{number:0DIGITS$}");
+        let mut piece = piece.to_vec();
+        let end = piece.len().min(self.at + DIGITS);
+        piece[self.at..end].copy_from_slice(&digits.as_bytes()[..end - self.at]);
+        piece.into()
     }
 }
 
@@ -203,5 +249,30 @@ fn message(request: Request) -> ProcessingRequest {
     ProcessingRequest {
         request: Some(request),
         ..Default::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prompts_come_in_turns_and_are_of_one_length() {
+        let script = Script::new("m", 70_000, BodyMode::FullDuplex, 0, Duration::ZERO);
+        let script = script.with_prompts(3);
+        let bodies = [(); 4].map(|()| {
+            let messages = script.request.body();
+            let pieces = messages.filter_map(|message| match message.request {
+                Some(Request::RequestBody(body)) => Some(body.body),
+                _ => None,
+            });
+            pieces.collect::<Vec<_>>().concat()
+        });
+        for (n, body) in bodies.iter().enumerate() {
+            assert_eq!(body.len(), script.request.length);
+            let body: serde_json::Value = serde_json::from_slice(body).unwrap();
+            let text = body["messages"][0]["content"].as_str().unwrap();
+            assert!(text.starts_with(&format!("{:08}k brown fox", n % 3)));
+        }
     }
 }

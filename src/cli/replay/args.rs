@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::cli::units::duration;
 use crate::sim::cluster::{Fault, FaultKind};
+use crate::sim::report::Slo;
 use crate::sim::workload::{Format, Rate, ReadOptions, Scale};
 
 /// Arguments of `replay`.
@@ -122,6 +123,14 @@ impl ReplayArgs {
             format: self.format,
             seed: self.seed,
             blocks: self.blocks.clone(),
+        }
+    }
+
+    /// What is good enough.
+    pub(super) fn slo(&self) -> Slo {
+        Slo {
+            ttft: self.slo_ttft.as_secs_f64(),
+            tpot: self.slo_tpot.as_secs_f64(),
         }
     }
 

@@ -13,14 +13,16 @@ use crate::config::LoadOptions;
 use crate::picker::Policy;
 use crate::prefix::DEFAULT_BUDGET;
 use crate::sim::cluster::{
-    self, Arrival, BASELINES, Baseline, Chain, Fate, Ours, Router, Source, Wires,
+    self, Arrival, BASELINES, Baseline, Chain, Fate, Fault, Ours, Router, Source, Wires,
 };
-use crate::sim::report::{Outcome, Served};
+use crate::sim::report::{Outcome, Served, Tally};
 use crate::sim::step::{Engine, EngineSpec, Event, Keys, Loras, Request};
-use crate::sim::workload::{self, Arrivals, Scale, Trace, Traffic};
+use crate::sim::workload::{self, Arrivals, Rate, Scale, Trace, Traffic};
 
-/// Requests of a trace by which it is measured how many engines can serve.
-const SAMPLE: u64 = 1_000;
+/// Requests of a trace, for each engine, by which it is measured how many it can serve.
+const SAMPLE: u64 = 500;
+/// Engines on which that is measured, at most.
+const FEW: u32 = 8;
 /// Adapters in an engine's memory, where the trace has adapters; and seconds to load one (the median that the engine's model
 /// knows of).
 const LORAS: Loras = Loras { max: 4, load: 4.4 };
@@ -85,8 +87,82 @@ impl<'a> Virtual<'a> {
         }
     }
 
-    fn router(&self, picks: &Picks, seed: u64) -> anyhow::Result<Box<dyn Router>> {
-        let endpoints = self.args.endpoints;
+    /// Requests a second that one engine serves when it is offered a stretch of the trace at once: in the middle of the run,
+    /// where the batch is neither filling nor draining.
+    fn throughput(&self, trace: &Arc<Trace>) -> anyhow::Result<f64> {
+        let scale = Scale {
+            requests: Some(SAMPLE),
+            open_loop: true,
+            ..Scale::default()
+        };
+        let traffic = Traffic::new(Arc::clone(trace), scale)?;
+        let mut engine = self.engine(trace)?;
+        let walk = Walk::of(&traffic, &self.spec);
+        let block = self.spec.block_size;
+        for arrival in traffic.arrivals() {
+            let Arrival {
+                number,
+                prompt_tokens,
+                output_tokens,
+                keys,
+                key_tokens,
+                adapter,
+                ..
+            } = walk.arrival(&arrival, 0.0);
+            let names = keys.iter().copied();
+            let request = Request {
+                id: number,
+                prompt_tokens,
+                output_tokens,
+                keys: Keys::new(names, key_tokens / block, prompt_tokens / block),
+                adapter,
+            };
+            // One that no engine can take says nothing of how many others it can.
+            let _ = engine.submit(request, 0.0);
+        }
+        let mut ends = Vec::new();
+        while let Some(next) = engine.next_event() {
+            engine.advance(next, &mut |event| {
+                if let Event::Finished { at, .. } = event {
+                    ends.push(at);
+                }
+            });
+        }
+        let (from, to) = (ends.len() / 5, ends.len() * 4 / 5);
+        anyhow::ensure!(
+            to > from + 1 && ends[to] > ends[from],
+            "--load: the trace is too short to tell what load is; give --rate"
+        );
+        Ok((to - from) as f64 / (ends[to] - ends[from]))
+    }
+
+    /// One run.
+    fn run(
+        &self,
+        endpoints: u32,
+        picks: &Picks,
+        traffic: &Traffic,
+        seed: u64,
+        faults: Vec<Fault>,
+        ended: &mut dyn FnMut(Served),
+    ) -> anyhow::Result<()> {
+        let engines = (0..endpoints).map(|_| self.engine(traffic.trace()));
+        let mut cluster = cluster::Cluster {
+            engines: engines.collect::<anyhow::Result<_>>()?,
+            block_size: self.spec.block_size,
+            wires: self.wires(),
+            faults,
+            seed,
+        };
+        let mut router = self.router(endpoints, picks, seed)?;
+        let mut walk = Walk::of(traffic, &self.spec);
+        cluster::run(&mut cluster, &mut *router, &mut walk, &mut |outcome| {
+            ended(served(outcome));
+        });
+        Ok(())
+    }
+
+    fn router(&self, endpoints: u32, picks: &Picks, seed: u64) -> anyhow::Result<Box<dyn Router>> {
         // As much for each endpoint as serve has by default for a hundred.
         let bytes = DEFAULT_BUDGET / 100 * (endpoints as usize).max(100);
         match picks {
@@ -115,51 +191,31 @@ impl<'a> Virtual<'a> {
 }
 
 impl Cluster for Virtual<'_> {
-    /// What one engine serves when it is offered a stretch of the trace at once, times the engines: the middle of the run, where
-    /// the batch is neither filling nor draining.
+    /// The rate at which the most requests a second are good (within the SLO) when each goes where the fewest are in flight:
+    /// past it, what more is offered makes more of what there was late. It is looked for on few engines, in steps of 5 % of
+    /// what they could serve if nobody minded waiting, and taken to grow with their number.
     fn saturation(&self, trace: &Arc<Trace>) -> anyhow::Result<f64> {
-        let scale = Scale {
-            requests: Some(SAMPLE),
-            open_loop: true,
-            ..Scale::default()
-        };
-        let traffic = Traffic::new(Arc::clone(trace), scale)?;
-        let mut engine = self.engine(trace)?;
-        let walk = Walk::of(&traffic, &self.spec);
-        let mut sent = 0u64;
-        for arrival in traffic.arrivals() {
-            let arrival = walk.arrival(&arrival, 0.0);
-            let keys = arrival.keys.iter().copied();
-            let block = self.spec.block_size;
-            let request = Request {
-                id: sent,
-                prompt_tokens: arrival.prompt_tokens,
-                output_tokens: arrival.output_tokens,
-                keys: Keys::new(
-                    keys,
-                    (arrival.key_tokens / block).max(1),
-                    arrival.prompt_tokens / block,
-                ),
-                adapter: arrival.adapter,
+        let few = self.args.endpoints.min(FEW);
+        let most = self.throughput(trace)? * f64::from(few);
+        let mut best = (0.0, most);
+        for share in (4..=24).map(|step| f64::from(step) * 0.05) {
+            let scale = Scale {
+                rate: Some(Rate::PerSecond(most * share)),
+                requests: Some(SAMPLE * u64::from(few)),
+                open_loop: self.args.open_loop,
+                ..Scale::default()
             };
-            // One that no engine could take says nothing of how many others it can.
-            sent += u64::from(engine.submit(request, 0.0).is_ok());
+            let traffic = Traffic::new(Arc::clone(trace), scale)?;
+            let mut tally = Tally::new(self.args.slo(), few as usize);
+            let picks = Picks::Named("least-request".to_owned());
+            let ended = &mut |it: Served| tally.add(&it);
+            self.run(few, &picks, &traffic, self.args.seed, Vec::new(), ended)?;
+            let good = tally.numbers().goodput;
+            if good > best.0 {
+                best = (good, most * share);
+            }
         }
-        let mut ends = Vec::new();
-        while let Some(next) = engine.next_event() {
-            engine.advance(next, &mut |event| {
-                if let Event::Finished { at, .. } = event {
-                    ends.push(at);
-                }
-            });
-        }
-        let (from, to) = (ends.len() / 5, ends.len() * 4 / 5);
-        anyhow::ensure!(
-            to > from + 1,
-            "--load: the trace is too short to tell what load is; give --rate"
-        );
-        let rate = (to - from) as f64 / (ends[to] - ends[from]);
-        Ok(rate * f64::from(self.args.endpoints))
+        Ok(best.1 / f64::from(few) * f64::from(self.args.endpoints))
     }
 
     fn serve(
@@ -169,20 +225,8 @@ impl Cluster for Virtual<'_> {
         seed: u64,
         ended: &mut dyn FnMut(Served),
     ) -> anyhow::Result<()> {
-        let engines = (0..self.args.endpoints).map(|_| self.engine(traffic.trace()));
-        let mut cluster = cluster::Cluster {
-            engines: engines.collect::<anyhow::Result<_>>()?,
-            block_size: self.spec.block_size,
-            wires: self.wires(),
-            faults: self.args.fault.clone(),
-            seed,
-        };
-        let mut router = self.router(picks, seed)?;
-        let mut walk = Walk::of(traffic, &self.spec);
-        cluster::run(&mut cluster, &mut *router, &mut walk, &mut |outcome| {
-            ended(served(outcome));
-        });
-        Ok(())
+        let (endpoints, faults) = (self.args.endpoints, self.args.fault.clone());
+        self.run(endpoints, picks, traffic, seed, faults, ended)
     }
 }
 

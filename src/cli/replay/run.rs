@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::ReplayArgs;
 use crate::cli::plan::Plan;
 use crate::config::{self, LoadOptions};
-use crate::sim::report::{Case, Report, Run, Served, Slo, Tally};
+use crate::sim::report::{Case, Report, Run, Served, Tally};
 use crate::sim::workload::{self, Rate, Scale, Trace, Traffic};
 
 /// Who picks.
@@ -52,10 +52,7 @@ impl Picks {
 /// is asked for. All who pick get the very same traffic.
 pub fn compare(args: &ReplayArgs, cluster: &dyn Cluster) -> anyhow::Result<Report> {
     let picks = picks(args)?;
-    let slo = Slo {
-        ttft: args.slo_ttft.as_secs_f64(),
-        tpot: args.slo_tpot.as_secs_f64(),
-    };
+    let slo = args.slo();
     let mut runs = Vec::new();
     for path in &args.traces {
         for seed in (args.seed..).take(args.seeds as usize) {

@@ -1,4 +1,4 @@
-//! Parameters of what is polled: one page of every endpoint, over HTTP.
+//! Parameters of what is polled: one page of every endpoint, over HTTP or HTTPS.
 
 use http::uri::PathAndQuery;
 use serde::{Deserialize, Serialize};
@@ -10,7 +10,7 @@ use super::Parameters;
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct MetricsSourceParams {
-    /// `http`; https is not available yet.
+    /// `http` or `https`.
     pub scheme: String,
     /// Path of the page; none = the engine's own.
     pub path: Option<String>,
@@ -18,13 +18,13 @@ pub struct MetricsSourceParams {
     pub port: Option<u16>,
     /// Between two scrapes, in Go's syntax; none = `--refresh-metrics-interval`.
     pub interval: Option<String>,
-    /// For https.
+    /// For https: take any certificate for the server's. The llm-d picker's default, because engines make their own.
     pub insecure_skip_verify: bool,
-    /// For https.
+    /// For https: a PEM file with the CAs that servers' certificates must come from; none = the system's.
     pub ca_cert_path: Option<String>,
-    /// For https.
+    /// For https: a PEM file with the certificate that the picker shows, and those between it and its CA.
     pub client_cert_path: Option<String>,
-    /// For https.
+    /// For https: a PEM file with its key.
     pub client_key_path: Option<String>,
 }
 
@@ -32,7 +32,7 @@ pub struct MetricsSourceParams {
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 pub struct ModelsSourceParams {
-    /// `http`; https is not available yet.
+    /// `http` or `https`.
     pub scheme: String,
     /// Path of the list.
     pub path: String,
@@ -41,22 +41,34 @@ pub struct ModelsSourceParams {
     /// Between two polls of an endpoint, in Go's syntax; at least a second. What a server serves changes when someone loads
     /// or unloads an adapter, so the default, a minute, is rare on purpose.
     pub interval: String,
-    /// For https.
+    /// For https: take any certificate for the server's. The llm-d picker's default, because engines make their own.
     pub insecure_skip_verify: bool,
-    /// For https.
+    /// For https: a PEM file with the CAs that servers' certificates must come from; none = the system's.
     pub ca_cert_path: Option<String>,
-    /// For https.
+    /// For https: a PEM file with the certificate that the picker shows, and those between it and its CA.
     pub client_cert_path: Option<String>,
-    /// For https.
+    /// For https: a PEM file with its key.
     pub client_key_path: Option<String>,
 }
 
-fn check_scheme(parameters: &Parameters, scheme: &str) -> Result<(), Problem> {
-    if scheme == "http" {
-        return Ok(());
-    }
-    let message = format!("`{scheme}` is not supported yet; use http");
-    Err(parameters.field_problem("scheme", &message))
+/// How a source does TLS.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsParams {
+    /// Take any certificate.
+    pub insecure_skip_verify: bool,
+    /// A file of CAs; none = the system's.
+    pub ca_cert_path: Option<String>,
+    /// A certificate and its key, each in a file; none = the picker shows none.
+    pub client: Option<(String, String)>,
+}
+
+/// What the fields of a source come to; both kinds of source have the same ones.
+struct Connecting<'a> {
+    scheme: &'a str,
+    insecure_skip_verify: bool,
+    ca_cert_path: Option<&'a str>,
+    client_cert_path: Option<&'a str>,
+    client_key_path: Option<&'a str>,
 }
 
 fn check_path(parameters: &Parameters, path: &str, example: &str) -> Result<(), Problem> {
@@ -65,6 +77,69 @@ fn check_path(parameters: &Parameters, path: &str, example: &str) -> Result<(), 
     }
     let message = format!("`{path}` is not a path; write for instance {example}");
     Err(parameters.field_problem("path", &message))
+}
+
+// === impl Connecting ===
+
+impl<'a> Connecting<'a> {
+    fn new(
+        scheme: &'a str,
+        insecure_skip_verify: bool,
+        [ca, cert, key]: [&'a Option<String>; 3],
+    ) -> Self {
+        // As with Go's strings, and as templates write what they were not given.
+        let given = |path: &'a Option<String>| path.as_deref().filter(|path| !path.is_empty());
+        Self {
+            scheme,
+            insecure_skip_verify,
+            ca_cert_path: given(ca),
+            client_cert_path: given(cert),
+            client_key_path: given(key),
+        }
+    }
+
+    fn check(&self, parameters: &Parameters) -> Result<(), Problem> {
+        if !["http", "https"].contains(&self.scheme) {
+            let message = format!("`{}` is not a scheme; use http or https", self.scheme);
+            return Err(parameters.field_problem("scheme", &message));
+        }
+        let (given, missing) = match (self.client_cert_path, self.client_key_path) {
+            (Some(_), None) => ("clientCertPath", "clientKeyPath"),
+            (None, Some(_)) => ("clientKeyPath", "clientCertPath"),
+            _ => return Ok(()),
+        };
+        let message = format!("needs parameters.{missing} beside it: give both or neither");
+        Err(parameters.field_problem(given, &message))
+    }
+
+    fn tls(&self) -> Option<TlsParams> {
+        let owned = |path: Option<&str>| path.map(str::to_owned);
+        (self.scheme == "https").then(|| TlsParams {
+            insecure_skip_verify: self.insecure_skip_verify,
+            ca_cert_path: owned(self.ca_cert_path),
+            client: owned(self.client_cert_path).zip(owned(self.client_key_path)),
+        })
+    }
+
+    /// What was written and does nothing, which the llm-d picker does not tell either.
+    fn warning(&self, parameters: &Parameters) -> Option<Problem> {
+        let files = [
+            ("caCertPath", self.ca_cert_path),
+            ("clientCertPath", self.client_cert_path),
+        ];
+        let (field, message) = match self.scheme {
+            "http" => {
+                let (field, _) = files.into_iter().find(|(_, path)| path.is_some())?;
+                (field, "has no effect: scheme is http")
+            }
+            _ if self.insecure_skip_verify && self.ca_cert_path.is_some() => (
+                "caCertPath",
+                "has no effect: insecureSkipVerify is true, which is the default, so no server is verified; set it to false",
+            ),
+            _ => return None,
+        };
+        Some(parameters.field_problem(field, message))
+    }
 }
 
 // === impl MetricsSourceParams ===
@@ -87,7 +162,7 @@ impl Default for MetricsSourceParams {
 impl MetricsSourceParams {
     pub(in crate::config) fn of(parameters: &Parameters) -> Result<Self, Problem> {
         let read: Self = parameters.read()?;
-        check_scheme(parameters, &read.scheme)?;
+        read.connecting().check(parameters)?;
         if let Some(path) = &read.path {
             check_path(parameters, path, "/metrics")?;
         }
@@ -95,6 +170,25 @@ impl MetricsSourceParams {
             units::duration(interval).map_err(|e| parameters.field_problem("interval", &e))?;
         }
         Ok(read)
+    }
+
+    fn connecting(&self) -> Connecting<'_> {
+        let files = [
+            &self.ca_cert_path,
+            &self.client_cert_path,
+            &self.client_key_path,
+        ];
+        Connecting::new(&self.scheme, self.insecure_skip_verify, files)
+    }
+
+    /// How to do TLS; `None`: it is done without.
+    pub fn tls(&self) -> Option<TlsParams> {
+        self.connecting().tls()
+    }
+
+    /// What in it has no effect.
+    pub(in crate::config) fn warning(&self, parameters: &Parameters) -> Option<Problem> {
+        self.connecting().warning(parameters)
     }
 }
 
@@ -118,7 +212,7 @@ impl Default for ModelsSourceParams {
 impl ModelsSourceParams {
     pub(in crate::config) fn of(parameters: &Parameters) -> Result<Self, Problem> {
         let read: Self = parameters.read()?;
-        check_scheme(parameters, &read.scheme)?;
+        read.connecting().check(parameters)?;
         check_path(parameters, &read.path, "/v1/models")?;
         match units::duration(&read.interval) {
             Ok(interval) if interval.as_secs() >= 1 => Ok(read),
@@ -131,5 +225,24 @@ impl ModelsSourceParams {
             }
             Err(error) => Err(parameters.field_problem("interval", &error)),
         }
+    }
+
+    fn connecting(&self) -> Connecting<'_> {
+        let files = [
+            &self.ca_cert_path,
+            &self.client_cert_path,
+            &self.client_key_path,
+        ];
+        Connecting::new(&self.scheme, self.insecure_skip_verify, files)
+    }
+
+    /// How to do TLS; `None`: it is done without.
+    pub fn tls(&self) -> Option<TlsParams> {
+        self.connecting().tls()
+    }
+
+    /// What in it has no effect.
+    pub(in crate::config) fn warning(&self, parameters: &Parameters) -> Option<Problem> {
+        self.connecting().warning(parameters)
     }
 }

@@ -188,8 +188,10 @@ impl Resolver {
         let extractor = self.extractor(&listed);
         let read = self.read(MetricsSourceParams::of(&listed.source));
         let metrics = self.read(extractor.read());
+        let source = read?;
+        self.warnings.extend(source.warning(&listed.source));
         Some(MetricsSource {
-            source: read?,
+            source,
             source_parameters: listed.source,
             extractor: metrics?,
             extractor_parameters: extractor,
@@ -201,8 +203,10 @@ impl Resolver {
         let read = self.read(ModelsSourceParams::of(&listed.source));
         let nothing = self.read(extractor.read::<NoParams>());
         nothing?;
+        let source = read?;
+        self.warnings.extend(source.warning(&listed.source));
         Some(ModelsSource {
-            source: read?,
+            source,
             source_parameters: listed.source,
             extractor_parameters: extractor,
         })
@@ -330,8 +334,12 @@ mod tests {
                 "line 6: plugin `models-data-source`: parameters.interval: `50ms` is too short for a list that seldom changes; write 1s or more",
             ),
             (
-                "- type: models-data-source\n  parameters: {scheme: https}",
-                "line 5: plugin `models-data-source`: parameters.scheme: `https` is not supported yet; use http",
+                "- type: models-data-source\n  parameters: {scheme: ftp}",
+                "line 5: plugin `models-data-source`: parameters.scheme: `ftp` is not a scheme; use http or https",
+            ),
+            (
+                "- type: models-data-source\n  parameters: {scheme: https, clientKeyPath: /k}",
+                "line 5: plugin `models-data-source`: parameters.clientKeyPath: needs parameters.clientCertPath beside it: give both or neither",
             ),
             (
                 "- type: models-data-source\n  parameters: {path: models}",

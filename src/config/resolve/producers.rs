@@ -6,7 +6,9 @@ use super::super::params::Parameters;
 use super::{PluginUse, ProfileSpec, Resolver, use_of};
 
 /// Plugin types and the producer that each needs. More than one plugin may be content with one producer.
-const NEEDS: [(&str, &str); 11] = [
+const NEEDS: [(&str, &str); 13] = [
+    ("work-scorer", "approx-prefix-cache-producer"),
+    ("work-scorer", "inflight-load-producer"),
     ("prefix-cache-scorer", "approx-prefix-cache-producer"),
     ("no-hit-lru-scorer", "approx-prefix-cache-producer"),
     (

@@ -21,14 +21,7 @@ fn the_default() {
         .iter()
         .map(|s| (s.entry.name, s.weight))
         .collect();
-    assert_eq!(
-        weights,
-        [
-            ("queue-scorer", 2.0),
-            ("kv-cache-utilization-scorer", 2.0),
-            ("prefix-cache-scorer", 3.0),
-        ]
-    );
+    assert_eq!(weights, [("work-scorer", 1.0)]);
     assert_eq!(config.profiles[0].picker.entry.name, "max-score-picker");
     assert!(config.sources.metrics.is_some() && config.sources.models.is_none());
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);
@@ -104,8 +97,8 @@ fn errors_name_the_line_the_field_and_the_nearest_name() {
             "line 6: dataLayer.discovery.pluginRef: `queue-scorer` is a scorer, not a discovery",
         ),
         (
-            "plugins:\n- type: metrics-data-source\n  parameters:\n    scheme: https\n",
-            "line 6: plugin `metrics-data-source`: parameters.scheme: `https` is not supported yet",
+            "plugins:\n- type: metrics-data-source\n  parameters:\n    scheme: HTTPS\n",
+            "line 6: plugin `metrics-data-source`: parameters.scheme: `HTTPS` is not a scheme; use http or https",
         ),
         (
             "plugins:\n- name: x\n",
@@ -327,4 +320,37 @@ fn flow_control_is_checked_although_it_is_not_built() {
     ] {
         only(rest, expected);
     }
+}
+
+#[test]
+fn https_is_done_as_the_fields_say_and_what_has_no_effect_is_told() {
+    let with = |parameters: &str| {
+        let config = good(&format!(
+            "plugins:\n- type: queue-scorer\n- type: metrics-data-source\n  parameters: {{{parameters}}}\n"
+        ));
+        let warnings = config.warnings.iter().map(ToString::to_string);
+        let tls = config.sources.metrics.unwrap().source.tls();
+        (tls, warnings.collect::<Vec<_>>().join("\n"))
+    };
+    // As Red Hat's llm-d has it.
+    let (tls, warnings) = with("scheme: \"https\", clientCertPath: \"\"");
+    let tls = tls.unwrap();
+    assert!(tls.insecure_skip_verify && tls.ca_cert_path.is_none() && tls.client.is_none());
+    assert_eq!(warnings, "");
+    let files = "caCertPath: /ca, clientCertPath: /c, clientKeyPath: /k";
+    let (tls, warnings) = with(&format!(
+        "scheme: https, insecureSkipVerify: false, {files}"
+    ));
+    let client = Some(("/c".to_owned(), "/k".to_owned()));
+    assert_eq!((tls.unwrap().client, &*warnings), (client, ""));
+    let (_, warnings) = with(&format!("scheme: https, {files}"));
+    assert!(
+        warnings.contains("parameters.caCertPath: has no effect: insecureSkipVerify is true"),
+        "{warnings}"
+    );
+    let (tls, warnings) = with(files);
+    assert!(
+        tls.is_none() && warnings.contains("scheme is http"),
+        "{warnings}"
+    );
 }

@@ -1,6 +1,9 @@
 //! What a server lists under `/v1/models`.
 
 use serde::Deserialize;
+use serde_json::error::Category;
+
+use super::super::failure::Fault;
 
 /// More models and adapters than one server has.
 pub const MOST_MODELS: usize = 1024;
@@ -44,9 +47,20 @@ struct Entry {
 
 impl ModelList {
     /// Reads a list as OpenAI's API has it: `{"data": [{"id": …, "parent": …}]}`. A list that is empty, or has no usable
-    /// name, is an error: a server that serves nothing is not up yet, or it is the wrong page.
-    pub fn parse(page: &[u8], now_ms: u64) -> Result<Self, String> {
-        let page: Page = serde_json::from_slice(page).map_err(|error| error.to_string())?;
+    /// name, is an error: a server that serves nothing is not up yet, or it is the wrong page. An error is one for the gauge
+    /// and in words.
+    pub fn parse(page: &[u8], now_ms: u64) -> Result<Self, (Fault, String)> {
+        if page.trim_ascii().is_empty() {
+            return Err((Fault::Empty, "the page is empty".to_owned()));
+        }
+        let page: Page = serde_json::from_slice(page).map_err(|error| {
+            let fault = match error.classify() {
+                // JSON, of something else.
+                Category::Data => Fault::Missing,
+                Category::Syntax | Category::Eof | Category::Io => Fault::Malformed,
+            };
+            (fault, format!("not a list of models: {error}"))
+        })?;
         let listed = page.data.len();
         let is_name = |name: &str| !name.is_empty() && name.len() <= LONGEST_NAME;
         let models: Box<[Model]> = page
@@ -64,7 +78,7 @@ impl ModelList {
             })
             .collect();
         if models.is_empty() {
-            return Err("no model is listed".to_owned());
+            return Err((Fault::Missing, "no model is listed".to_owned()));
         }
         Ok(Self {
             omitted: listed - models.len(),
@@ -102,18 +116,22 @@ mod tests {
 
     #[test]
     fn what_is_no_list_is_told() {
-        for page in [
-            "",
-            "vllm:num_requests_waiting 1",
-            "<html>",
-            "[]",
-            r#"{"data":{}}"#,
-            r#"{"data":[{"name":"m"}]}"#,
-            r#"{"data":[{"id":7}]}"#,
-            r#"{"data":[]}"#,
-            r#"{"data":[{"id":""}]}"#,
+        for (page, expected) in [
+            ("", Fault::Empty),
+            ("\n", Fault::Empty),
+            ("vllm:num_requests_waiting 1", Fault::Malformed),
+            ("<html>", Fault::Malformed),
+            (r#"{"data":["#, Fault::Malformed),
+            ("[]", Fault::Missing),
+            (r#"{"data":{}}"#, Fault::Missing),
+            (r#"{"models":[{"id":"m"}]}"#, Fault::Missing),
+            (r#"{"data":[{"name":"m"}]}"#, Fault::Missing),
+            (r#"{"data":[{"id":7}]}"#, Fault::Missing),
+            (r#"{"data":[]}"#, Fault::Missing),
+            (r#"{"data":[{"id":""}]}"#, Fault::Missing),
         ] {
-            assert!(ModelList::parse(page.as_bytes(), 1).is_err(), "{page}");
+            let (fault, text) = ModelList::parse(page.as_bytes(), 1).unwrap_err();
+            assert_eq!(fault, expected, "{page}: {text}");
         }
     }
 

@@ -15,8 +15,10 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
+use super::failure::{PollError, SourceType};
 use super::per_member::PerMember;
 use super::polls::PollStats;
+use super::tls::ClientTls;
 use super::{Member, Pool, clock_ms};
 
 mod fetch;
@@ -42,6 +44,8 @@ pub struct ModelsConfig {
     pub path: String,
     /// Port of the list; `None` = the endpoint's own.
     pub port: Option<u16>,
+    /// TLS; `None` = without.
+    pub tls: Option<ClientTls>,
 }
 
 /// Asks the endpoints of `pool`, whoever they are, until `stop`; then it takes back what it had put there.
@@ -69,6 +73,7 @@ pub fn spawn(
             // It was aborted; what matters is that it writes no more.
             let _ = task.await;
             member.slot.list_models(None);
+            member.faults().ended(SourceType::Models);
         }
     })
 }
@@ -78,23 +83,28 @@ async fn poll(member: Arc<Member>, config: Arc<ModelsConfig>, stats: Arc<PollSta
     tokio::time::sleep(FIRST_WITHIN * (member.slot.number() % 64) / 64).await;
     let mut failures = 0;
     loop {
-        let listed = match fetch::page(&member, &config).await {
-            Ok(page) => ModelList::parse(&page, clock_ms())
-                .map_err(|error| (&stats.unread, format!("not a list of models: {error}"))),
-            Err(error) => Err((&stats.failed, error.to_string())),
-        };
+        let page = fetch::page(&member, &config).await;
+        let listed = page.and_then(|page| {
+            ModelList::parse(&page, clock_ms())
+                .map_err(|(fault, text)| PollError::Page(fault, text))
+        });
         match listed {
             Ok(list) => {
                 PollStats::add(&stats.ok);
                 member.slot.list_models(Some(list));
                 if std::mem::take(&mut failures) > 0 {
+                    member.faults().ended(SourceType::Models);
                     tracing::info!(%endpoint, "Models can be read again.");
                 }
             }
-            Err((count, error)) => {
-                PollStats::add(count);
-                if failures == 0 {
-                    tracing::warn!(%endpoint, address = %member.address, error, "Models cannot be read.");
+            Err(error) => {
+                PollStats::add(match error.is_of_the_page() {
+                    true => &stats.unread,
+                    false => &stats.failed,
+                });
+                let fault = error.fault();
+                if member.faults().failed(SourceType::Models, fault) {
+                    tracing::warn!(%endpoint, address = %member.address, cause = fault.name(), %error, "Models cannot be read.");
                 }
                 failures += 1;
             }

@@ -11,6 +11,7 @@ fn config() -> ModelsConfig {
         timeout: Duration::from_millis(200),
         path: "/v1/models".to_owned(),
         port: None,
+        tls: None,
     }
 }
 

@@ -8,41 +8,21 @@ use futures_util::FutureExt as _;
 use futures_util::future::FusedFuture as _;
 use http_body_util::{BodyExt as _, Empty};
 use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
 use tokio::sync::Notify;
 
 use super::super::engines::EngineSpec;
+use super::super::failure::{PollError, SourceType};
 use super::super::polls::PollStats;
 use super::super::scan::PageScanner;
 use super::super::slab::Scrape;
-use super::super::{Member, clock_ms};
+use super::super::{Member, clock_ms, tls};
 use super::ScrapeConfig;
+use super::verdict::Head;
 
 /// A larger page is not a metrics page.
 const LARGEST_PAGE: usize = 8 << 20;
 /// How often a failing endpoint is tried at most.
 const BACKOFF: Duration = Duration::from_millis(250);
-
-#[derive(Debug, thiserror::Error)]
-enum ScrapeError {
-    #[error("connecting: {0}")]
-    Connect(#[from] std::io::Error),
-    #[error("{0}")]
-    Http(#[from] hyper::Error),
-    #[error("no answer: {0}")]
-    NoAnswer(hyper::Error),
-    #[error("{0}")]
-    Request(#[from] http::Error),
-    #[error("status {0}")]
-    Status(http::StatusCode),
-    #[error("the page is larger than {LARGEST_PAGE} bytes")]
-    TooLarge,
-    #[error("nothing known on the page: is it the right engine, and the right path?")]
-    NothingKnown,
-    #[error("no answer in time")]
-    Late,
-}
 
 /// Scrapes `member` whenever it is woken.
 pub(super) async fn scrape(
@@ -55,19 +35,19 @@ pub(super) async fn scrape(
         tracing::warn!(endpoint = %member.endpoint.id, "No engine is known for this endpoint: its load stays unknown.");
         return;
     };
-    let mut failing = false;
     loop {
         wake.notified().await;
-        let scraped = connection(&member, &wake, &config, engine, &stats, &mut failing).await;
+        let scraped = connection(&member, &wake, &config, engine, &stats).await;
         let Err(error) = scraped else {
             continue;
         };
-        PollStats::add(match error {
-            ScrapeError::NothingKnown => &stats.unread,
-            _ => &stats.failed,
+        PollStats::add(match error.is_of_the_page() {
+            true => &stats.unread,
+            false => &stats.failed,
         });
-        if !std::mem::replace(&mut failing, true) {
-            tracing::warn!(endpoint = %member.endpoint.id, address = %member.address, %error, "Metrics cannot be scraped.");
+        let fault = error.fault();
+        if member.faults().failed(SourceType::Metrics, fault) {
+            tracing::warn!(endpoint = %member.endpoint.id, address = %member.address, cause = fault.name(), %error, "Metrics cannot be scraped.");
         }
         tokio::time::sleep(BACKOFF.max(config.interval)).await;
     }
@@ -81,18 +61,16 @@ async fn connection(
     config: &ScrapeConfig,
     engine: &EngineSpec,
     stats: &PollStats,
-    failing: &mut bool,
-) -> Result<(), ScrapeError> {
+) -> Result<(), PollError> {
     let port = config.port.unwrap_or(member.endpoint.port);
     let address = (member.endpoint.address, port);
     let connected = async {
-        let stream = TcpStream::connect(address).await?;
-        stream.set_nodelay(true)?;
-        Ok::<_, ScrapeError>(http1::handshake::<_, Empty<Bytes>>(TokioIo::new(stream)).await?)
+        let stream = tls::connect(address, config.tls.as_ref()).await?;
+        Ok::<_, PollError>(http1::handshake::<_, Empty<Bytes>>(stream).await?)
     };
     let (mut sender, connection) = tokio::time::timeout(config.timeout, connected)
         .await
-        .unwrap_or(Err(ScrapeError::Late))?;
+        .unwrap_or(Err(PollError::Late))?;
     let request = http::Request::get(config.path(engine))
         .header(http::header::HOST, &*member.address)
         .header(http::header::ACCEPT, "text/plain")
@@ -109,10 +87,10 @@ async fn connection(
             // The server may close once it has answered: what it sent can still be read.
             () = &mut connection => page.await,
         };
-        match page.unwrap_or(Err(ScrapeError::Late)) {
+        match page.unwrap_or(Err(PollError::Late)) {
             Ok(scrape) => member.slot.record(&scrape, begun, clock_ms()),
             // It closed the connection when we were about to use it again: ask over a new one, now.
-            Err(ScrapeError::NoAnswer(_)) if served => {
+            Err(PollError::NoAnswer(_)) if served => {
                 wake.notify_one();
                 return Ok(());
             }
@@ -120,7 +98,7 @@ async fn connection(
         }
         served = true;
         PollStats::add(&stats.ok);
-        if std::mem::take(failing) {
+        if member.faults().ended(SourceType::Metrics) {
             tracing::info!(endpoint = %member.endpoint.id, "Metrics can be scraped again.");
         }
         if connection.is_terminated() {
@@ -137,29 +115,32 @@ async fn page(
     sender: &mut http1::SendRequest<Empty<Bytes>>,
     request: http::Request<Empty<Bytes>>,
     engine: &EngineSpec,
-) -> Result<Scrape, ScrapeError> {
-    sender.ready().await.map_err(ScrapeError::NoAnswer)?;
+) -> Result<Scrape, PollError> {
+    sender.ready().await.map_err(PollError::NoAnswer)?;
     let response = sender.send_request(request).await;
-    let response = response.map_err(ScrapeError::NoAnswer)?;
+    let response = response.map_err(PollError::NoAnswer)?;
     if !response.status().is_success() {
-        return Err(ScrapeError::Status(response.status()));
+        return Err(PollError::Status(response.status()));
     }
     let mut scanner = PageScanner::new(engine);
+    let mut head = Head::new();
     let mut body = response.into_body();
     let mut length = 0;
     while let Some(frame) = body.frame().await {
         if let Ok(data) = frame?.into_data() {
             length += data.len();
             if length > LARGEST_PAGE {
-                return Err(ScrapeError::TooLarge);
+                return Err(PollError::TooLarge(LARGEST_PAGE));
             }
+            head.feed(&data);
             scanner.feed(&data);
         }
     }
     let scrape = scanner.finish();
     let nothing = [scrape.waiting, scrape.running, scrape.kv_usage] == [None; 3];
     if nothing && scrape.attributes.is_empty() {
-        return Err(ScrapeError::NothingKnown);
+        let (fault, text) = head.verdict();
+        return Err(PollError::Page(fault, text.to_owned()));
     }
     Ok(scrape)
 }

@@ -6,7 +6,7 @@
 //! A server may close the connection after any page; the next scrape makes a new one.
 //! A scrape that fails leaves the numbers as they are; they age, and whoever reads them knows how old they are.
 //! A page without a single number that matters is counted apart from pages that could not be fetched: it is the wrong
-//! page.
+//! page. While the last scrape of an endpoint failed, a gauge names the endpoint and the cause ([`super::failure`]).
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,11 +18,14 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::engines::EngineSpec;
+use super::failure::SourceType;
 use super::per_member::PerMember;
 use super::polls::PollStats;
+use super::tls::ClientTls;
 use super::{Member, Pool};
 
 mod member;
+mod verdict;
 
 /// The ticker's steps in one interval.
 const PHASES: u32 = 10;
@@ -42,6 +45,8 @@ pub struct ScrapeConfig {
     pub path: Option<String>,
     /// Port of the page; `None` = the endpoint's own.
     pub port: Option<u16>,
+    /// TLS; `None` = without.
+    pub tls: Option<ClientTls>,
     /// The label that says which engine an endpoint runs.
     pub engine_label: String,
     /// The engine of endpoints without that label, or with one that is not known.
@@ -60,27 +65,25 @@ struct Scraper {
 /// The scraping of one endpoint; ends with the drop.
 struct Task {
     wake: Arc<Notify>,
-    _scraping: AbortOnDropHandle<()>,
+    scraping: AbortOnDropHandle<()>,
 }
 
-/// Scrapes the endpoints of `pool`, whoever they are, until `stop`.
+/// Scrapes the endpoints of `pool`, whoever they are, until `stop`; then none of them counts as failing.
 pub fn spawn(
     pool: Arc<Pool>,
     config: ScrapeConfig,
     stats: Arc<PollStats>,
     stop: CancellationToken,
 ) -> JoinHandle<()> {
-    let scraper = Scraper {
+    let mut scraper = Scraper {
         pool,
         config: Arc::new(config),
         stats,
         tasks: PerMember::default(),
     };
     tokio::spawn(async move {
-        tokio::select! {
-            () = stop.cancelled() => {}
-            () = scraper.run() => {}
-        }
+        stop.run_until_cancelled(scraper.run()).await;
+        scraper.end().await;
     })
 }
 
@@ -124,7 +127,17 @@ impl ScrapeConfig {
 // === impl Scraper ===
 
 impl Scraper {
-    async fn run(mut self) {
+    /// What failed fails no more: it is not asked.
+    async fn end(mut self) {
+        for (member, task) in self.tasks.drain() {
+            task.scraping.abort();
+            // It was aborted; what matters is that it writes no more.
+            let _ = task.scraping.await;
+            member.faults().ended(SourceType::Metrics);
+        }
+    }
+
+    async fn run(&mut self) {
         let mut ticker = tokio::time::interval(self.config.interval / PHASES);
         ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
         let mut phase = 0;
@@ -155,12 +168,15 @@ fn start(member: &Arc<Member>, config: &Arc<ScrapeConfig>, stats: &Arc<PollStats
     );
     Task {
         wake,
-        _scraping: AbortOnDropHandle::new(tokio::spawn(scraping)),
+        scraping: AbortOnDropHandle::new(tokio::spawn(scraping)),
     }
 }
 
 #[cfg(test)]
-mod tests {
+mod fault_tests;
+
+#[cfg(test)]
+pub(super) mod tests {
     use super::super::engines::known;
     use super::super::snapshot::tests::endpoint;
     use super::*;
@@ -168,12 +184,13 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpListener;
 
-    fn config() -> ScrapeConfig {
+    pub(in super::super) fn config() -> ScrapeConfig {
         ScrapeConfig {
             interval: Duration::from_millis(10),
             timeout: Duration::from_millis(200),
             path: None,
             port: None,
+            tls: None,
             engine_label: "llm-d.ai/engine-type".into(),
             default_engine: "vllm".into(),
             engines: known(),
@@ -182,7 +199,7 @@ mod tests {
 
     /// Answers the n-th request with the n-th answer, the last one again and again; an empty answer closes, and with
     /// `once` so does any other.
-    async fn server(answers: Vec<String>, once: bool) -> String {
+    pub(super) async fn server(answers: Vec<String>, once: bool) -> String {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
         tokio::spawn(async move {
@@ -203,7 +220,7 @@ mod tests {
         address
     }
 
-    fn page_of(body: &str) -> String {
+    pub(super) fn page_of(body: &str) -> String {
         format!(
             "HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()

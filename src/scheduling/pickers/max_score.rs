@@ -55,21 +55,24 @@ fn reason(tie: bool) -> Reason {
     if tie { Reason::Tie } else { Reason::Scored }
 }
 
-/// The best, and how many are. Each further candidate with the best score so far takes the place with a chance of one in
-/// their number, so all of them are equally likely.
+/// One of the best, each as likely as the others, and how many there are.
 fn best(candidates: &[u32], scores: &[f32], rng: &mut SmallRng) -> (Option<u32>, u32) {
     let mut best = None;
     let (mut top, mut ties) = (f32::NEG_INFINITY, 0u32);
     for (&candidate, &score) in candidates.iter().zip(scores) {
         let score = rank(score);
-        if score > top {
+        if score > top || ties == 0 {
             (best, top, ties) = (Some(candidate), score, 1);
         } else if score == top {
             ties += 1;
-            if rng.random_range(0..ties) == 0 {
-                best = Some(candidate);
-            }
         }
+    }
+    // Drawn once it is known among how many: an idle pool is one great tie.
+    if ties > 1 {
+        let all = candidates.iter().zip(scores);
+        let mut equal = all.filter(|&(_, &score)| rank(score) == top);
+        let drawn = rng.random_range(0..ties) as usize;
+        best = equal.nth(drawn).map(|(&candidate, _)| candidate);
     }
     (best, ties)
 }

@@ -6,6 +6,8 @@
 //! looks to it like one that must load it. An engine that reports no adapters at all, or whose last report is too old, is
 //! neutral. Use it where many adapters share few slots.
 
+use std::sync::atomic::Ordering;
+
 use super::super::{Context, NEUTRAL, Scorer};
 use crate::pool::slab::{LoraState, lora_key};
 
@@ -18,9 +20,15 @@ impl Scorer for LoraAffinity {
         let wanted = lora_key(cx.request.adapter);
         for (out, &candidate) in out.iter_mut().zip(candidates) {
             let (segment, i) = cx.snapshot.cell(candidate);
-            *out = match &*segment.lora[i].load() {
-                Some(lora) if cx.load.fresh[candidate as usize] => affinity(lora, wanted),
-                _ => NEUTRAL,
+            let hint = segment.lora_hint[i].load(Ordering::Relaxed);
+            *out = if hint == 0 || !cx.load.fresh[candidate as usize] {
+                NEUTRAL
+            } else if hint & LoraState::hint_of(wanted) == 0 {
+                // Most endpoints have nothing of it, and to take their lists in hand costs more than all other scores.
+                room(hint & LoraState::ROOM != 0)
+            } else {
+                let lora = segment.lora[i].load();
+                lora.as_ref().map_or(NEUTRAL, |lora| affinity(lora, wanted))
             };
         }
     }
@@ -29,13 +37,16 @@ impl Scorer for LoraAffinity {
 fn affinity(lora: &LoraState, wanted: u64) -> f32 {
     if lora.running.contains(&wanted) || lora.resident.contains(&wanted) {
         1.0
-    } else if lora.running.len() + lora.waiting.len() < lora.max as usize {
-        0.8
-    } else if lora.waiting.contains(&wanted) {
+    } else if !lora.has_room() && lora.waiting.contains(&wanted) {
         0.6
     } else {
-        0.0
+        room(lora.has_room())
     }
+}
+
+/// For an adapter that is neither loaded nor waited for.
+fn room(is_there: bool) -> f32 {
+    if is_there { 0.8 } else { 0.0 }
 }
 
 #[cfg(test)]

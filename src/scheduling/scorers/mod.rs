@@ -16,6 +16,7 @@ pub(super) mod running_requests;
 pub(super) mod session_affinity;
 pub(super) mod token_load;
 pub(super) mod topology_affinity;
+pub(super) mod work;
 
 /// `(max − v) / (max − min)` over the candidates: the least gets 1, the most 0; all equal, all 1. Of the llm-d
 /// picker's queue and running-requests scorers. An unknown `v` is the mean of the known ones plus our own requests in
@@ -25,21 +26,21 @@ fn least_is_best(column: &[f32], in_flight: &[u32], candidates: &[u32], out: &mu
     let (mut min, mut max) = (f32::INFINITY, f32::NEG_INFINITY);
     for (out, &candidate) in out.iter_mut().zip(candidates) {
         let at = candidate as usize;
-        let value = match column[at] {
-            value if value.is_nan() => unknown + in_flight[at] as f32,
-            value => value,
-        };
+        let mut value = column[at];
+        if value.is_nan() {
+            value = unknown + in_flight[at] as f32;
+        }
         *out = value;
-        min = min.min(value);
-        max = max.max(value);
+        // Not `f32::min`: there is no NaN here that it would have to look out for.
+        min = if value < min { value } else { min };
+        max = if value > max { value } else { max };
     }
+    let out = &mut out[..candidates.len()];
     let range = max - min;
-    for out in out.iter_mut().take(candidates.len()) {
-        *out = if range > 0.0 {
-            (max - *out) / range
-        } else {
-            1.0
-        };
+    if range > 0.0 {
+        out.iter_mut().for_each(|out| *out = (max - *out) / range);
+    } else {
+        out.fill(1.0);
     }
 }
 
@@ -48,10 +49,8 @@ fn mean_known(column: &[f32], candidates: &[u32]) -> Option<f32> {
     let (mut sum, mut known) = (0.0, 0u32);
     for &candidate in candidates {
         let value = column[candidate as usize];
-        if !value.is_nan() {
-            sum += value;
-            known += 1;
-        }
+        sum += if value.is_nan() { 0.0 } else { value };
+        known += u32::from(!value.is_nan());
     }
     (known > 0).then(|| sum / known as f32)
 }

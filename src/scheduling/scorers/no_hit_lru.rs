@@ -3,7 +3,8 @@
 //! If a candidate has some of the prompt: 0.5 for all. Else the candidates are ranked, first those that never got a prompt
 //! that they did not have, then by how long ago they did, and the score is `1 − rank / (n − 1)`; one alone gets 1. It
 //! remembers the last `lruSize` (1024) such endpoints. An endpoint counts as used when it is sent a prompt of which it has
-//! nothing, also if another had some: that fills its cache as well. `prefixMatchInfoProducerName` names the producer of
+//! nothing, also if another had some: that fills its cache as well. A request without a prompt, or with one that is shorter
+//! than a block, fills none: 0.5 for all, and it does not count. `prefixMatchInfoProducerName` names the producer of
 //! what is cached; there is one. Source: the llm-d picker. Use it beside `prefix-cache-scorer`: without it, new prompts go
 //! where the queue is shortest, and the caches fill unevenly.
 
@@ -111,7 +112,10 @@ impl NoHitLru {
 impl Scorer for NoHitLru {
     fn score(&self, cx: &Context<'_>, candidates: &[u32], out: &mut [f32]) {
         match candidates {
-            candidates if cx.prefix.any(candidates) => out[..candidates.len()].fill(NEUTRAL),
+            // Nothing to spread: somebody has it, or no cache would be filled by it.
+            candidates if cx.prefix.total_tokens == 0 || cx.prefix.any(candidates) => {
+                out[..candidates.len()].fill(NEUTRAL)
+            }
             [] | [_] => out[..candidates.len()].fill(1.0),
             _ => PLACES.with_borrow_mut(|places| self.rank(cx, candidates, places, out)),
         }
@@ -128,7 +132,8 @@ impl Follow for NoHitLru {
     }
 
     fn picked(&self, cx: &Context<'_>, endpoint: u32) {
-        if cx.prefix.tokens(endpoint) > 0 {
+        // Without a prompt that could be held (none, or one shorter than a block) nothing was missed, and no cache is filled.
+        if cx.prefix.total_tokens == 0 || cx.prefix.tokens(endpoint) > 0 {
             return;
         }
         let at = endpoint as usize;
@@ -204,6 +209,20 @@ mod tests {
         assert_eq!(scores(&scorer, &pool, &[0, 1], &[0, 0, 1]), [0.0, 1.0]);
         with(&pool, &[0, 64, 0], |cx| scorer.picked(cx, 1));
         assert_eq!(scores(&scorer, &pool, &all, &[]), [0.0, 1.0, 0.5]);
+    }
+
+    #[test]
+    fn a_request_without_a_prompt_to_hold_is_no_miss() {
+        let (scorer, pool) = (of("{}").unwrap(), snapshot(3));
+        with_context(&pool, &LoadView::default(), 0, &[], |cx| {
+            assert_eq!(cx.prefix.total_tokens, 0);
+            scorer.picked(cx, 0);
+            // Nor is it sent where such a prompt would go.
+            let mut out = [0.0; 3];
+            scorer.score(cx, &[0, 1, 2], &mut out);
+            assert_eq!(out, [NEUTRAL; 3]);
+        });
+        assert_eq!(scores(&scorer, &pool, &[0, 1, 2], &[]), [1.0, 0.5, 0.0]);
     }
 
     #[test]

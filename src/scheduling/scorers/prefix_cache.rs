@@ -66,9 +66,11 @@ impl PrefixCache {
 
 impl Scorer for PrefixCache {
     fn score(&self, cx: &Context<'_>, candidates: &[u32], out: &mut [f32]) {
+        let total = cx.prefix.total_tokens as f32;
         for (out, &candidate) in out.iter_mut().zip(candidates) {
-            let length = (cx.prefix.tokens(candidate) as f32 / self.scale).min(1.0);
-            let share = cx.prefix.share(candidate);
+            let tokens = cx.prefix.tokens(candidate) as f32;
+            let length = (tokens / self.scale).min(1.0);
+            let share = if total > 0.0 { tokens / total } else { 0.0 };
             *out = self.weight * length * length + (1.0 - self.weight) * share;
         }
     }
