@@ -13,7 +13,11 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
 use super::units::duration;
-use crate::sim::{EngineConfig, Server, ServerConfig};
+use crate::sim::step::{Engine, EngineSpec, StepError};
+use crate::sim::{EngineConfig, Pace, Server, ServerConfig, Times};
+
+/// The median of cold loads in GenTD26 (p99 8.2 s): gpu-and-simulation.md §2.2.
+const LORA_LOAD: Duration = Duration::from_millis(4_400);
 
 /// Arguments of `sim`.
 #[derive(Clone, Debug, clap::Args)]
@@ -40,28 +44,46 @@ pub struct SimArgs {
     /// Adapters that one server can load [default: --max-loras, or as many as --lora has].
     #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
     max_cpu_loras: Option<usize>,
-    /// Time to first token of an empty prompt.
-    #[arg(long, value_parser = duration, default_value = "50ms")]
-    ttft: Duration,
-    /// Prompt tokens read a second.
-    #[arg(long, value_parser = rate, default_value_t = 20_000.0)]
-    prefill_rate: f64,
-    /// Time between two tokens.
-    #[arg(long, value_parser = duration, default_value = "10ms")]
-    itl: Duration,
+    /// How long a step takes longer when an adapter must be loaded for it [default: 4.4s].
+    #[arg(long, value_parser = duration)]
+    lora_load: Option<Duration>,
+    /// The GPU that is simulated: H100, A100, RTXPRO6000, RTX4090 or L4.
+    #[arg(long, default_value = "H100")]
+    gpu: String,
+    /// The model whose size is simulated, whatever --model calls it: llama3-8b, llama3-70b or qwen3-32b.
+    #[arg(long, default_value = "llama3-8b")]
+    model_spec: String,
+    /// GPUs that share the model: tensor parallelism.
+    #[arg(long, value_parser = value_parser!(u32).range(1..=1024), default_value_t = 1)]
+    tp: u32,
+    /// Tokens of one step [default: 2048, or --max-num-seqs if that is more].
+    #[arg(long, value_parser = value_parser!(u32).range(1..))]
+    max_num_batched_tokens: Option<u32>,
+    /// Simulated seconds that pass in a second.
+    #[arg(long, value_parser = speed, default_value_t = 1.0)]
+    speed: f64,
+    /// Time to first token of an empty prompt. With this, --prefill-rate or --itl, times are fixed: no hardware is
+    /// simulated, and there is no prefix cache [default, if times are fixed: 50ms].
+    #[arg(long, value_parser = duration)]
+    ttft: Option<Duration>,
+    /// Prompt tokens read a second [default, if times are fixed: 20000].
+    #[arg(long, value_parser = rate)]
+    prefill_rate: Option<f64>,
+    /// Time between two tokens [default, if times are fixed: 10ms].
+    #[arg(long, value_parser = duration)]
+    itl: Option<Duration>,
     /// The first server is this many times slower.
     #[arg(long, value_parser = value_parser!(u32).range(1..), default_value_t = 1)]
     slow_first: u32,
-    /// Requests that one server runs at once; more of them wait.
-    #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20), default_value_t = 32)]
-    max_num_seqs: usize,
-    /// KV cache blocks of one server; the default is what a Llama 3.1 8B has on an H100. A request that can never fit
-    /// is refused.
-    #[arg(long, value_parser = value_parser!(u64).range(1..=1 << 32), default_value_t = 27_808)]
-    kv_blocks: u64,
+    /// Requests that one server runs at once; more of them wait [default: 256, as vLLM; 32 if times are fixed].
+    #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
+    max_num_seqs: Option<usize>,
+    /// KV cache blocks of one server [default: as many as fit]. A request that can never fit is refused.
+    #[arg(long, value_parser = value_parser!(u32).range(1..))]
+    kv_blocks: Option<u32>,
     /// Tokens in a block.
-    #[arg(long, value_parser = value_parser!(u64).range(1..=1 << 20), default_value_t = 16)]
-    block_size: u64,
+    #[arg(long, value_parser = value_parser!(u32).range(1..=1 << 20), default_value_t = 16)]
+    block_size: u32,
     /// Tokens of the longest prompt with its answer [default: as many as the KV cache holds].
     #[arg(long, value_parser = value_parser!(u64).range(1..))]
     max_model_len: Option<u64>,
@@ -85,6 +107,7 @@ pub async fn run(args: SimArgs) -> anyhow::Result<()> {
         args.port.checked_add(args.servers - 1).is_some(),
         "--port: the last server's port is past 65535"
     );
+    let spec = args.spec()?;
     let stop = CancellationToken::new();
     let mut endpoints = String::from("endpoints:\n");
     let mut servers = tokio::task::JoinSet::new();
@@ -97,7 +120,10 @@ pub async fn run(args: SimArgs) -> anyhow::Result<()> {
             .await
             .with_context(|| format!("binding port {port} for server {index} (--port)"))?;
         let address = listener.local_addr()?;
-        let server = Arc::new(Server::new(args.server(index), address));
+        let server = Arc::new(Server::new(args.server(index, &spec), address)?);
+        if index == 0 {
+            server.set_slow(f64::from(args.slow_first));
+        }
         servers.spawn(server.serve(listener, stop.clone().cancelled_owned()));
         println!("sim-{index} http://{address}");
         endpoint(&mut endpoints, index, address);
@@ -120,6 +146,14 @@ fn rate(text: &str) -> Result<f64, String> {
     let rate: Option<f64> = text.parse().ok();
     rate.filter(|rate| rate.is_finite() && *rate > 0.0)
         .ok_or_else(|| "not a number of tokens a second; it must be more than 0".to_owned())
+}
+
+/// A factor that clocks survive.
+fn speed(text: &str) -> Result<f64, String> {
+    let speed: Option<f64> = text.parse().ok();
+    speed
+        .filter(|speed| (1e-3..=1e3).contains(speed))
+        .ok_or_else(|| "not a number from 0.001 to 1000".to_owned())
 }
 
 fn endpoint(out: &mut String, index: u16, address: SocketAddr) {
@@ -155,8 +189,42 @@ impl SimArgs {
         self.max_cpu_loras.unwrap_or(fits)
     }
 
-    fn server(&self, index: u16) -> ServerConfig {
-        let factor = if index == 0 { self.slow_first } else { 1 };
+    /// Whether a time was given, which makes all of them given.
+    fn is_fixed(&self) -> bool {
+        self.ttft.is_some() || self.prefill_rate.is_some() || self.itl.is_some()
+    }
+
+    /// A batch of fixed times is never slower for being large: only a small one makes requests queue.
+    fn max_num_seqs(&self) -> usize {
+        let default = if self.is_fixed() { 32 } else { 256 };
+        self.max_num_seqs.unwrap_or(default)
+    }
+
+    /// The hardware, with the KV cache blocks that it has room for or was given.
+    fn spec(&self) -> Result<EngineSpec, StepError> {
+        let seqs = u32::try_from(self.max_num_seqs()).unwrap_or(u32::MAX);
+        let mut spec = EngineSpec::new(&self.gpu, &self.model_spec, self.tp);
+        spec.max_num_seqs = seqs;
+        let budget = spec.max_num_batched_tokens.max(seqs);
+        spec.max_num_batched_tokens = self.max_num_batched_tokens.unwrap_or(budget);
+        spec.block_size = self.block_size;
+        spec.kv_blocks = self.kv_blocks;
+        spec.kv_blocks = Some(Engine::new(&spec)?.kv_blocks());
+        Ok(spec)
+    }
+
+    fn pace(&self, spec: &EngineSpec) -> Pace {
+        if !self.is_fixed() {
+            return Pace::Steps(spec.clone());
+        }
+        Pace::Fixed(Times {
+            ttft: self.ttft.unwrap_or(Duration::from_millis(50)),
+            prefill_rate: self.prefill_rate.unwrap_or(20_000.0),
+            itl: self.itl.unwrap_or(Duration::from_millis(10)),
+        })
+    }
+
+    fn server(&self, index: u16, spec: &EngineSpec) -> ServerConfig {
         ServerConfig {
             name: format!("sim-{index}"),
             model: self.model.clone(),
@@ -167,14 +235,14 @@ impl SimArgs {
                 self.max_cpu_loras()
             },
             engine: EngineConfig {
-                ttft: self.ttft.saturating_mul(factor),
-                prefill_rate: self.prefill_rate / f64::from(factor),
-                itl: self.itl.saturating_mul(factor),
-                max_num_seqs: self.max_num_seqs,
-                kv_blocks: self.kv_blocks,
-                block_size: self.block_size,
+                pace: self.pace(spec),
+                speed: self.speed,
+                max_num_seqs: self.max_num_seqs(),
+                kv_blocks: u64::from(spec.kv_blocks.unwrap_or(1)),
+                block_size: u64::from(self.block_size),
                 max_model_len: self.max_model_len.unwrap_or(u64::MAX),
                 max_loras: self.max_loras(),
+                lora_load: self.lora_load.unwrap_or(LORA_LOAD),
                 tokens: self.tokens,
             },
         }
@@ -215,6 +283,8 @@ mod tests {
             ("--max-cpu-loras=0", "0 is not in 1..="),
             ("--slow-first=0", "0 is not in 1..="),
             ("--tokens=0", "0 is not in 1..="),
+            ("--tp=0", "0 is not in 1..="),
+            ("--speed=0", "not a number from"),
             ("--ttft=-1s", "is not a duration"),
             ("--itl=5", "is not a duration"),
             ("--lora=a,,b", "a value is required"),
@@ -253,17 +323,54 @@ mod tests {
             (&["--max-loras=2"], 2, 2),
             (&["--max-loras=1", "--max-cpu-loras=8"], 1, 8),
         ] {
-            let server = parse(flags).unwrap().server(0);
+            let args = parse(flags).unwrap();
+            let server = args.server(0, &args.spec().unwrap());
             let found = (server.engine.max_loras, server.max_cpu_loras);
             assert_eq!(found, (in_batch, loaded), "{flags:?}");
         }
     }
 
     #[test]
-    fn the_first_server_is_slower() {
-        let args = parse(&["--slow-first=4294967295", "--ttft=1000000h", "--itl=1ms"]).unwrap();
-        let slow = args.server(0).engine;
-        assert!(slow.ttft > args.server(1).engine.ttft);
-        assert_eq!(slow.itl.as_secs(), 4_294_967);
+    fn one_given_time_makes_all_fixed() {
+        let pace = |flags: &[&str]| {
+            let args = parse(flags).unwrap();
+            args.server(0, &args.spec().unwrap()).engine.pace
+        };
+        for flags in [
+            &["--ttft=50ms"][..],
+            &["--itl=10ms"],
+            &["--prefill-rate=2e4"],
+        ] {
+            let Pace::Fixed(times) = pace(flags) else {
+                panic!("{flags:?}")
+            };
+            let given = (times.ttft.as_millis(), times.itl.as_millis());
+            assert_eq!((given, times.prefill_rate), ((50, 10), 2e4));
+        }
+        let Pace::Steps(spec) = pace(&["--max-num-seqs=4000"]) else {
+            panic!("no time was given")
+        };
+        assert_eq!((&*spec.gpu, spec.max_num_batched_tokens), ("H100", 4000));
+        // What fits, if nothing else is said.
+        assert!(spec.kv_blocks > Some(20_000));
+    }
+
+    #[test]
+    fn hardware_that_is_not_known_is_refused_with_what_is() {
+        for (flags, words) in [
+            (&["--gpu=H1000"][..], "H100"),
+            (&["--model-spec=gpt"], "llama3-8b"),
+            (
+                &["--gpu=L4", "--model-spec=llama3-70b"],
+                "no memory is left",
+            ),
+            (
+                &["--max-num-batched-tokens=8", "--max-num-seqs=9"],
+                "at least max_num_seqs",
+            ),
+        ] {
+            let error = parse(flags).unwrap().spec().unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
     }
 }

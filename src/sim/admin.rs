@@ -1,11 +1,11 @@
-//! What a test needs of a model server: to see what arrived, and to make it fail.
+//! What a test needs of a model server: to see what arrived, to make it fail, and to see its GPUs.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Json;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, Uri};
+use axum::http::{HeaderMap, Method, StatusCode, Uri, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
@@ -19,16 +19,72 @@ use super::server::Server;
 /// Why a fault's answer is none.
 const FAULT: &str = "a fault was set";
 
-/// How inference requests are answered instead of properly.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// A page that is none: a name without a value, a value that is no number, and an end in the middle of a line.
+const GARBAGE: &str = "vllm:num_requests_running{engine=\"0\"}\nvllm:num_requests_waiting{engine=\"0\"} many\n\
+                       vllm:kv_cache_usage_perc{engine=";
+
+/// How requests are answered instead of properly.
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub(super) struct Fault {
-    /// With this HTTP status.
-    #[serde(default)]
+    /// Inference: with this HTTP status.
     status: Option<u16>,
-    /// After so many milliseconds.
-    #[serde(default)]
+    /// Inference: after so many milliseconds.
     delay_ms: u64,
+    /// The metrics page.
+    metrics: Option<BadPage>,
+    /// The metrics page: after so many milliseconds.
+    metrics_delay_ms: u64,
+    /// The page that does not move any more.
+    #[serde(skip)]
+    frozen: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+enum BadPage {
+    /// No exposition format.
+    Garbage,
+    /// What it was when the fault was set.
+    Frozen,
+    /// HTTP 503.
+    Missing,
+}
+
+/// What happens to the engine process, or to its GPUs.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum Incident {
+    /// Requests are lost, none are taken, gauges read zero. XID 13, 31, 79, 94.
+    Die,
+    /// Requests are taken, nothing happens, gauges stand still. XID 119.
+    Hang,
+    /// A new process with an empty cache.
+    Restart,
+    /// What computes and what reads memory takes so many times as long (1 = healthy).
+    Slow(Slow),
+    /// That share of the KV cache is gone; 0 gives it back.
+    Withhold(f64),
+}
+
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Slow {
+    #[serde(default = "healthy")]
+    compute: f64,
+    #[serde(default = "healthy")]
+    memory: f64,
+}
+
+fn healthy() -> f64 {
+    1.0
+}
+
+/// So many milliseconds. A sleep of none may take one.
+async fn wait(ms: u64) {
+    if ms > 0 {
+        tokio::time::sleep(Duration::from_millis(ms)).await;
+    }
 }
 
 /// Tells the request as it arrived.
@@ -48,10 +104,93 @@ pub(super) async fn echo(method: Method, uri: Uri, headers: HeaderMap, body: Byt
 }
 
 /// Sets the fault; an empty object clears it.
-pub(super) async fn fault(State(server): State<Arc<Server>>, Json(fault): Json<Fault>) -> Response {
-    let real = fault.status.is_some() || fault.delay_ms > 0;
-    server.set_fault(real.then_some(fault));
+pub(super) async fn fault(
+    State(server): State<Arc<Server>>,
+    Json(mut fault): Json<Fault>,
+) -> Response {
+    if fault.metrics == Some(BadPage::Frozen) {
+        fault.frozen = Some(server.page());
+    }
+    server.set_fault(fault.is_any().then_some(fault));
     StatusCode::NO_CONTENT.into_response()
+}
+
+/// Lets something happen to the engine.
+pub(super) async fn engine(
+    State(server): State<Arc<Server>>,
+    Json(incident): Json<Incident>,
+) -> Response {
+    let engine = server.engine();
+    match incident {
+        Incident::Die => engine.die(),
+        Incident::Hang => engine.hang(),
+        Incident::Restart => engine.restart(),
+        Incident::Slow(Slow { compute, memory }) => {
+            if [compute, memory].iter().any(|f| !(1e-3..=1e6).contains(f)) {
+                let message = "slow: factors are numbers from 0.001 to 1000000";
+                return reply::error(StatusCode::BAD_REQUEST, "BadRequestError", message);
+            }
+            engine.set_slow(compute, memory);
+        }
+        Incident::Withhold(share) => {
+            if !(0.0..=1.0).contains(&share) {
+                let message = "withhold: a share is a number from 0 to 1";
+                return reply::error(StatusCode::BAD_REQUEST, "BadRequestError", message);
+            }
+            engine.withhold(share);
+        }
+    }
+    StatusCode::NO_CONTENT.into_response()
+}
+
+/// What NVML would tell of each GPU of the server: all are alike. Bytes, shares from 0 to 1, W, MHz.
+pub(super) async fn gpu(State(server): State<Arc<Server>>) -> Response {
+    let Some(gpu) = server.engine().gpu() else {
+        let message = "A server of fixed times has no GPU.";
+        return reply::error(StatusCode::NOT_FOUND, "NotFoundError", message);
+    };
+    let (name, count) = server.engine().config().gpus().unwrap_or_default();
+    Json(json!({
+        "name": name,
+        "count": count,
+        "memory_used": gpu.memory_used,
+        "memory_total": gpu.memory_total,
+        "utilisation": gpu.utilisation,
+        "bandwidth": gpu.bandwidth,
+        "tensor": gpu.tensor,
+        "power": gpu.power,
+        "sm_clock": gpu.sm_clock,
+    }))
+    .into_response()
+}
+
+/// The metrics page, or what the fault makes of it.
+pub(super) async fn metrics(State(server): State<Arc<Server>>) -> Response {
+    let kind = "text/plain; version=1.0.0; charset=utf-8";
+    let fault = server.fault().unwrap_or_default();
+    wait(fault.metrics_delay_ms).await;
+    let page = match (fault.metrics, fault.frozen) {
+        (Some(BadPage::Missing), _) => {
+            return reply::error(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "InternalServerError",
+                FAULT,
+            );
+        }
+        (Some(BadPage::Garbage), _) => GARBAGE.to_owned(),
+        (_, Some(frozen)) => frozen,
+        _ => server.page(),
+    };
+    ([(header::CONTENT_TYPE, kind)], page).into_response()
+}
+
+/// As vLLM: 503 when the engine process is gone. A hung one is not noticed.
+pub(super) async fn health(State(server): State<Arc<Server>>) -> StatusCode {
+    if server.engine().is_dead() {
+        StatusCode::SERVICE_UNAVAILABLE
+    } else {
+        StatusCode::OK
+    }
 }
 
 /// In front of inference: the fault, if there is one.
@@ -64,7 +203,7 @@ pub(super) async fn faulty(
         return next.run(request).await;
     };
     let is_anthropic = request.uri().path().starts_with("/v1/messages");
-    tokio::time::sleep(Duration::from_millis(fault.delay_ms)).await;
+    wait(fault.delay_ms).await;
     match fault.status.map(StatusCode::from_u16) {
         Some(Ok(status)) => {
             // An answer before the body's end would cost the connection, and the client might see that first.
@@ -77,5 +216,14 @@ pub(super) async fn faulty(
             }
         }
         _ => next.run(request).await,
+    }
+}
+
+// === impl Fault ===
+
+impl Fault {
+    fn is_any(&self) -> bool {
+        let inference = self.status.is_some() || self.delay_ms > 0;
+        inference || self.metrics.is_some() || self.metrics_delay_ms > 0
     }
 }

@@ -24,15 +24,15 @@ pub(super) async fn embeddings(State(server): State<Arc<Server>>, body: Bytes) -
 async fn answer(server: &Server, body: &[u8]) -> Result<Response, Refused> {
     let prompt = Prompt::read(server, body, &["input", "messages"])?;
     let texts = prompt.fields.raw("input").map_or(1, number_of_texts);
-    let generation = prompt.start(server, Some(1)).await?;
-    Ok(reply::whole(generation, |generation| {
+    let generation = prompt.start(server, Some(1))?;
+    reply::whole(generation, |generation| {
         let tokens = generation.tokens().0;
         let data: Vec<_> = (0..texts)
             .map(|index| json!({"object": "embedding", "index": index, "embedding": VECTOR}))
             .collect();
         json!({"id": format!("embd-{}", uuid::Uuid::new_v4().simple()), "object": "list", "created": reply::now(), "model": prompt.model, "data": data, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
     })
-    .await)
+    .await
 }
 
 /// A list of texts or of lists of tokens has many; a text or one list of tokens is one.

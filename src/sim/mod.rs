@@ -1,7 +1,8 @@
 //! Model servers without GPUs: the HTTP side of vLLM over an engine that only keeps time.
 //!
-//! `engine` decides who runs, when a token comes and what the gauges read. `openai`, `responses`, `embeddings` and
-//! `anthropic` put tokens into the APIs' shapes, `page` prints the metrics as vLLM does, `server` listens.
+//! [`step`] models an engine and its GPUs in virtual time; `engine` lets it run in real time, or one of given times, for
+//! requests that wait. `openai`, `responses`, `embeddings` and `anthropic` put tokens into the APIs' shapes, `page` prints
+//! the metrics as vLLM does, `server` listens.
 
 mod admin;
 mod anthropic;
@@ -21,5 +22,5 @@ pub mod step;
 mod tests;
 pub mod workload;
 
-pub use engine::EngineConfig;
+pub use engine::{EngineConfig, Pace, Times};
 pub use server::{Server, ServerConfig};

@@ -8,7 +8,7 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::engine::Generation;
+use super::engine::{self, Generation};
 use super::fields::Fields;
 use super::reply::{self, Refused, WORD};
 use super::server::Server;
@@ -18,7 +18,8 @@ pub(super) struct Prompt<'a> {
     pub(super) fields: Fields<'a>,
     pub(super) model: String,
     adapter: Option<String>,
-    tokens: u64,
+    /// As it stands in the body.
+    text: &'a str,
 }
 
 /// What tells one API from the other.
@@ -81,16 +82,16 @@ async fn answer(server: &Server, body: &[u8], shape: Shape) -> Result<Response, 
         Some(options) => Fields::read(options.get().as_bytes())?.flag("include_usage")?,
         None => false,
     };
-    let generation = prompt.start(server, limit).await?;
+    let generation = prompt.start(server, limit)?;
     let model = prompt.model;
     let id = format!("{}{}", shape.id, uuid::Uuid::new_v4().simple());
     let created = reply::now();
     if !streams {
-        return Ok(reply::whole(generation, |generation| {
+        return reply::whole(generation, |generation| {
             let text = WORD.repeat(generation.tokens().1 as usize);
             json!({"id": id, "object": shape.object, "created": created, "model": model, "choices": [(shape.choice)(&text, Some("length"))], "usage": usage(generation)})
         })
-        .await);
+        .await;
     }
     let head = json!({"id": id, "object": shape.chunk, "created": created, "model": model});
     let event = move |choices: Value, usage: Option<Value>| {
@@ -108,14 +109,12 @@ async fn answer(server: &Server, body: &[u8], shape: Shape) -> Result<Response, 
         ),
         _ => String::new(),
     };
-    let of_token = event.clone();
+    let token = |finish| event(json!([(shape.delta)(WORD, finish)]), None);
+    let tokens = [token(None), token(Some("length"))];
     Ok(reply::stream(
         first,
         generation,
-        move |generation| {
-            let finish = generation.is_done().then_some("length");
-            of_token(json!([(shape.delta)(WORD, finish)]), None)
-        },
+        tokens,
         move |generation| {
             let usage = include_usage.then(|| event(json!([]), Some(usage(generation))));
             format!("{}data: [DONE]\n\n", usage.unwrap_or_default())
@@ -123,11 +122,15 @@ async fn answer(server: &Server, body: &[u8], shape: Shape) -> Result<Response, 
     ))
 }
 
-/// Without `prompt_tokens_details`, as vLLM has it without `--enable-prompt-tokens-details`: there is no prefix cache here, and
-/// "0 cached" would be an answer to whoever predicts what is cached.
+/// The details are those of vLLM's `--enable-prompt-tokens-details`. Without a prefix cache there are none: "0 cached" would be
+/// an answer to whoever predicts what is cached.
 fn usage(generation: &Generation) -> Value {
     let (prompt, generated) = generation.tokens();
-    json!({"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated})
+    let mut usage = json!({"prompt_tokens": prompt, "completion_tokens": generated, "total_tokens": prompt + generated});
+    if let Some(cached) = generation.cached_tokens() {
+        usage["prompt_tokens_details"] = json!({"cached_tokens": cached});
+    }
+    usage
 }
 
 // === impl Prompt ===
@@ -142,20 +145,23 @@ impl<'a> Prompt<'a> {
         let model: Option<String> = fields.get("model")?;
         let model = model.unwrap_or_else(|| server.model().to_owned());
         Ok(Self {
-            tokens: reply::tokens(prompt.get().len()),
+            text: prompt.get(),
             adapter: server.find(&model)?,
             fields,
             model,
         })
     }
 
-    /// Waits until the engine runs it.
-    pub(super) async fn start(
-        &self,
-        server: &Server,
-        limit: Option<u64>,
-    ) -> Result<Generation, Refused> {
+    /// Queues it.
+    pub(super) fn start(&self, server: &Server, limit: Option<u64>) -> Result<Generation, Refused> {
         let adapter = self.adapter.as_deref();
-        Ok(server.engine().start(self.tokens, limit, adapter).await?)
+        let salt: Option<String> = self.fields.get("cache_salt")?;
+        let scope = [
+            adapter.unwrap_or_default(),
+            salt.as_deref().unwrap_or_default(),
+        ];
+        let size = server.engine().config().block_size;
+        let prompt = engine::Prompt::new(self.text.as_bytes(), &scope, size);
+        Ok(server.engine().start(prompt, limit, adapter)?)
     }
 }

@@ -1,7 +1,5 @@
 //! What the APIs have in common: bodies that come token by token, and errors.
 
-use std::convert::Infallible;
-
 use axum::Json;
 use axum::body::Body;
 use axum::http::{StatusCode, header};
@@ -9,13 +7,13 @@ use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
 use serde_json::{Value, json};
 
-use super::engine::{Generation, TooLong};
+use super::engine::{Generation, Lost, NotTaken};
 use crate::dialect::{self, Dialect};
 
 /// The word that every token is.
 pub(super) const WORD: &str = " word";
 
-/// Why a request is not served. All are the client's fault.
+/// Why a request is not served.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refused {
     #[error("{0}")]
@@ -23,40 +21,54 @@ pub(super) enum Refused {
     #[error("The model `{0}` does not exist.")]
     NoModel(String),
     #[error(transparent)]
-    TooLong(#[from] TooLong),
+    NotTaken(#[from] NotTaken),
 }
 
-/// A body of server-sent events: `first`, then what `token` makes of each token, then `last`.
-pub(super) fn stream<T, L>(first: String, generation: Generation, token: T, last: L) -> Response
+/// A body of server-sent events: `first`, then one of `tokens` for each token (the second one for the last), then what
+/// `last` makes. Tokens that have come meanwhile go in one piece. It breaks off if the engine dies.
+pub(super) fn stream<L>(
+    first: String,
+    generation: Generation,
+    tokens: [String; 2],
+    last: L,
+) -> Response
 where
-    T: Fn(&Generation) -> String + Send + 'static,
     L: Fn(&Generation) -> String + Send + 'static,
 {
-    struct State<T, L> {
+    struct State<L> {
         first: Option<String>,
         generation: Option<Generation>,
-        token: T,
+        tokens: [String; 2],
         last: L,
     }
     let state = State {
         first: Some(first),
         generation: Some(generation),
-        token,
+        tokens,
         last,
     };
     let events = futures_util::stream::unfold(state, |mut state| async move {
         let generation = state.generation.as_mut()?;
         // The preamble comes with the first token: until then the client must see that nothing has come.
-        let more = generation.token().await;
+        let more = match generation.more().await {
+            Ok(more) => more,
+            Err(lost) => {
+                state.generation = None;
+                return Some((Err(lost), state));
+            }
+        };
         let mut text = state.first.take().unwrap_or_default();
-        if more {
-            text.push_str(&(state.token)(generation));
+        let done = generation.is_done();
+        let [token, last_token] = &state.tokens;
+        for _ in u64::from(done)..more {
+            text.push_str(token);
         }
-        if generation.is_done() {
+        if done {
+            text.push_str(last_token);
             text.push_str(&(state.last)(generation));
             state.generation = None;
         }
-        Some((Ok::<_, Infallible>(Bytes::from(text)), state))
+        Some((Ok::<_, Lost>(Bytes::from(text)), state))
     });
     let headers = [
         (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
@@ -69,9 +81,11 @@ where
 pub(super) async fn whole(
     mut generation: Generation,
     body: impl Fn(&Generation) -> Value,
-) -> Response {
-    while generation.token().await {}
-    Json(body(&generation)).into_response()
+) -> Result<Response, Refused> {
+    while !generation.is_done() {
+        generation.more().await.map_err(NotTaken::from)?;
+    }
+    Ok(Json(body(&generation)).into_response())
 }
 
 /// A server-sent event with its name, which its data has too.
@@ -95,11 +109,6 @@ pub(super) fn anthropic_error(status: StatusCode, message: &str) -> Response {
     (status, json, body).into_response()
 }
 
-/// Prompt tokens of a text: a token is about four bytes.
-pub(super) fn tokens(bytes: usize) -> u64 {
-    (bytes as u64).div_ceil(4)
-}
-
 pub(super) fn now() -> u64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     since.map_or(0, |elapsed| elapsed.as_secs())
@@ -112,7 +121,9 @@ impl Refused {
     pub(super) fn openai(&self) -> Response {
         let kind = match self {
             Self::NoModel(_) => "NotFoundError",
-            Self::Bad(_) | Self::TooLong(_) => "BadRequestError",
+            Self::NotTaken(NotTaken::Dead(_)) => "InternalServerError",
+            Self::NotTaken(NotTaken::Full) => "ServiceUnavailableError",
+            Self::Bad(_) | Self::NotTaken(_) => "BadRequestError",
         };
         error(self.status(), kind, &self.to_string())
     }
@@ -125,7 +136,9 @@ impl Refused {
     fn status(&self) -> StatusCode {
         match self {
             Self::NoModel(_) => StatusCode::NOT_FOUND,
-            Self::Bad(_) | Self::TooLong(_) => StatusCode::BAD_REQUEST,
+            Self::NotTaken(NotTaken::Dead(_)) => StatusCode::INTERNAL_SERVER_ERROR,
+            Self::NotTaken(NotTaken::Full) => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Bad(_) | Self::NotTaken(_) => StatusCode::BAD_REQUEST,
         }
     }
 }

@@ -21,22 +21,21 @@ async fn answer(server: &Server, body: &[u8]) -> Result<Response, Refused> {
     let prompt = Prompt::read(server, body, &["input", "prompt"])?;
     let streams = prompt.fields.flag("stream")?;
     let limit = prompt.fields.get("max_output_tokens")?;
-    let generation = prompt.start(server, limit).await?;
+    let generation = prompt.start(server, limit)?;
     let id = format!("resp_{}", uuid::Uuid::new_v4().simple());
     let head = json!({"id": id, "object": "response", "created_at": reply::now(), "model": prompt.model, "output": [], "status": "in_progress"});
     if !streams {
-        return Ok(reply::whole(generation, |generation| completed(&head, generation)).await);
+        return reply::whole(generation, |generation| completed(&head, generation)).await;
     }
     let first = event("response.created", json!({"response": head}));
+    let token = event(
+        "response.output_text.delta",
+        json!({"output_index": 0, "content_index": 0, "delta": WORD}),
+    );
     Ok(reply::stream(
         first,
         generation,
-        |_| {
-            event(
-                "response.output_text.delta",
-                json!({"output_index": 0, "content_index": 0, "delta": WORD}),
-            )
-        },
+        [token.clone(), token],
         move |generation| {
             let response = completed(&head, generation);
             event("response.completed", json!({"response": response}))
@@ -50,7 +49,11 @@ fn completed(head: &Value, generation: &Generation) -> Value {
     let mut response = head.clone();
     response["status"] = "completed".into();
     response["output"] = json!([{"type": "message", "role": "assistant", "status": "completed", "content": [{"type": "output_text", "text": text, "annotations": []}]}]);
-    response["usage"] =
+    let mut usage =
         json!({"input_tokens": input, "output_tokens": output, "total_tokens": input + output});
+    if let Some(cached) = generation.cached_tokens() {
+        usage["input_tokens_details"] = json!({"cached_tokens": cached});
+    }
+    response["usage"] = usage;
     response
 }

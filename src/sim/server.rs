@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderValue, StatusCode, header};
+use axum::http::{HeaderValue, StatusCode};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get, post};
@@ -20,6 +20,7 @@ use super::admin::{self, Fault};
 use super::engine::{Engine, EngineConfig};
 use super::page::{HttpStats, Page};
 use super::reply::Refused;
+use super::step::StepError;
 use super::{anthropic, embeddings, front, openai, reply, responses};
 
 /// The largest body taken.
@@ -62,11 +63,11 @@ struct Adapter {
 // === impl Server ===
 
 impl Server {
-    /// A server that will listen at `address`.
-    pub fn new(config: ServerConfig, address: SocketAddr) -> Self {
+    /// A server that will listen at `address`. Its engine's time passes on the current runtime.
+    pub fn new(config: ServerConfig, address: SocketAddr) -> Result<Self, StepError> {
         let pod = HeaderValue::from_str(&config.name);
-        let engine = Engine::new(config.engine.clone());
-        Self {
+        let engine = Engine::new(config.engine.clone())?;
+        Ok(Self {
             page: Page::new(&config.model, &engine),
             engine,
             adapters: Mutex::new(config.adapters.iter().cloned().collect()),
@@ -79,7 +80,7 @@ impl Server {
                 ),
             ],
             config,
-        }
+        })
     }
 
     /// Serves until `stop` completes; requests that are under way are cut then.
@@ -93,6 +94,11 @@ impl Server {
             served = server => served,
             () = stop => Ok(()),
         }
+    }
+
+    /// Makes it so many times slower than its hardware or its given times.
+    pub fn set_slow(&self, factor: f64) {
+        self.engine.set_slow(factor, factor);
     }
 
     pub(super) fn engine(&self) -> &Engine {
@@ -110,6 +116,11 @@ impl Server {
     /// Headers that say who answers.
     pub(super) fn identity(&self) -> &[(&'static str, HeaderValue)] {
         &self.identity
+    }
+
+    /// The metrics page.
+    pub(super) fn page(&self) -> String {
+        self.page.print(&self.engine)
     }
 
     pub(super) fn adapters(&self) -> Vec<String> {
@@ -152,11 +163,13 @@ fn router(server: Arc<Server>) -> Router {
         .route("/v1/models", get(openai::models))
         .route("/v1/load_lora_adapter", post(load_adapter))
         .route("/v1/unload_lora_adapter", post(unload_adapter))
-        .route("/health", get(|| async { StatusCode::OK }))
-        .route("/metrics", get(metrics))
+        .route("/health", get(admin::health))
+        .route("/metrics", get(admin::metrics))
         .route("/admin/echo", any(admin::echo))
         .route("/admin/echo/{*rest}", any(admin::echo))
         .route("/admin/fault", post(admin::fault))
+        .route("/admin/engine", post(admin::engine))
+        .route("/admin/gpu", get(admin::gpu))
         .fallback(|| async { reply::error(StatusCode::NOT_FOUND, "NotFoundError", "Not Found") })
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .layer(middleware::from_fn_with_state(
@@ -164,15 +177,6 @@ fn router(server: Arc<Server>) -> Router {
             front::around,
         ))
         .with_state(server)
-}
-
-async fn metrics(State(server): State<Arc<Server>>) -> Response {
-    let kind = "text/plain; version=1.0.0; charset=utf-8";
-    (
-        [(header::CONTENT_TYPE, kind)],
-        server.page.print(&server.engine),
-    )
-        .into_response()
 }
 
 async fn load_adapter(State(server): State<Arc<Server>>, Json(adapter): Json<Adapter>) -> Response {

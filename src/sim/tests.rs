@@ -11,7 +11,8 @@ use hyper_util::rt::TokioExecutor;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
-use super::{EngineConfig, Server, ServerConfig};
+use super::step::EngineSpec;
+use super::{EngineConfig, Pace, Server, ServerConfig, Times};
 use crate::dialect::{ResponseScanner, Usage};
 
 struct Sim {
@@ -22,26 +23,35 @@ struct Sim {
 impl Sim {
     /// With two adapters loaded of the three that fit.
     async fn start() -> Self {
+        let times = Times {
+            ttft: Duration::from_millis(1),
+            prefill_rate: 1e9,
+            itl: Duration::from_millis(1),
+        };
+        Self::of(Pace::Fixed(times)).await
+    }
+
+    async fn of(pace: Pace) -> Self {
         let config = ServerConfig {
             name: "sim-0".to_owned(),
             model: "base".to_owned(),
             adapters: vec!["a".to_owned(), "b".to_owned()],
             max_cpu_loras: 3,
             engine: EngineConfig {
-                ttft: Duration::from_millis(1),
-                prefill_rate: 1e9,
-                itl: Duration::from_millis(1),
+                pace,
+                speed: 1.0,
                 max_num_seqs: 4,
                 kv_blocks: 10,
                 block_size: 16,
                 max_model_len: u64::MAX,
                 max_loras: 1,
+                lora_load: Duration::from_millis(1),
                 tokens: 3,
             },
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = Arc::new(Server::new(config, address));
+        let server = Arc::new(Server::new(config, address).unwrap());
         tokio::spawn(server.serve(listener, std::future::pending()));
         Self {
             address,
@@ -296,4 +306,86 @@ async fn requests_are_counted_when_their_answer_has_ended() {
         .find_map(|line| line.strip_prefix("http_request_duration_highr_seconds_sum "));
     let seconds: f64 = sum.unwrap().parse().unwrap();
     assert!(seconds >= 0.003, "{seconds}");
+}
+
+#[tokio::test]
+async fn a_prompt_that_was_read_before_is_cached_and_usage_says_so() {
+    let sim = Sim::of(Pace::Steps(EngineSpec::new("H100", "llama3-8b", 1))).await;
+    let prompt = "y".repeat(400);
+    for (n, cached) in [0, 96, 96].into_iter().enumerate() {
+        let body = format!(
+            r#"{{"prompt":"{prompt}","stream":{},"stream_options":{{"include_usage":true}}}}"#,
+            n == 2
+        );
+        let (status, answer) = sim.send("POST", "/v1/completions", &body).await;
+        let mut scanner = ResponseScanner::new(n == 2);
+        scanner.feed(answer.as_bytes());
+        assert_eq!(status, 200, "{answer}");
+        assert_eq!(scanner.usage().unwrap().cached, Some(cached), "{answer}");
+    }
+    // Whose cache does not exist says nothing of it.
+    let fixed = Sim::start().await;
+    let (_, answer) = fixed.post("/v1/completions", r#"{"prompt":"1"}"#).await;
+    assert_eq!(answer["usage"]["prompt_tokens_details"], Value::Null);
+}
+
+#[tokio::test]
+async fn engines_and_pages_fail_as_they_are_told() {
+    let sim = Sim::of(Pace::Steps(EngineSpec::new("H100", "llama3-8b", 1))).await;
+    let gpu = async || {
+        let (status, gpu) = sim.send("GET", "/admin/gpu", "").await;
+        assert_eq!(status, 200);
+        serde_json::from_str::<Value>(&gpu).unwrap()
+    };
+    let healthy = gpu().await;
+    assert_eq!(
+        (&healthy["name"], &healthy["count"]),
+        (&json!("H100"), &json!(1))
+    );
+    assert_eq!(healthy["power"], 70.0);
+    let slow = sim.post("/admin/engine", r#"{"slow":{"compute":2}}"#).await;
+    assert_eq!(slow.0, 204);
+    assert_eq!(gpu().await["sm_clock"], 990.0);
+    let wrong = sim.post("/admin/engine", r#"{"slow":{"compute":0}}"#).await;
+    assert_eq!(wrong.0, 400);
+
+    for (fault, status, words) in [
+        (r#"{"metrics":"garbage"}"#, 200, "} many"),
+        (r#"{"metrics":"missing"}"#, 503, "a fault was set"),
+        (r#"{"metrics_delay_ms":1}"#, 200, "num_requests_running"),
+        (r#"{"metrics":"frozen"}"#, 200, "num_requests_running"),
+        ("{}", 200, "num_requests_running"),
+    ] {
+        assert_eq!(sim.post("/admin/fault", fault).await.0, 204);
+        let (found, page) = sim.send("GET", "/metrics", "").await;
+        assert!(found == status && page.contains(words), "{fault}: {page}");
+    }
+
+    for (incident, health, status) in [("die", 503, 500), ("restart", 200, 200)] {
+        let body = format!("\"{incident}\"");
+        assert_eq!(sim.post("/admin/engine", &body).await.0, 204);
+        assert_eq!(sim.send("GET", "/health", "").await.0, health);
+        let (found, _) = sim.post("/v1/completions", r#"{"prompt":"1"}"#).await;
+        assert_eq!(found, status);
+    }
+    assert_eq!(gpu().await["memory_used"], healthy["memory_used"]);
+    let fixed = Sim::start().await;
+    assert_eq!(fixed.send("GET", "/admin/gpu", "").await.0, 404);
+}
+
+#[tokio::test]
+async fn an_answer_breaks_off_when_the_engine_dies() {
+    let times = Times {
+        ttft: Duration::from_millis(1),
+        prefill_rate: 1e9,
+        itl: Duration::from_secs(3600),
+    };
+    let sim = Sim::of(Pace::Fixed(times)).await;
+    let request = http::Request::post(format!("http://{}/v1/completions", sim.address))
+        .body(Full::from(r#"{"prompt":"1","stream":true}"#))
+        .unwrap();
+    let mut body = sim.client.request(request).await.unwrap().into_body();
+    assert!(body.frame().await.unwrap().is_ok());
+    sim.post("/admin/engine", r#""die""#).await;
+    assert!(body.frame().await.unwrap().is_err());
 }

@@ -406,6 +406,7 @@ impl Run<'_> {
                     id,
                     at,
                     cached_tokens,
+                    ..
                 } => self.events.put(at + back, What::First(id, cached_tokens)),
                 Event::Finished { id, at } => self.events.put(at + back, What::Ended(id)),
                 Event::Token { .. } | Event::Preempted { .. } => {}

@@ -1,11 +1,15 @@
-//! When tokens come, and what the engine's gauges read meanwhile.
+//! A model behind the live servers: the step model, or given times, in real or scaled time.
 //!
-//! [`scheduler`] says who runs. The first token of a request that runs comes after `ttft` plus the time of its prompt
-//! at `prefill_rate`; the others follow at intervals of `itl`. So there are no steps in which a batch moves on
-//! together, and large batches do not slow anything down. There is no prefix cache either.
+//! [`model`] computes in virtual seconds and knows no clock. [`desk`] keeps the requests that are in it: who waits for
+//! their tokens, and what the metrics count of them. One task a server, [`drive`], sleeps until the next step ends. All
+//! that ended meanwhile is told then, at the virtual time at which it did: a machine that is late makes tokens come in
+//! bunches, but does not make the model slower.
 
+mod desk;
+mod fixed;
+mod generation;
 mod lora;
-mod scheduler;
+mod model;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -13,25 +17,32 @@ mod tests;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
-pub(super) use scheduler::Gauges;
-use scheduler::{Place, Run, Scheduler};
-use stats::Finished;
+use desk::State;
+pub use fixed::Times;
+pub(super) use generation::{Generation, Lost, Prompt};
+pub(super) use lora::Combination;
 pub(super) use stats::Stats;
 
-/// No delay is longer: sums of delays must stay times that a clock can have.
+use super::step::{EngineSpec, Gauges, GpuState, StepError};
+
+/// No sleep is longer: sums of delays must stay times that a clock can have.
 const LONGEST_DELAY: Duration = Duration::from_secs(365 * 24 * 3600);
+
+/// Requests that wait in one engine at most. vLLM has no bound; a simulator's memory does.
+const LONGEST_QUEUE: u32 = 16_384;
 
 /// How fast and how large.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
-    /// To the first token, with an empty prompt and a free slot.
-    pub ttft: Duration,
-    /// Prompt tokens a second; more than 0.
-    pub prefill_rate: f64,
-    /// Between two tokens.
-    pub itl: Duration,
+    /// How it keeps time.
+    pub pace: Pace,
+    /// Virtual seconds that pass in a real one; more than 0.
+    pub speed: f64,
     /// Requests that run at once; at least 1.
     pub max_num_seqs: usize,
     /// KV cache blocks; at least 1.
@@ -42,13 +53,25 @@ pub struct EngineConfig {
     pub max_model_len: u64,
     /// Adapters among the requests that run at once; 0 = no LoRA.
     pub max_loras: usize,
+    /// How much longer a step takes when an adapter must be loaded for it.
+    pub lora_load: Duration,
     /// Tokens of an answer whose request sets no limit.
     pub tokens: u64,
 }
 
-/// A request that could never run. HTTP 400, in vLLM's words.
+/// What says how long things take.
+#[derive(Clone, Debug)]
+pub enum Pace {
+    /// Given times, whatever runs beside a request.
+    Fixed(Times),
+    /// The step model, on this hardware. What [`EngineConfig`] has too is taken from there.
+    Steps(EngineSpec),
+}
+
+/// A request that an engine does not take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum TooLong {
+pub(super) enum NotTaken {
+    /// HTTP 400, in vLLM's words, as the next one.
     #[error(
         "This model's maximum context length is {max} tokens. However, your request has {prompt} input tokens. Please reduce the length of the input messages."
     )]
@@ -57,33 +80,54 @@ pub(super) enum TooLong {
         "'max_tokens' or 'max_completion_tokens' is too large: {limit}. This model's maximum context length is {max} tokens and your request has {prompt} input tokens ({limit} > {max} - {prompt})."
     )]
     Answer { max: u64, prompt: u64, limit: u64 },
+    /// HTTP 503.
+    #[error("The queue is full: {LONGEST_QUEUE} requests wait.")]
+    Full,
+    /// HTTP 500.
+    #[error(transparent)]
+    Dead(#[from] Lost),
 }
 
 /// One engine.
 #[derive(Debug)]
 pub(super) struct Engine {
-    config: Arc<EngineConfig>,
-    scheduler: Arc<Scheduler>,
-    stats: Arc<Stats>,
+    config: EngineConfig,
+    shared: Arc<Shared>,
+    driver: JoinHandle<()>,
 }
 
-/// One request, waiting for its next token or running, until it is dropped.
+/// What an engine, its driver and its requests have in common.
 #[derive(Debug)]
-pub(super) struct Generation {
-    config: Arc<EngineConfig>,
-    stats: Arc<Stats>,
-    place: Place,
-    run: Run,
-    prompt_tokens: u64,
-    generated: u64,
-    limit: u64,
-    arrived: Instant,
-    /// When it first ran.
-    scheduled: Instant,
-    first: Instant,
-    /// When the last token came.
-    last: Instant,
-    next: Instant,
+struct Shared {
+    state: Mutex<State>,
+    /// Something came or went: what is due next may have changed.
+    changed: Notify,
+    clock: Clock,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    origin: Instant,
+    speed: f64,
+}
+
+/// Moves an engine's time on.
+async fn drive(shared: Arc<Shared>) {
+    loop {
+        let due = shared.state.lock().due();
+        let Some(due) = due else {
+            shared.changed.notified().await;
+            continue;
+        };
+        tokio::select! {
+            () = tokio::time::sleep_until(shared.clock.instant(due)) => {
+                // A rounding must not leave it undone, and be waited for again without an end.
+                let now = shared.clock.now().max(due.min(shared.clock.far()));
+                shared.state.lock().advance(now);
+            }
+            () = shared.changed.notified() => {}
+        }
+    }
 }
 
 // === impl EngineConfig ===
@@ -92,40 +136,49 @@ impl EngineConfig {
     /// Tokens of the longest prompt with its answer. vLLM does not start with fewer KV cache blocks than these need.
     pub(super) fn longest(&self) -> u64 {
         let held = self.kv_blocks.saturating_mul(self.block_size);
-        self.max_model_len.min(held)
+        self.max_model_len.min(held).min(u64::from(u32::MAX))
     }
 
-    /// How many tokens a request may generate.
-    fn limit(&self, prompt: u64, asked: Option<u64>) -> Result<u64, TooLong> {
-        let max = self.longest();
-        let room = max.saturating_sub(prompt);
-        match asked.map(|limit| limit.max(1)) {
-            _ if room == 0 => Err(TooLong::Prompt { max, prompt }),
-            None => Ok(self.tokens.clamp(1, room)),
-            Some(limit) if limit > room => Err(TooLong::Answer { max, prompt, limit }),
-            Some(limit) => Ok(limit),
+    /// The name of its GPUs, and how many there are; `None` without steps.
+    pub(super) fn gpus(&self) -> Option<(&str, u32)> {
+        match &self.pace {
+            Pace::Steps(spec) => Some((&spec.gpu, spec.tp)),
+            Pace::Fixed(_) => None,
         }
     }
 
-    /// From the beginning of a run to its first token.
-    fn prefill(&self, tokens: u64) -> Duration {
-        let reading = Duration::try_from_secs_f64(tokens as f64 / self.prefill_rate);
-        let reading = reading.unwrap_or(LONGEST_DELAY);
-        self.ttft.saturating_add(reading).min(LONGEST_DELAY)
+    /// How many tokens a request may generate.
+    fn limit(&self, prompt: u64, asked: Option<u64>) -> Result<u64, NotTaken> {
+        let max = self.longest();
+        let room = max.saturating_sub(prompt);
+        match asked.map(|limit| limit.max(1)) {
+            _ if room == 0 => Err(NotTaken::Prompt { max, prompt }),
+            None => Ok(self.tokens.clamp(1, room)),
+            Some(limit) if limit > room => Err(NotTaken::Answer { max, prompt, limit }),
+            Some(limit) => Ok(limit),
+        }
     }
 }
 
 // === impl Engine ===
 
 impl Engine {
-    /// An idle engine.
-    pub(super) fn new(config: EngineConfig) -> Self {
-        let config = Arc::new(config);
-        Self {
-            scheduler: Arc::new(Scheduler::new(Arc::clone(&config))),
-            stats: Arc::new(Stats::new(config.longest())),
+    /// An idle engine. Its driver runs on the current runtime until it is dropped.
+    pub(super) fn new(config: EngineConfig) -> Result<Self, StepError> {
+        let clock = Clock {
+            origin: Instant::now(),
+            speed: config.speed,
+        };
+        let shared = Arc::new(Shared {
+            state: Mutex::new(State::new(&config)?),
+            changed: Notify::new(),
+            clock,
+        });
+        Ok(Self {
             config,
-        }
+            driver: tokio::spawn(drive(Arc::clone(&shared))),
+            shared,
+        })
     }
 
     /// How it was set up.
@@ -133,95 +186,108 @@ impl Engine {
         &self.config
     }
 
-    pub(super) fn stats(&self) -> &Stats {
-        &self.stats
+    /// What it counted since its last restart.
+    pub(super) fn stats(&self) -> Arc<Stats> {
+        self.shared.state.lock().stats()
     }
 
     pub(super) fn gauges(&self) -> Gauges {
-        self.scheduler.gauges()
+        self.shared.state.lock().gauges()
     }
 
-    /// Queues a request of `prompt_tokens` for at most `limit` tokens, and returns when it runs.
-    pub(super) async fn start(
+    /// Which adapters had requests, and when. Empty before the first request, and without LoRA.
+    pub(super) fn adapters(&self) -> Vec<Combination> {
+        self.shared.state.lock().adapters()
+    }
+
+    /// Queues a request for at most `limit` tokens.
+    pub(super) fn start(
         &self,
-        prompt_tokens: u64,
+        prompt: Prompt,
         limit: Option<u64>,
         adapter: Option<&str>,
-    ) -> Result<Generation, TooLong> {
-        let limit = self.config.limit(prompt_tokens, limit)?;
-        let arrived = Instant::now();
-        let mut place = self.scheduler.enqueue(prompt_tokens, adapter);
-        let run = place.runs().await;
-        self.stats.looked_up(prompt_tokens);
-        Ok(Generation {
-            config: Arc::clone(&self.config),
-            stats: Arc::clone(&self.stats),
-            place,
-            run,
-            prompt_tokens,
-            generated: 0,
-            limit,
-            arrived,
-            scheduled: run.began,
-            first: run.began,
-            last: run.began,
-            next: run.began + self.config.prefill(prompt_tokens),
-        })
+    ) -> Result<Generation, NotTaken> {
+        let limit = self.config.limit(prompt.tokens, limit)?;
+        Generation::begin(&self.shared, prompt, limit, adapter)
+    }
+
+    /// Makes what computes and what reads memory slower by these factors (1 = healthy), from the next step on.
+    pub(super) fn set_slow(&self, compute: f64, memory: f64) {
+        self.change(|state| state.set_slow(compute, memory));
+    }
+
+    /// Takes that share of the KV cache away (0 to 1), as far as it is free: those who need a block preempt each other.
+    pub(super) fn withhold(&self, share: f64) {
+        self.change(|state| state.withhold(share));
+    }
+
+    /// The process dies: all requests are lost and no more are taken; gauges read zero.
+    pub(super) fn die(&self) {
+        self.change(State::die);
+    }
+
+    /// Requests are taken, but nothing happens any more; gauges stay as they are.
+    pub(super) fn hang(&self) {
+        self.change(State::hang);
+    }
+
+    /// A new process: all requests are lost, counters and cache are empty.
+    pub(super) fn restart(&self) {
+        self.change(State::restart);
+    }
+
+    pub(super) fn is_dead(&self) -> bool {
+        self.shared.state.lock().is_dead()
+    }
+
+    /// What one of its GPUs does; `None` if there is none.
+    pub(super) fn gpu(&self) -> Option<GpuState> {
+        self.shared.state.lock().gpu()
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        self.shared.change(change);
     }
 }
 
-// === impl Generation ===
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
 
-impl Generation {
-    /// Waits for the next token. `false`: there are no more.
-    pub(super) async fn token(&mut self) -> bool {
-        if self.is_done() {
-            return false;
-        }
-        let held = self.prompt_tokens + self.generated;
-        loop {
-            let run = self.place.runs().await;
-            if run != self.run {
-                // It was preempted: all has to be read again.
-                self.run = run;
-                self.next = run.began + self.config.prefill(held);
-            }
-            tokio::time::sleep_until(self.next).await;
-            if self.place.grow(run, held + 1) {
-                break;
-            }
-        }
-        let now = Instant::now();
-        if self.generated == 0 {
-            self.first = now;
-            let after = now - self.arrived;
-            self.stats.first_token(self.prompt_tokens, after);
-        } else {
-            self.stats.next_token(now - self.last);
-        }
-        self.last = now;
-        self.next += self.config.itl.min(LONGEST_DELAY);
-        self.generated += 1;
-        if self.is_done() {
-            self.stats.finished(Finished {
-                prompt_tokens: self.prompt_tokens,
-                generated: self.generated,
-                max_tokens: self.limit,
-                queued: self.scheduled - self.arrived,
-                prefill: self.first - self.scheduled,
-                decode: self.last - self.first,
-            });
-        }
-        true
+// === impl Shared ===
+
+impl Shared {
+    /// Changes the state as it is now, and has the driver look again at what is due.
+    fn change<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
+        let changed = {
+            let mut state = self.state.lock();
+            state.advance(self.clock.now());
+            change(&mut state)
+        };
+        self.changed.notify_one();
+        changed
+    }
+}
+
+// === impl Clock ===
+
+impl Clock {
+    /// Virtual seconds.
+    fn now(&self) -> f64 {
+        self.origin.elapsed().as_secs_f64() * self.speed
     }
 
-    /// Whether the last token was the last one.
-    pub(super) fn is_done(&self) -> bool {
-        self.generated == self.limit
+    /// When so many virtual seconds have passed, or in a very long time.
+    fn instant(&self, at: f64) -> Instant {
+        let after = Duration::try_from_secs_f64(at / self.speed);
+        let longest = self.origin.elapsed() + LONGEST_DELAY;
+        self.origin + after.unwrap_or(longest).min(longest)
     }
 
-    /// Tokens so far: of the prompt, and generated.
-    pub(super) fn tokens(&self) -> (u64, u64) {
-        (self.prompt_tokens, self.generated)
+    /// What is nearly now: nothing but rounding lies between.
+    fn far(&self) -> f64 {
+        self.now() + 1e-3 * self.speed
     }
 }

@@ -1,7 +1,6 @@
 //! What an engine counts of its requests: what vLLM's metrics report, at the moments when vLLM does.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use crate::sim::page::Histogram;
 
@@ -53,9 +52,9 @@ const ANSWERS: &[f64] = &[1.0, 2.0, 5.0, 10.0, 20.0];
 /// Counters and histograms of one engine.
 #[derive(Debug)]
 pub(in crate::sim) struct Stats {
-    /// Prompt tokens that were looked up in the prefix cache, which is always empty.
-    pub(in crate::sim) queries: AtomicU64,
     pub(in crate::sim) prompt_tokens: AtomicU64,
+    /// Those of `prompt_tokens` that came from the prefix cache.
+    pub(in crate::sim) cached_tokens: AtomicU64,
     pub(in crate::sim) generated_tokens: AtomicU64,
     /// Requests that ended, all tokens made.
     pub(in crate::sim) finished: AtomicU64,
@@ -65,7 +64,7 @@ pub(in crate::sim) struct Stats {
     pub(in crate::sim) computed: Histogram,
     pub(in crate::sim) answers: Histogram,
     pub(in crate::sim) max_tokens: Histogram,
-    /// Nothing here runs in steps: always empty.
+    /// Empty where nothing runs in steps.
     pub(in crate::sim) step: Histogram,
     pub(in crate::sim) ttft: Histogram,
     pub(in crate::sim) itl: Histogram,
@@ -77,18 +76,19 @@ pub(in crate::sim) struct Stats {
     pub(in crate::sim) decode: Histogram,
 }
 
-/// How a request went.
+/// How a request went. Times in seconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Finished {
     pub(super) prompt_tokens: u64,
+    pub(super) cached_tokens: u64,
     pub(super) generated: u64,
     pub(super) max_tokens: u64,
     /// Until it first ran.
-    pub(super) queued: Duration,
+    pub(super) queued: f64,
     /// From there to the first token.
-    pub(super) prefill: Duration,
+    pub(super) prefill: f64,
     /// From the first token to the last.
-    pub(super) decode: Duration,
+    pub(super) decode: f64,
 }
 
 // === impl Stats ===
@@ -100,8 +100,8 @@ impl Stats {
         let tokens = || Histogram::new(&TOKENS[..used]);
         let zero = || AtomicU64::new(0);
         Self {
-            queries: zero(),
             prompt_tokens: zero(),
+            cached_tokens: zero(),
             generated_tokens: zero(),
             finished: zero(),
             prompt: tokens(),
@@ -122,32 +122,35 @@ impl Stats {
         }
     }
 
-    pub(super) fn looked_up(&self, prompt_tokens: u64) {
-        self.queries.fetch_add(prompt_tokens, Ordering::Relaxed);
-    }
-
-    pub(super) fn first_token(&self, prompt_tokens: u64, after: Duration) {
+    /// A prompt was read, of which so many tokens were cached; `after` so many seconds since it arrived.
+    pub(super) fn first_token(&self, prompt_tokens: u64, cached: u64, after: f64) {
         self.prompt_tokens
             .fetch_add(prompt_tokens, Ordering::Relaxed);
+        self.cached_tokens.fetch_add(cached, Ordering::Relaxed);
         self.generated_tokens.fetch_add(1, Ordering::Relaxed);
-        self.ttft.observe(after.as_secs_f64());
+        self.ttft.observe(after);
     }
 
-    pub(super) fn next_token(&self, after: Duration) {
+    pub(super) fn next_token(&self, after: f64) {
         self.generated_tokens.fetch_add(1, Ordering::Relaxed);
-        self.itl.observe(after.as_secs_f64());
+        self.itl.observe(after);
+    }
+
+    /// A step is over, with so many tokens.
+    pub(super) fn stepped(&self, tokens: u64) {
+        self.step.observe(tokens as f64);
     }
 
     pub(super) fn finished(&self, request: Finished) {
         self.finished.fetch_add(1, Ordering::Relaxed);
         self.prompt.observe(request.prompt_tokens as f64);
-        self.computed.observe(request.prompt_tokens as f64);
+        let computed = request.prompt_tokens - request.cached_tokens;
+        self.computed.observe(computed as f64);
         self.generation.observe(request.generated as f64);
         self.max_generation.observe(request.generated as f64);
         self.answers.observe(1.0);
         self.max_tokens.observe(request.max_tokens as f64);
-        let seconds = [request.queued, request.prefill, request.decode];
-        let [queued, prefill, decode] = seconds.map(|time| time.as_secs_f64());
+        let [queued, prefill, decode] = [request.queued, request.prefill, request.decode];
         self.queue.observe(queued);
         self.prefill.observe(prefill);
         self.decode.observe(decode);

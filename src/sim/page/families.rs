@@ -13,6 +13,14 @@ fn prompt_tokens(reading: &Reading<'_>) -> f64 {
     count(&reading.stats.prompt_tokens)
 }
 
+fn cached_tokens(reading: &Reading<'_>) -> f64 {
+    count(&reading.stats.cached_tokens)
+}
+
+fn computed_tokens(reading: &Reading<'_>) -> f64 {
+    prompt_tokens(reading) - cached_tokens(reading)
+}
+
 /// The families of prometheus_client itself.
 pub(super) fn python(page: &mut Builder<'_>) {
     for (name, help) in [
@@ -118,12 +126,12 @@ fn scheduler(page: &mut Builder<'_>) {
     page.gauge(
         "vllm:num_requests_running",
         "Number of requests in model execution batches.",
-        &[(None, Some(|r| r.gauges.running as f64))],
+        &[(None, Some(|r| f64::from(r.gauges.running)))],
     );
     page.gauge(
         "vllm:num_requests_waiting",
         "Number of requests waiting to be processed.",
-        &[(None, Some(|r| r.gauges.waiting as f64))],
+        &[(None, Some(|r| f64::from(r.gauges.waiting)))],
     );
     page.gauge(
         "vllm:num_requests_waiting_by_reason",
@@ -131,11 +139,11 @@ fn scheduler(page: &mut Builder<'_>) {
         &[
             (
                 Some(("reason", "capacity")),
-                Some(|r| (r.gauges.waiting - r.gauges.deferred) as f64),
+                Some(|r| f64::from(r.gauges.waiting.saturating_sub(r.gauges.deferred))),
             ),
             (
                 Some(("reason", "deferred")),
-                Some(|r| r.gauges.deferred as f64),
+                Some(|r| f64::from(r.gauges.deferred)),
             ),
         ],
     );
@@ -151,7 +159,7 @@ fn scheduler(page: &mut Builder<'_>) {
     page.gauge(
         "vllm:kv_cache_usage_perc",
         "KV-cache usage. 1 means 100 percent usage.",
-        &[(None, Some(|r| r.gauges.blocks as f64 / r.kv_blocks as f64))],
+        &[(None, Some(|r| r.gauges.kv_usage))],
     );
 }
 
@@ -165,12 +173,12 @@ fn counters(page: &mut Builder<'_>) {
         (
             "prefix_cache_queries",
             "Prefix cache queries, in terms of number of queried tokens.",
-            Some(|r| count(&r.stats.queries)),
+            Some(|r| r.gauges.prefix_queries as f64),
         ),
         (
             "prefix_cache_hits",
             "Prefix cache hits, in terms of number of cached tokens.",
-            None,
+            Some(|r| r.gauges.prefix_hits as f64),
         ),
         (
             "external_prefix_cache_queries",
@@ -210,15 +218,15 @@ fn counters(page: &mut Builder<'_>) {
         "vllm:prompt_tokens_by_source",
         "Number of prompt tokens by source.",
         &[
-            (Some(("source", "local_compute")), Some(prompt_tokens)),
-            (Some(("source", "local_cache_hit")), None),
+            (Some(("source", "local_compute")), Some(computed_tokens)),
+            (Some(("source", "local_cache_hit")), Some(cached_tokens)),
             (Some(("source", "external_kv_transfer")), None),
         ],
     );
     page.counter(
         "vllm:prompt_tokens_cached",
         "Number of cached prompt tokens (local + external).",
-        &[(None, None)],
+        &[(None, Some(cached_tokens))],
     );
     page.counter(
         "vllm:generation_tokens",

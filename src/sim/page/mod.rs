@@ -30,7 +30,8 @@ use histogram::Lines;
 pub(super) use http::HttpStats;
 use labels::{Label, sorted};
 
-use super::engine::{Engine, Gauges, Stats};
+use super::engine::{Combination, Engine, Stats};
+use super::step::Gauges;
 
 /// The page of one server. What never changes of it, nearly all, is printed once.
 #[derive(Debug)]
@@ -55,7 +56,6 @@ enum Piece {
 struct Reading<'a> {
     gauges: Gauges,
     stats: &'a Stats,
-    kv_blocks: u64,
 }
 
 /// Where a number comes from.
@@ -84,7 +84,7 @@ impl Page {
             created: number(created),
         };
         families::python(&mut builder);
-        families::vllm(&mut builder, engine.config(), engine.stats());
+        families::vllm(&mut builder, engine.config(), &engine.stats());
         Self {
             pieces: builder.pieces,
             max_loras: engine.config().max_loras.to_string(),
@@ -98,10 +98,10 @@ impl Page {
     }
 
     pub(super) fn print(&self, engine: &Engine) -> String {
+        let stats = engine.stats();
         let reading = Reading {
             gauges: engine.gauges(),
-            stats: engine.stats(),
-            kv_blocks: engine.config().kv_blocks,
+            stats: &stats,
         };
         // All but the longest of pages.
         let mut out = String::with_capacity(72 << 10);
@@ -115,15 +115,15 @@ impl Page {
                 Piece::Histogram(histogram, lines) => {
                     histogram(reading.stats).print(&mut out, lines);
                 }
-                Piece::Lora => self.lora(&mut out, &reading.gauges),
+                Piece::Lora => self.lora(&mut out, &engine.adapters()),
             }
         }
         self.http.print(&mut out);
         out
     }
 
-    fn lora(&self, out: &mut String, gauges: &Gauges) {
-        for combination in &gauges.lora {
+    fn lora(&self, out: &mut String, adapters: &[Combination]) {
+        for combination in adapters {
             out.push_str("vllm:lora_requests_info");
             out.push_str(&sorted(&[
                 ("max_lora", &self.max_loras),

@@ -6,20 +6,25 @@ use super::*;
 use crate::pool::engines::known;
 use crate::pool::scan::PageScanner;
 use crate::pool::slab::{Scrape, lora_key};
-use crate::sim::EngineConfig;
+use crate::sim::{EngineConfig, Pace, Times};
 
 fn engine(kv_blocks: u64, max_loras: usize) -> Engine {
     Engine::new(EngineConfig {
-        ttft: Duration::ZERO,
-        prefill_rate: 1e9,
-        itl: Duration::ZERO,
+        pace: Pace::Fixed(Times {
+            ttft: Duration::from_secs(1),
+            prefill_rate: 1e9,
+            itl: Duration::ZERO,
+        }),
+        speed: 1.0,
         max_num_seqs: 4,
         kv_blocks,
         block_size: 16,
         max_model_len: 131_072,
         max_loras,
+        lora_load: Duration::ZERO,
         tokens: 1,
     })
+    .unwrap()
 }
 
 fn scan(page: &str) -> Scrape {
@@ -29,11 +34,11 @@ fn scan(page: &str) -> Scrape {
     scanner.finish()
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn our_own_scanner_reads_it() {
     let engine = engine(10, 2);
     let page = Page::new("a \"model\"\\", &engine);
-    let _running = engine.start(32, Some(1), Some("a")).await.unwrap();
+    let _running = engine.start(32.into(), Some(1), Some("a")).unwrap();
     let scrape = scan(&page.print(&engine));
     assert_eq!(
         (scrape.waiting, scrape.running, scrape.kv_usage),
@@ -44,16 +49,15 @@ async fn our_own_scanner_reads_it() {
     assert_eq!((lora.max, &*lora.running), (2, &[lora_key("a")][..]));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn adapters_are_told_from_the_first_request_on() {
     let engine = engine(10, 1);
     let page = Page::new("m", &engine);
     let idle = page.print(&engine);
     assert_eq!(scan(&idle).lora, None);
     assert!(idle.contains("# TYPE vllm:lora_requests_info gauge\n# HELP vllm:cache"));
-    let running = engine.start(32, Some(1), Some("a")).await.unwrap();
-    let mut waiting = Box::pin(engine.start(1, Some(1), Some("b")));
-    assert!(futures_util::poll!(&mut waiting).is_pending());
+    let running = engine.start(32.into(), Some(1), Some("a")).unwrap();
+    let waiting = engine.start(1.into(), Some(1), Some("b")).unwrap();
     let text = page.print(&engine);
     for line in [
         "\nvllm:num_requests_waiting{engine=\"0\",model_name=\"m\"} 1.0\n",
@@ -68,13 +72,15 @@ async fn adapters_are_told_from_the_first_request_on() {
     assert!(lora.running.is_empty() && lora.waiting.is_empty());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn numbers_move_with_requests() {
     let engine = engine(2000, 0);
     let page = Page::new("m", &engine);
-    for prompt in [30_000, 10] {
-        let mut generation = engine.start(prompt, Some(3), None).await.unwrap();
-        while generation.token().await {}
+    for prompt in [30_000_u64, 10] {
+        let mut generation = engine.start(prompt.into(), Some(3), None).unwrap();
+        while !generation.is_done() {
+            generation.more().await.unwrap();
+        }
     }
     let text = page.print(&engine);
     assert!(!text.contains("lora"), "no LoRA");
@@ -130,11 +136,11 @@ fn outline(page: &str) -> String {
 
 /// The other page was printed by prometheus_client 0.26.0 and prometheus-fastapi-instrumentator 8.1.0, from vLLM's
 /// definitions; one adapter had run, and three requests had come.
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn the_outline_is_that_of_a_real_page() {
     let engine = engine(27_808, 2);
     let page = Page::new("meta-llama/Llama-3.1-8B-Instruct", &engine);
-    let _running = engine.start(32, Some(1), Some("a")).await.unwrap();
+    let _running = engine.start(32.into(), Some(1), Some("a")).unwrap();
     let http = page.http();
     let time = Duration::from_millis(5);
     http.observe("/v1/chat/completions", "POST", 200, 7, 7, time);

@@ -177,6 +177,11 @@ impl Blocks {
         debug_assert_eq!(left, 0, "more blocks taken than available");
     }
 
+    /// Blocks that were taken, and never published, are free again.
+    pub(super) fn give_back(&mut self, blocks: u32) {
+        self.free += blocks;
+    }
+
     /// The first `upto` blocks of the chain are full: they can be hit from now on. Where another request has filled the
     /// same block, that one is shared and ours is free again.
     pub(super) fn publish(&mut self, hold: &mut Hold, chain: &Chain, upto: u32) {

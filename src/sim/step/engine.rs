@@ -41,6 +41,7 @@ pub struct Engine {
     pub(super) time: f64,
     pub(super) totals: Totals,
     last_work: Option<Work>,
+    withheld: u32,
     each_token: bool,
     life: Life,
     requests: u64,
@@ -53,6 +54,7 @@ pub(super) struct Totals {
     pub(super) queries: u64,
     pub(super) hits: u64,
     pub(super) iterations: u64,
+    pub(super) tokens: u64,
     pub(super) cancelled: u32,
 }
 
@@ -82,6 +84,8 @@ pub struct Gauges {
     pub prefix_hits: u64,
     /// Steps that began, in all.
     pub iterations: u64,
+    /// Tokens of the steps that are over, in all: read, and generated after the first.
+    pub tokens: u64,
 }
 
 // === impl Engine ===
@@ -112,6 +116,7 @@ impl Engine {
             time: 0.0,
             totals: Totals::default(),
             last_work: None,
+            withheld: 0,
             each_token: false,
             life: Life::Up,
             requests: 0,
@@ -253,6 +258,7 @@ impl Engine {
             prefix_queries: self.totals.queries,
             prefix_hits: self.totals.hits,
             iterations: self.totals.iterations + begun,
+            tokens: self.totals.tokens,
         }
     }
 
@@ -265,6 +271,11 @@ impl Engine {
         self.blocks.cached(&chain, keys.blocks())
     }
 
+    /// The requests that wait.
+    pub fn waiting(&self) -> impl Iterator<Item = u64> {
+        self.waiting.iter().map(|&slot| self.slots[slot].id)
+    }
+
     /// KV cache blocks in all.
     pub fn kv_blocks(&self) -> u32 {
         self.blocks.total()
@@ -274,6 +285,18 @@ impl Engine {
     pub fn set_slow(&mut self, compute: f64, memory: f64, now: f64) {
         self.cut(now);
         self.cost.slow = [compute, memory].map(|factor| factor.max(1e-3));
+    }
+
+    /// Takes so many KV cache blocks away from the requests, or as many of them as are free; the next call gives back what
+    /// is too much. Those who then need one preempt each other.
+    pub fn withhold(&mut self, blocks: u32, now: f64) {
+        self.cut(now);
+        self.blocks.give_back(self.withheld);
+        let steps = self.flight.map_or(1, |flight| flight.steps);
+        let promised = self.decoders.blocks(1, steps);
+        let free = u64::from(self.blocks.available()).saturating_sub(promised);
+        self.withheld = blocks.min(u32::try_from(free).unwrap_or(u32::MAX));
+        self.blocks.take(self.withheld);
     }
 
     /// The process dies: all requests are lost, gauges read zero, submissions fail.
@@ -335,5 +358,6 @@ impl Engine {
         self.released = (0, 0);
         self.totals = Totals::default();
         self.last_work = None;
+        self.withheld = 0;
     }
 }

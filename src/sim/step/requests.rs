@@ -30,6 +30,8 @@ pub enum Event {
         at: f64,
         /// Prompt tokens that came from the prefix cache when it first ran.
         cached_tokens: u32,
+        /// When it first ran: the begin of that step, in seconds.
+        scheduled: f64,
     },
     /// One more token after the first; only with [`Engine::each_token`](super::Engine::each_token).
     Token {
@@ -72,6 +74,8 @@ pub(super) struct Slot {
     pub(super) since: u64,
     pub(super) decodes: bool,
     pub(super) cached_tokens: u32,
+    /// When it first ran.
+    pub(super) scheduled: f64,
     /// Nobody waits for it any more; it ends with the step that runs.
     pub(super) cancelled: bool,
 }

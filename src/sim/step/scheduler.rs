@@ -64,6 +64,8 @@ impl Engine {
             self.blocks.take(blocks as u32);
         }
         self.totals.iterations += flight.steps;
+        let prompt: u64 = self.chunks.iter().map(|(_, c)| u64::from(c.tokens)).sum();
+        self.totals.tokens += prompt + u64::from(self.decoders.count) * flight.steps;
         self.previous = flight.last_begin();
         self.time = at;
         self.decoders.advance(flight.steps);
@@ -243,6 +245,7 @@ impl Engine {
             self.blocks.take(needed);
             if request.done == 0 {
                 request.cached_tokens = context;
+                request.scheduled = self.time;
                 self.totals.hits += u64::from(context);
                 self.totals.queries += u64::from(request.prompt);
             }
@@ -304,11 +307,11 @@ impl Engine {
         if !cancelled {
             let id = request.id;
             if request.done == 0 {
-                let cached_tokens = request.cached_tokens;
                 events(Event::FirstToken {
                     id,
                     at,
-                    cached_tokens,
+                    cached_tokens: request.cached_tokens,
+                    scheduled: request.scheduled,
                 });
             } else if each {
                 events(Event::Token { id, at });

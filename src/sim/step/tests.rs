@@ -203,7 +203,12 @@ proptest! {
         prop_assert_eq!(jumped.len(), stepped.len());
         for (a, b) in jumped.iter().zip(&stepped) {
             let parts = |event: &Event| match *event {
-                Event::FirstToken { id, at, cached_tokens } => (0, id, at, cached_tokens),
+                Event::FirstToken {
+                    id,
+                    at,
+                    cached_tokens,
+                    ..
+                } => (0, id, at, cached_tokens),
                 Event::Token { id, at } => (1, id, at, 0),
                 Event::Finished { id, at } => (2, id, at, 0),
                 Event::Preempted { id, at } => (3, id, at, 0),
