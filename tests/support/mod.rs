@@ -45,7 +45,15 @@ pub(crate) fn http() -> Client<HttpConnector, Full<Bytes>> {
 /// The body of a GET, which must succeed.
 pub(crate) async fn get(server: SocketAddr, path: &str) -> String {
     let uri = format!("http://{server}{path}");
-    let response = http().get(uri.parse().unwrap()).await.unwrap();
+    // A server that is only just there, or has its hands full, may refuse a connection.
+    let begun = Instant::now();
+    let response = loop {
+        match http().get(uri.parse().unwrap()).await {
+            Ok(response) => break response,
+            Err(error) => assert!(begun.elapsed() < PATIENCE, "{uri}: {error}"),
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    };
     assert!(
         response.status().is_success(),
         "{uri}: {}",
