@@ -10,7 +10,7 @@
 //! [`Reservation::ended`] is the end of a response that came by; a mere drop only says that nobody looks any more.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::clock_ms;
 use super::slab::Slot;
@@ -40,6 +40,8 @@ pub(super) struct Ends {
     /// The number of requests sent when that scrape began.
     began: u64,
     ended: u32,
+    /// Requests in flight when it began.
+    flying: u32,
 }
 
 // === impl Reservation ===
@@ -122,15 +124,25 @@ impl Tokens {
 // === impl Ends ===
 
 impl Ends {
-    pub(super) const NONE: Self = Self { began: 0, ended: 0 };
+    pub(super) const NONE: Self = Self {
+        began: 0,
+        ended: 0,
+        flying: 0,
+    };
 
     /// Starts anew; returns what `sent` is now.
-    pub(super) fn scrape_begins(&mut self, sent: &AtomicU64) -> u64 {
+    pub(super) fn scrape_begins(&mut self, sent: &AtomicU64, in_flight: &AtomicU32) -> u64 {
         *self = Self {
             began: sent.load(Ordering::Relaxed),
             ended: 0,
+            flying: in_flight.load(Ordering::Relaxed),
         };
         self.began
+    }
+
+    /// How many were in flight when the scrape began.
+    pub(super) fn flying(&self) -> u32 {
+        self.flying
     }
 
     /// How many have ended since the scrape that began when `began` were sent. Of any other scrape nothing is known.

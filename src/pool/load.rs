@@ -7,6 +7,7 @@
 //! unseen            = max(since − ended_since, in_flight − (waiting + running), 0)
 //! effective waiting = waiting + unseen
 //! effective running = running + unseen
+//! requests          = max(waiting + running − in_flight then, 0) + max(in_flight, since − ended_since)
 //! ```
 //!
 //! `waiting` and `running` are the scraped numbers. `since` counts the requests that we sent after that scrape began,
@@ -15,6 +16,10 @@
 //! them yet, however many scrapes there were. A request whose end nobody shows us (decision-only without an
 //! observer) is never in `ended_since`: it counts until the next scrape. Where the page gives only one of the two
 //! numbers, the middle term is left out.
+//!
+//! The first two lines are for scorers that look at one of the two numbers; both have all that is unseen. The third is for
+//! those that want to know how many there are: what others sent, which is what a page shows beyond ours in flight
+//! then, and ours in flight now.
 //!
 //! Missing is never zero: a number that is not known, or too old, is NaN here, and whoever reads it puts something
 //! neutral in its place.
@@ -32,6 +37,8 @@ pub struct LoadView {
     pub waiting: Vec<f32>,
     /// Effective number of running requests.
     pub running: Vec<f32>,
+    /// Requests that wait or run there, ours and others'; never counted twice.
+    pub requests: Vec<f32>,
     /// Scraped KV cache use, 0 to 1.
     pub kv_usage: Vec<f32>,
     /// Requests of ours that have not ended.
@@ -55,6 +62,7 @@ impl LoadView {
         let many = snapshot.len();
         self.waiting.resize(many, f32::NAN);
         self.running.resize(many, f32::NAN);
+        self.requests.resize(many, f32::NAN);
         self.kv_usage.resize(many, f32::NAN);
         self.in_flight.resize(many, 0);
         self.tokens.resize(many, 0);
@@ -64,8 +72,9 @@ impl LoadView {
         let columns = self.waiting.iter_mut().zip(&mut self.running);
         let columns = columns.zip(&mut self.kv_usage).zip(&mut self.in_flight);
         let columns = columns.zip(&mut self.tokens).zip(&mut self.fresh);
+        let columns = columns.zip(&mut self.requests);
         for (row, (s, i)) in columns.zip(snapshot.cells()) {
-            let (((((waiting, running), kv_usage), in_flight), tokens), fresh) = row;
+            let ((((((waiting, running), kv_usage), in_flight), tokens), fresh), requests) = row;
             let scraped = s.fresh(i, now_ms, max_age_ms);
             *in_flight = s.in_flight[i].load(Ordering::Relaxed);
             *tokens = s.tokens[i].load(Ordering::Relaxed);
@@ -77,7 +86,13 @@ impl LoadView {
                 kv_usage: f32::NAN,
             };
             let scraped = scraped.unwrap_or(unknown);
-            let unseen = unseen(s, i, *in_flight, scraped);
+            let since = since(s, i);
+            let unseen = unseen(since, *in_flight, scraped);
+            let flying = s.flying_at_scrape[i].load(Ordering::Relaxed) as f32;
+            let others = scraped.waiting + scraped.running - flying;
+            // NaN stays.
+            let others = if others < 0.0 { 0.0 } else { others };
+            *requests = others + since.max(*in_flight as f32);
             *waiting = scraped.waiting + unseen;
             *running = scraped.running + unseen;
             *kv_usage = scraped.kv_usage;
@@ -95,12 +110,16 @@ impl LoadView {
     }
 }
 
-/// Requests at the endpoint that `scraped` does not show: the formula of the module.
-fn unseen(segment: &Segment, i: usize, in_flight: u32, scraped: Scraped) -> f32 {
+/// Requests that were sent since the last scrape began and were not seen to end.
+fn since(segment: &Segment, i: usize) -> f32 {
     let sent = segment.sent[i].load(Ordering::Relaxed);
     let since = sent.saturating_sub(segment.sent_at_scrape[i].load(Ordering::Relaxed));
     let ended = u64::from(segment.ended_since[i].load(Ordering::Relaxed));
-    let since = since.saturating_sub(ended) as f32;
+    since.saturating_sub(ended) as f32
+}
+
+/// Requests at the endpoint that `scraped` does not show: the formula of the module.
+fn unseen(since: f32, in_flight: u32, scraped: Scraped) -> f32 {
     let hidden = in_flight as f32 - (scraped.waiting + scraped.running);
     // No comparison with NaN is true, so that passes over it.
     let least = if since > 0.0 { since } else { 0.0 };
@@ -163,6 +182,36 @@ mod tests {
         assert!(!load.is_fresh(&snapshot, 0, 3001, 9000));
         assert!(load.waiting[0].is_nan());
         assert_eq!((load.stale, &*load.fresh), (2, &[false, false][..]));
+    }
+
+    #[test]
+    fn requests_are_those_of_others_and_ours() {
+        let pool = pool_of(&["10.0.0.1:80"]);
+        let snapshot = pool.snapshot();
+        let slot = &snapshot.member(0).slot;
+        let requests = || {
+            let mut load = LoadView::default();
+            load.gather(&snapshot, 1000, 2000);
+            load.requests[0]
+        };
+        assert!(requests().is_nan());
+        let mut ours: Vec<_> = (0..4).map(|_| Reservation::new(slot)).collect();
+        // Two wait and five run, of which four are ours.
+        scraped(slot, &page(2.0, 5.0));
+        assert_eq!(requests(), 7.0);
+        ours.push(Reservation::new(slot));
+        assert_eq!(requests(), 8.0);
+        for ended in ours.drain(..3) {
+            ended.ended();
+        }
+        assert_eq!(requests(), 5.0);
+        // An engine that has not counted ours yet.
+        scraped(slot, &page(0.0, 0.0));
+        assert_eq!(requests(), 2.0);
+        // Their ends are not seen: they count until the next scrape.
+        ours.clear();
+        drop(Reservation::new(slot));
+        assert_eq!(requests(), 1.0);
     }
 
     #[test]

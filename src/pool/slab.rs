@@ -67,6 +67,8 @@ pub struct Segment {
     pub sent: [AtomicU64; SEGMENT],
     /// The value of `sent` when the last successful scrape began.
     pub sent_at_scrape: [AtomicU64; SEGMENT],
+    /// Requests of ours that were in flight when the last successful scrape began.
+    pub flying_at_scrape: [AtomicU32; SEGMENT],
     /// Of the requests sent since then, those whose response was seen to end. Written under `ends` only.
     pub ended_since: [AtomicU32; SEGMENT],
     /// The same for the scrape that is under way.
@@ -216,9 +218,10 @@ impl Slot {
 
     /// To be called when a scrape begins: what [`Slot::record`] needs to know. One scrape at a time.
     pub fn scrape_begins(&self) -> u64 {
-        self.segment.ends[self.index()]
-            .lock()
-            .scrape_begins(&self.segment.sent[self.index()])
+        self.segment.ends[self.index()].lock().scrape_begins(
+            &self.segment.sent[self.index()],
+            &self.segment.in_flight[self.index()],
+        )
     }
 
     /// Requests are kept away from it from now on.
@@ -303,6 +306,7 @@ impl Slot {
         let ends = s.ends[i].lock();
         s.ended_since[i].store(ends.since(sent_when_begun), Ordering::Relaxed);
         s.sent_at_scrape[i].store(sent_when_begun, Ordering::Relaxed);
+        s.flying_at_scrape[i].store(ends.flying(), Ordering::Relaxed);
         drop(ends);
         s.scraped_at[i].store(now_ms.max(1), Ordering::Release);
     }
@@ -327,6 +331,7 @@ impl Segment {
             tokens: [const { AtomicU64::new(0) }; SEGMENT],
             sent: [const { AtomicU64::new(0) }; SEGMENT],
             sent_at_scrape: [const { AtomicU64::new(0) }; SEGMENT],
+            flying_at_scrape: [const { AtomicU32::new(0) }; SEGMENT],
             ended_since: [const { AtomicU32::new(0) }; SEGMENT],
             ends: [const { Mutex::new(Ends::NONE) }; SEGMENT],
             open_until: [const { AtomicU64::new(0) }; SEGMENT],
@@ -353,6 +358,7 @@ impl Segment {
         }
         for cell in [
             &self.in_flight,
+            &self.flying_at_scrape,
             &self.ended_since,
             &self.kv_blocks,
             &self.block_size,

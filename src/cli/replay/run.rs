@@ -63,8 +63,13 @@ pub fn compare(args: &ReplayArgs, cluster: &dyn Cluster) -> anyhow::Result<Repor
                 let traffic = Traffic::new(Arc::clone(&trace), scale)?;
                 for picks in &picks {
                     let mut tally = Tally::new(slo, args.endpoints as usize);
-                    let mut ended = |it: Served| tally.add(&it);
+                    let mut progress = Progress::new(picks.name(), traffic.count());
+                    let mut ended = |it: Served| {
+                        progress.one_more();
+                        tally.add(&it);
+                    };
                     cluster.serve(picks, &traffic, seed, &mut ended)?;
+                    progress.end();
                     let case = Case {
                         trace: name(path),
                         policy: picks.name().to_owned(),
@@ -87,6 +92,49 @@ pub fn compare(args: &ReplayArgs, cluster: &dyn Cluster) -> anyhow::Result<Repor
         report.write(folder).with_context(context)?;
     }
     Ok(report)
+}
+
+/// How far a run is, on a terminal's last line. Nothing, where nobody looks.
+struct Progress<'a> {
+    name: &'a str,
+    all: u64,
+    done: u64,
+    shown: bool,
+}
+
+/// Requests from one line to the next.
+const STEP: u64 = 10_000;
+
+// === impl Progress ===
+
+impl<'a> Progress<'a> {
+    fn new(name: &'a str, all: u64) -> Self {
+        use std::io::IsTerminal as _;
+        Self {
+            name,
+            all,
+            done: 0,
+            shown: all > STEP && std::io::stderr().is_terminal(),
+        }
+    }
+
+    fn one_more(&mut self) {
+        self.done += 1;
+        if self.shown && self.done.is_multiple_of(STEP) {
+            let tenths = (self.done * 30 / self.all.max(1)).min(30) as usize;
+            let (done, left) = ("#".repeat(tenths), ".".repeat(30 - tenths));
+            eprint!(
+                "\r{} [{done}{left}] {} of {}",
+                self.name, self.done, self.all
+            );
+        }
+    }
+
+    fn end(&self) {
+        if self.shown {
+            eprint!("\r\x1b[K");
+        }
+    }
 }
 
 /// One a load.

@@ -11,8 +11,8 @@
 //! as a hundred that do not), so it costs more where there are more of them; what is ahead makes this one wait; and each
 //! request there makes every step a little longer. So a cached prefix attracts as much as it saves, and no more: an endpoint
 //! that is busier by more than that loses. The 1000 tokens (some 20 ms of prefill of an 8B model on an H100) keep differences
-//! that nobody feels from outweighing another scorer's. Parameters: `delayWeight` (0.3), `queueWeight` (0.5), `requestTokens`
-//! (200). Where responses are not seen, nothing is known to be ahead, and `requests` is what was scraped.
+//! that nobody feels from outweighing another scorer's. Parameters: `delayWeight` (0.3), `queueWeight` (1), `requestTokens`
+//! (400). Where responses are not seen, nothing is known to be ahead, and `requests` is what was scraped.
 //!
 //! Source: our own; the terms are those of Dynamo's cost and LMetric's product, in one unit, and the weights are from
 //! simulation (docs/simulation.md), where the optimum is flat. It is the default profile.
@@ -41,8 +41,8 @@ impl Default for Params {
     fn default() -> Self {
         Self {
             delay_weight: 0.3,
-            queue_weight: 0.5,
-            request_tokens: 200.0,
+            queue_weight: 1.0,
+            request_tokens: 400.0,
         }
     }
 }
@@ -72,9 +72,8 @@ impl Scorer for Work {
         let mut least = f32::INFINITY;
         for (out, &candidate) in out.iter_mut().zip(candidates) {
             let at = candidate as usize;
-            // Effective numbers both hold what was sent since the scrape; `max` passes over NaN.
-            let shown = load.waiting[at] + load.running[at];
-            let requests = shown.max(load.in_flight[at] as f32);
+            // `max` passes over NaN.
+            let requests = load.requests[at].max(load.in_flight[at] as f32);
             let own = cx.request.uncached_tokens(cx.prefix, candidate) as f32;
             let prefill = own + self.0.queue_weight * load.tokens[at] as f32;
             let cost =
@@ -101,8 +100,7 @@ mod tests {
         let snapshot = snapshot(4);
         let nan = f32::NAN;
         let load = LoadView {
-            waiting: vec![0.0, 1.0, nan, 0.0],
-            running: vec![0.0, 1.0, nan, 4.0],
+            requests: vec![0.0, 2.0, nan, 4.0],
             in_flight: vec![0, 0, 4, 2],
             tokens: vec![10, 0, 0, 50],
             ..Default::default()
