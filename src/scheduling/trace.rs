@@ -7,7 +7,7 @@ use super::{Context, NEUTRAL};
 use crate::telemetry::decisions::{Name, Record, Seen};
 
 /// Endpoints that are shown of a profile.
-const SHOWN: usize = 16;
+const SHOWN: usize = 8;
 /// Endpoints that are named of those that a filter takes away.
 const NAMED: usize = 4;
 

@@ -20,11 +20,27 @@ pub(crate) struct Picker {
 impl Picker {
     /// Starts one with `config` and more `flags`, and waits until it serves. Clear text unless the flags say otherwise.
     pub(crate) async fn start(config: &str, flags: &[&str]) -> Self {
-        Self::start_at(free_address().unwrap(), config, flags).await
+        Self::retry(|| free_address().unwrap(), config, flags).await
     }
 
     /// As [`Picker::start`], with the ext_proc port at `grpc`.
     pub(crate) async fn start_at(grpc: SocketAddr, config: &str, flags: &[&str]) -> Self {
+        Self::retry(|| grpc, config, flags).await
+    }
+
+    async fn retry(grpc: impl Fn() -> SocketAddr, config: &str, flags: &[&str]) -> Self {
+        // A port that was free may be another test's by now.
+        for _ in 0..5 {
+            match Self::try_start_at(grpc(), config, flags).await {
+                Ok(picker) => return picker,
+                Err(error) if format!("{error:?}").contains("Address already in use") => {}
+                Err(error) => panic!("{error:?}"),
+            }
+        }
+        panic!("no ports are free");
+    }
+
+    async fn try_start_at(grpc: SocketAddr, config: &str, flags: &[&str]) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("picker.yaml");
         std::fs::write(&file, config).unwrap();
@@ -51,19 +67,22 @@ impl Picker {
             process,
             folder,
         };
-        picker.serves().await;
-        picker
+        picker.serves().await?;
+        Ok(picker)
     }
 
     /// Waits until it takes connections; fails with its log if it ended instead.
-    async fn serves(&mut self) {
+    async fn serves(&mut self) -> anyhow::Result<()> {
         let grpc = self.grpc;
         let process = tokio::sync::Mutex::new(&mut self.process);
         until("the picker", async || {
-            process.lock().await.check().unwrap();
-            tokio::net::TcpStream::connect(grpc).await.ok()
+            if let Err(error) = process.lock().await.check() {
+                return Some(Err(error));
+            }
+            let connected = tokio::net::TcpStream::connect(grpc).await;
+            connected.ok().map(|_| Ok(()))
         })
-        .await;
+        .await
     }
 
     /// A page of its metrics port.
