@@ -21,15 +21,11 @@ kind: EndpointPickerConfig
 plugins:
 - {type: file-discovery, parameters: {path: $work/endpoints.yaml}}
 - {type: approx-prefix-cache-producer, parameters: {autoTune: false, blockSizeTokens: 64, lruCapacityPerServer: 31250}}
-- type: queue-scorer
-- type: kv-cache-utilization-scorer
-- type: prefix-cache-scorer
+- type: work-scorer
 schedulingProfiles:
 - name: default
   plugins:
-  - {pluginRef: queue-scorer, weight: 2}
-  - {pluginRef: kv-cache-utilization-scorer, weight: 2}
-  - {pluginRef: prefix-cache-scorer, weight: 3}
+  - pluginRef: work-scorer
 dataLayer: {discovery: {pluginRef: file-discovery}}
 YAML
 $bin/pointsman serve --secure-serving=false --bind-address=127.0.0.1 --grpc-port 21902 --grpc-health-port 21903 \
