@@ -5,8 +5,7 @@
 //! back to what is kept for it on its endpoint; to prefer that endpoint only, use the scorer of the same name.
 
 use super::super::session::Sessions;
-use super::super::{Context, Filter, Follow, Follows, Reason, Stamp};
-use crate::pool::Member;
+use super::super::{Context, Filter, Follow, Reason};
 
 /// See the module.
 #[derive(Debug)]
@@ -25,24 +24,6 @@ impl Filter for SessionAffinity {
     }
 
     fn follow(&self) -> Option<&dyn Follow> {
-        Some(self)
-    }
-}
-
-impl Follow for SessionAffinity {
-    fn follows(&self) -> Follows<'_> {
-        self.0.follows()
-    }
-
-    fn picked(&self, cx: &Context<'_>, endpoint: u32) {
-        self.0.picked(cx, endpoint);
-    }
-
-    fn state(&self) -> Option<serde_json::Value> {
-        self.0.state()
-    }
-
-    fn stamp(&self, served: &Member) -> Option<Stamp> {
-        self.0.stamp(served)
+        Some(&self.0)
     }
 }

@@ -5,8 +5,7 @@
 //! name. Not both: each keeps its own sessions.
 
 use super::super::session::Sessions;
-use super::super::{Context, Follow, Follows, Scorer, Stamp};
-use crate::pool::Member;
+use super::super::{Context, Follow, Scorer};
 
 /// See the module.
 #[derive(Debug)]
@@ -21,24 +20,6 @@ impl Scorer for SessionAffinity {
     }
 
     fn follow(&self) -> Option<&dyn Follow> {
-        Some(self)
-    }
-}
-
-impl Follow for SessionAffinity {
-    fn follows(&self) -> Follows<'_> {
-        self.0.follows()
-    }
-
-    fn picked(&self, cx: &Context<'_>, endpoint: u32) {
-        self.0.picked(cx, endpoint);
-    }
-
-    fn state(&self) -> Option<serde_json::Value> {
-        self.0.state()
-    }
-
-    fn stamp(&self, served: &Member) -> Option<Stamp> {
-        self.0.stamp(served)
+        Some(&self.0)
     }
 }

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 
 use super::per_endpoint::PerEndpoint;
 use super::producers::{Producers, SessionSource};
-use super::{Context, Follows, Stamp, header_name};
+use super::{Context, Follow, Follows, Stamp, header_name};
 use crate::config::{PickerConfig, PluginUse, Problem, did_you_mean};
 use crate::pool::{EndpointId, Member};
 
@@ -153,12 +153,6 @@ impl Sessions {
         Ok(Self { way, profile })
     }
 
-    /// Where a session comes back to.
-    pub(super) fn follows(&self) -> Follows<'_> {
-        let named = self.profile.as_deref().map(Follows::Profile);
-        named.unwrap_or(Follows::Destination)
-    }
-
     fn id(plugin: &PluginUse, params: &IdParams, producers: &Producers) -> Result<Way, Problem> {
         let problem = |field: &str, message: &str| {
             let field = format!("sessionIdConfig.{field}");
@@ -229,16 +223,30 @@ impl Sessions {
         }
     }
 
-    /// The request goes to the endpoint at `endpoint`.
-    pub(super) fn picked(&self, cx: &Context<'_>, endpoint: u32) {
+    fn session(&self, cx: &Context<'_>) -> Option<u64> {
+        let Way::Id { sources, seed, .. } = &self.way else {
+            return None;
+        };
+        let mut sources = sources.iter();
+        let id = sources.find_map(|source| source.read(cx.request.headers))?;
+        Some(xxhash_rust::xxh3::xxh3_64_with_seed(id.as_bytes(), *seed))
+    }
+}
+
+impl Follow for Sessions {
+    fn follows(&self) -> Follows<'_> {
+        let named = self.profile.as_deref().map(Follows::Profile);
+        named.unwrap_or(Follows::Destination)
+    }
+
+    fn picked(&self, cx: &Context<'_>, endpoint: u32) {
         if let (Way::Id { bindings, .. }, Some(session)) = (&self.way, self.session(cx)) {
             let name = name_of(&cx.snapshot.member(endpoint).endpoint.id);
             bindings.bind(session, name, cx.now_ms);
         }
     }
 
-    /// What the client is to send back, for a response that `served` gives.
-    pub(super) fn stamp(&self, served: &Member) -> Option<Stamp> {
+    fn stamp(&self, served: &Member) -> Option<Stamp> {
         let Way::Token { header, key, .. } = &self.way else {
             return None;
         };
@@ -249,23 +257,13 @@ impl Sessions {
         })
     }
 
-    /// What is kept, for people.
-    pub(super) fn state(&self) -> Option<serde_json::Value> {
+    fn state(&self) -> Option<serde_json::Value> {
         match &self.way {
             Way::Token { .. } => None,
             Way::Id { bindings, .. } => {
                 Some(serde_json::json!({ "session_bindings": bindings.count() }))
             }
         }
-    }
-
-    fn session(&self, cx: &Context<'_>) -> Option<u64> {
-        let Way::Id { sources, seed, .. } = &self.way else {
-            return None;
-        };
-        let mut sources = sources.iter();
-        let id = sources.find_map(|source| source.read(cx.request.headers))?;
-        Some(xxhash_rust::xxh3::xxh3_64_with_seed(id.as_bytes(), *seed))
     }
 }
 
