@@ -9,7 +9,6 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::Picker;
-use crate::pool::Member;
 use crate::prefix::{PrefixCache, Who};
 use crate::telemetry::state::MOST_SHOWN;
 
@@ -26,13 +25,6 @@ pub struct PrefixGauges {
 #[derive(Debug)]
 pub struct OldPrefixGauges(pub Arc<Picker>);
 
-fn who(member: &Member) -> Who {
-    Who {
-        number: member.slot.number(),
-        life: member.slot.life(),
-    }
-}
-
 // === impl Picker ===
 
 impl Picker {
@@ -46,7 +38,7 @@ impl Picker {
         let shown = snapshot.members().iter().take(MOST_SHOWN);
         let shown: Vec<_> = shown
             .map(|member| {
-                let who = who(member);
+                let who = Who::of(&member.slot);
                 serde_json::json!({
                     "name": member.endpoint.id.to_string(),
                     "blocks": self.prefix.blocks(who),
@@ -101,7 +93,7 @@ impl PrefixGauges {
         let snapshot = self.picker.pool.snapshot();
         let kind = ConstGauge::new(0.0).metric_type();
         let endpoints = snapshot.members().iter().filter_map(|member| {
-            let value = value(&self.picker.prefix, who(member))?;
+            let value = value(&self.picker.prefix, Who::of(&member.slot))?;
             Some((member.endpoint.id.name.as_str(), f64::from(value)))
         });
         let mut endpoints = endpoints.peekable();

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use super::chunks::Chunks;
 use super::{MAX_ENDPOINTS, Outcome, PrefixIndex, Size, Trust};
+use crate::pool::slab::Slot;
 
 /// An endpoint: its number, and which of those that have had it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,18 @@ pub struct PrefixCache {
     lives: Chunks<AtomicU64>,
     /// Numbers from here on never had anything.
     numbers: AtomicU32,
+}
+
+// === impl Who ===
+
+impl Who {
+    /// The endpoint whose slot this is.
+    pub fn of(slot: &Slot) -> Self {
+        Self {
+            number: slot.number(),
+            life: slot.life(),
+        }
+    }
 }
 
 // === impl PrefixCache ===
