@@ -13,6 +13,7 @@ mod faults;
 mod ours;
 mod router;
 mod run;
+mod setting;
 #[cfg(test)]
 mod tests;
 
@@ -20,4 +21,5 @@ pub use baselines::{Baseline, NAMES as BASELINES};
 pub use faults::{Fault, FaultKind};
 pub use ours::Ours;
 pub use router::{Asked, Chain, Page, Refused, Router};
-pub use run::{Arrival, Cluster, Fate, Outcome, Source, Wires, run};
+pub use run::run;
+pub use setting::{Arrival, Cluster, Fate, Outcome, Source, Wires};
