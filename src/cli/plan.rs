@@ -1,12 +1,19 @@
 //! What a configuration comes to. `check` shows it and `serve` runs it, so that neither finds what the other does not.
 
 use std::fmt;
+use std::time::Duration;
 
+use super::polling;
 use crate::admission::Admission;
 use crate::config::params::FileDiscoveryParams;
-use crate::config::{self, ConfigErrors, Discovery, LoadOptions, PickerConfig, Problem, Sources};
-use crate::picker::Reporters;
+use crate::config::{
+    self, ConfigErrors, Discovery, LoadOptions, Parser, PickerConfig, Problem, Sources,
+};
+use crate::dialect::Dialect;
+use crate::picker::{Policy, Reporters};
 use crate::pool::engines::{self, EngineSpec};
+use crate::pool::models::ModelsConfig;
+use crate::pool::scrape::ScrapeConfig;
 use crate::pool::tls::ClientTls;
 use crate::scheduling::{Scheduler, registry};
 
@@ -23,6 +30,15 @@ pub(super) struct Plan {
     /// None, where the configuration does not say where endpoints come from: it is right, and `serve` needs to be told.
     pub(super) endpoints: Option<FileDiscoveryParams>,
     pub(super) reporters: Reporters,
+}
+
+/// What a plan comes to when it runs.
+pub(super) struct Parts {
+    pub(super) policy: Policy,
+    /// `None`: nothing is scraped.
+    pub(super) scrape: Option<ScrapeConfig>,
+    /// `None`: models are not asked for.
+    pub(super) models: Option<ModelsConfig>,
 }
 
 /// TLS of the sources; `None` = the source does without, or there is none.
@@ -96,6 +112,33 @@ impl Plan {
         }
     }
 
+    /// Takes it apart. `least` is the shortest time between two scrapes, and that where none is given; `staleness` how old a
+    /// scrape may be, unless they are so rare that it must be older.
+    pub(super) fn parts(self, least: Duration, staleness: Duration) -> Parts {
+        let metrics = self.config.sources.metrics.as_ref();
+        let (engines, tls) = (self.engines, self.tls);
+        let scrape =
+            metrics.map(|metrics| polling::scrape_config(metrics, engines, tls.metrics, least));
+        let models = self.config.sources.models.as_ref();
+        let models = models.map(|models| polling::models_config(models, tls.models));
+        let parsers = self.config.parsers.iter();
+        let turnover = scrape.as_ref().map(ScrapeConfig::turnover);
+        Parts {
+            policy: Policy {
+                admission: self.admission,
+                scheduler: self.scheduler,
+                parsers: parsers.map(|&parser| dialect_of(parser)).collect(),
+                metrics_staleness: scrape
+                    .as_ref()
+                    .map_or(staleness, |scrape| scrape.staleness(staleness)),
+                metrics_turnover: turnover.unwrap_or_default(),
+                reporters: self.reporters,
+            },
+            scrape,
+            models,
+        }
+    }
+
     /// Logs what `name`, where it is from, should say otherwise, and what was added to it.
     pub(super) fn tell(&self, name: &impl fmt::Display) {
         for warning in &self.config.warnings {
@@ -104,6 +147,16 @@ impl Plan {
         for injected in &self.config.injected {
             tracing::debug!("{name}: added {injected}");
         }
+    }
+}
+
+fn dialect_of(parser: Parser) -> Dialect {
+    match parser {
+        Parser::OpenAi => Dialect::OpenAi,
+        Parser::Anthropic => Dialect::Anthropic,
+        Parser::VllmHttp => Dialect::Vllm,
+        Parser::SglangHttp => Dialect::Sglang,
+        Parser::Passthrough => Dialect::Passthrough,
     }
 }
 

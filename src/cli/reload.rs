@@ -16,14 +16,12 @@ use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::options::Settings;
-use super::plan::Plan;
-use super::polling::{self, Polling};
+use super::plan::{Parts, Plan};
+use super::polling::Polling;
 use crate::config::file::{self, Follower, Pace};
 use crate::config::params::FileDiscoveryParams;
-use crate::config::{ConfigErrors, LoadOptions, Parser, Problem};
-use crate::dialect::Dialect;
+use crate::config::{ConfigErrors, LoadOptions, Problem};
 use crate::picker::{Picker, Policy};
-use crate::pool::scrape::ScrapeConfig;
 
 /// A configuration is edited by people and tools, and seldom.
 const PACE: Pace = Pace {
@@ -71,22 +69,13 @@ struct ResultLabels {
 impl Running {
     /// Goes over to `plan`: polls as it says, and returns the policy by which to decide.
     pub(super) async fn take(&mut self, plan: Plan) -> Policy {
-        let Plan {
-            config,
-            scheduler,
-            admission,
-            engines,
-            tls,
-            reporters,
-            ..
-        } = plan;
-        let least = self.settings.refresh_metrics;
-        let metrics = config.sources.metrics.as_ref();
-        let wanted =
-            metrics.map(|metrics| polling::scrape_config(metrics, engines, tls.metrics, least));
         let asked = self.settings.metrics_staleness;
-        let staleness = wanted.as_ref().map_or(asked, |w| w.staleness(asked));
-        let turnover = wanted.as_ref().map(ScrapeConfig::turnover);
+        let Parts {
+            policy,
+            scrape,
+            models,
+        } = plan.parts(self.settings.refresh_metrics, asked);
+        let staleness = policy.metrics_staleness;
         if staleness != asked {
             tracing::info!(
                 ?staleness,
@@ -95,28 +84,9 @@ impl Running {
         }
         self.staleness_ms
             .store(staleness.as_millis() as u64, Ordering::Relaxed);
-        self.polling.scrape(wanted).await;
-        let models = config.sources.models.as_ref();
-        let wanted = models.map(|models| polling::models_config(models, tls.models));
-        self.polling.list_models(wanted).await;
-        Policy {
-            admission,
-            scheduler,
-            parsers: config.parsers.iter().map(|&p| dialect_of(p)).collect(),
-            metrics_staleness: staleness,
-            metrics_turnover: turnover.unwrap_or_default(),
-            reporters,
-        }
-    }
-}
-
-fn dialect_of(parser: Parser) -> Dialect {
-    match parser {
-        Parser::OpenAi => Dialect::OpenAi,
-        Parser::Anthropic => Dialect::Anthropic,
-        Parser::VllmHttp => Dialect::Vllm,
-        Parser::SglangHttp => Dialect::Sglang,
-        Parser::Passthrough => Dialect::Passthrough,
+        self.polling.scrape(scrape).await;
+        self.polling.list_models(models).await;
+        policy
     }
 }
 

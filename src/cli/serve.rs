@@ -305,10 +305,12 @@ async fn forget_the_gone(pool: Arc<Pool>, prefix: Arc<PrefixCache>) {
         let snapshot = pool.snapshot();
         if snapshot.version != seen {
             seen = snapshot.version;
-            prefix.retain(snapshot.members().iter().map(|member| Who {
-                number: member.slot.number(),
-                life: member.slot.life(),
-            }));
+            prefix.retain(
+                snapshot
+                    .members()
+                    .iter()
+                    .map(|member| Who::of(&member.slot)),
+            );
         }
     }
 }

@@ -78,8 +78,6 @@ pub struct Settings {
     pub pool_name: String,
     /// The endpoints file, where the configuration names none.
     pub endpoints_file: Option<PathBuf>,
-    /// Endpoints were asked for by a flag that needs Kubernetes.
-    pub kubernetes: Option<&'static str>,
     /// How much is logged.
     pub log_level: LevelFilter,
     /// How it is logged.
@@ -126,16 +124,11 @@ impl ServeOptions {
             (true, false) => ConfigSource::Text(self.config_text.clone()),
             (true, true) => ConfigSource::Default,
         };
-        let kubernetes = match (self.pool_name.is_empty(), self.endpoint_selector.is_empty()) {
-            (false, false) => {
-                return Err(
-                    "--pool-name and --endpoint-selector exclude each other; give one".to_owned(),
-                );
-            }
-            (false, true) => Some("--pool-name"),
-            (true, false) => Some("--endpoint-selector"),
-            (true, true) => None,
-        };
+        if !self.pool_name.is_empty() && !self.endpoint_selector.is_empty() {
+            return Err(
+                "--pool-name and --endpoint-selector exclude each other; give one".to_owned(),
+            );
+        }
         if !self.endpoint_selector.is_empty()
             && !(1..=8).contains(&self.endpoint_target_ports.len())
         {
@@ -161,7 +154,6 @@ impl ServeOptions {
             without_effect: self.without_effect(),
             config,
             endpoints_file: self.endpoints_file,
-            kubernetes,
             log_level,
             log_format,
             allow_experimental: self.allow_experimental_plugins,

@@ -92,7 +92,10 @@ pub struct ReplayArgs {
     /// How old what is scraped is when it arrives.
     #[arg(long, value_parser = duration, default_value = "0s")]
     pub(super) staleness: Duration,
-    /// From the client to the endpoint, one way, with the pick.
+    /// How long the picker takes for a request.
+    #[arg(long, value_parser = duration, default_value = "0s")]
+    pub(super) pick_delay: Duration,
+    /// Between the picker and an endpoint, one way.
     #[arg(long, value_parser = duration, default_value = "1ms")]
     pub(super) network: Duration,
 

@@ -10,7 +10,6 @@ use super::ReplayArgs;
 use super::run::{Cluster, Picks};
 use crate::cli::plan::Plan;
 use crate::config::LoadOptions;
-use crate::picker::Policy;
 use crate::prefix::DEFAULT_BUDGET;
 use crate::sim::cluster::{
     self, Arrival, BASELINES, Baseline, Chain, Fate, Fault, Ours, Router, Source, Wires,
@@ -26,8 +25,8 @@ const FEW: u32 = 8;
 /// Adapters in an engine's memory, where the trace has adapters; and seconds to load one (the median that the engine's model
 /// knows of).
 const LORAS: Loras = Loras { max: 4, load: 4.4 };
-/// What serve takes for a scrape that does not end.
-const SCRAPE_TIMEOUT: Duration = Duration::from_secs(1);
+/// How old a scrape may be: what serve has by default.
+const STALENESS: Duration = Duration::from_secs(2);
 
 /// See the module.
 #[derive(Debug)]
@@ -76,7 +75,7 @@ impl<'a> Virtual<'a> {
     fn wires(&self) -> Wires {
         let seconds = |time: Duration| time.as_secs_f64();
         Wires {
-            decide: 0.0,
+            decide: seconds(self.args.pick_delay),
             to_engine: seconds(self.args.network),
             back: seconds(self.args.network),
             scrape_every: seconds(self.args.scrape_interval),
@@ -175,16 +174,8 @@ impl<'a> Virtual<'a> {
                     allow_experimental: true,
                 };
                 let plan = Plan::of(text, options)?;
-                let between = self.args.scrape_interval;
-                let policy = Policy {
-                    scheduler: plan.scheduler,
-                    admission: plan.admission,
-                    parsers: Vec::new(),
-                    reporters: Default::default(),
-                    metrics_staleness: Duration::from_secs(2).max(3 * between),
-                    metrics_turnover: 2 * between + SCRAPE_TIMEOUT,
-                };
-                Ok(Box::new(Ours::new(policy, endpoints, bytes, seed)))
+                let parts = plan.parts(self.args.scrape_interval, STALENESS);
+                Ok(Box::new(Ours::new(parts.policy, endpoints, bytes, seed)))
             }
         }
     }
