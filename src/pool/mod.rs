@@ -18,6 +18,8 @@ pub mod endpoint;
 pub mod engines;
 pub mod failure;
 pub mod gauges;
+pub mod gpu;
+pub mod health;
 pub mod ledger;
 pub mod load;
 pub mod models;

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 pub use super::attributes::{Attributes, MOST_ATTRIBUTES, attribute_key};
 use super::breaker::Cause;
 use super::failure::Faults;
+use super::gpu::EndpointGpus;
 use super::ledger::Ends;
 use super::models::ModelList;
 use super::residents::KnownAdapters;
@@ -103,6 +104,8 @@ pub struct Segment {
     pub kv_blocks: [AtomicU32; SEGMENT],
     /// Tokens in a KV cache block; 0 = unknown.
     pub block_size: [AtomicU32; SEGMENT],
+    /// The GPUs it runs on, as last heard of; none = nothing is known.
+    pub gpus: [ArcSwapOption<EndpointGpus>; SEGMENT],
 }
 
 /// The adapters of one endpoint. Names are kept as [`lora_key`]s.
@@ -349,6 +352,7 @@ impl Segment {
             faults: [const { Faults::new() }; SEGMENT],
             kv_blocks: [const { AtomicU32::new(0) }; SEGMENT],
             block_size: [const { AtomicU32::new(0) }; SEGMENT],
+            gpus: [const { ArcSwapOption::const_empty() }; SEGMENT],
         }
     }
 
@@ -386,6 +390,7 @@ impl Segment {
         self.lora[i].store(None);
         self.lora_hint[i].store(0, Ordering::Relaxed);
         self.models[i].store(None);
+        self.gpus[i].store(None);
         self.faults[i].clear();
     }
 
