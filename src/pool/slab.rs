@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 pub use super::attributes::{Attributes, MOST_ATTRIBUTES, attribute_key};
 use super::breaker::Cause;
 use super::failure::Faults;
-use super::gpu::EndpointGpus;
+use super::gpu::{EndpointGpus, GpuCells};
 use super::ledger::Ends;
 use super::models::ModelList;
 use super::residents::KnownAdapters;
@@ -106,6 +106,8 @@ pub struct Segment {
     pub block_size: [AtomicU32; SEGMENT],
     /// The GPUs it runs on, as last heard of; none = nothing is known.
     pub gpus: [ArcSwapOption<EndpointGpus>; SEGMENT],
+    /// What scorers and filters go by of that.
+    pub gpu_cells: GpuCells,
 }
 
 /// The adapters of one endpoint. Names are kept as [`lora_key`]s.
@@ -353,6 +355,7 @@ impl Segment {
             kv_blocks: [const { AtomicU32::new(0) }; SEGMENT],
             block_size: [const { AtomicU32::new(0) }; SEGMENT],
             gpus: [const { ArcSwapOption::const_empty() }; SEGMENT],
+            gpu_cells: GpuCells::new(),
         }
     }
 
@@ -391,6 +394,7 @@ impl Segment {
         self.lora_hint[i].store(0, Ordering::Relaxed);
         self.models[i].store(None);
         self.gpus[i].store(None);
+        self.gpu_cells.clear(i);
         self.faults[i].clear();
     }
 
