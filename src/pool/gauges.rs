@@ -16,7 +16,7 @@ use super::{Cause, Pool, Snapshot, clock_ms};
 const SUMMARY: &str = "Over the endpoints with a recent scrape";
 const QUEUE: &str = "Requests waiting, as scraped";
 /// The label of an endpoint's name.
-const ENDPOINT: &str = "model_server_endpoint";
+pub(super) const ENDPOINT: &str = "model_server_endpoint";
 
 /// Collects the gauges of one pool.
 #[derive(Clone, Debug)]
@@ -43,6 +43,30 @@ struct Summary {
     deviation: f64,
 }
 
+/// A gauge with a row for each endpoint of which `value`, by position, is a number; without rows there is no gauge.
+/// `pool` is its name.
+pub(super) fn of_endpoints(
+    encoder: &mut DescriptorEncoder<'_>,
+    pool: &str,
+    (name, help, label): (&str, &str, &str),
+    snapshot: &Snapshot,
+    value: impl Fn(usize) -> f64,
+) -> fmt::Result {
+    let known = |position: usize| Some((position, value(position))).filter(|(_, v)| !v.is_nan());
+    let mut rows = (0..snapshot.len()).filter_map(known).peekable();
+    if rows.peek().is_none() {
+        return Ok(());
+    }
+    let kind = ConstGauge::new(0.0).metric_type();
+    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+    for (position, value) in rows {
+        let endpoint = snapshot.members()[position].endpoint.id.name.as_str();
+        let labels = [("name", pool), (label, endpoint)];
+        ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
 // === impl PoolGauges ===
 
 impl PoolGauges {
@@ -65,30 +89,6 @@ impl PoolGauges {
         let gauge = ConstGauge::new(value);
         let mut family = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
         gauge.encode(family.encode_family(&[("name", self.name.as_str())])?)
-    }
-
-    fn of_endpoints(
-        &self,
-        encoder: &mut DescriptorEncoder<'_>,
-        (name, help, label): (&str, &str, &str),
-        snapshot: &Snapshot,
-        value: impl Fn(usize) -> f64,
-    ) -> fmt::Result {
-        if snapshot.is_empty() {
-            return Ok(());
-        }
-        let kind = ConstGauge::new(0.0).metric_type();
-        let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-        for (position, member) in snapshot.members().iter().enumerate() {
-            let value = value(position);
-            if value.is_nan() {
-                continue;
-            }
-            let endpoint = member.endpoint.id.name.as_str();
-            let labels = [("name", self.name.as_str()), (label, endpoint)];
-            ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
     }
 
     fn of_causes(&self, e: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
@@ -189,13 +189,13 @@ impl Collector for PoolGauges {
         }
         let queue = ("per_endpoint_queue_size", QUEUE, ENDPOINT);
         let waiting = &columns.waiting;
-        self.of_endpoints(e, queue, &snapshot, |i| f64::from(waiting[i]))?;
+        of_endpoints(e, &self.name, queue, &snapshot, |i| f64::from(waiting[i]))?;
         let flight = (
             "endpoint_in_flight",
             "Requests sent that have not ended, as far as we see their end",
             ENDPOINT,
         );
-        self.of_endpoints(e, flight, &snapshot, |i| {
+        of_endpoints(e, &self.name, flight, &snapshot, |i| {
             let (s, i) = snapshot.cell(i as u32);
             f64::from(s.in_flight[i].load(Ordering::Relaxed))
         })?;
@@ -204,7 +204,7 @@ impl Collector for PoolGauges {
             "1 while failures keep requests away",
             ENDPOINT,
         );
-        self.of_endpoints(e, open, &snapshot, |i| {
+        of_endpoints(e, &self.name, open, &snapshot, |i| {
             f64::from(u8::from(snapshot.is_open(i as u32)))
         })?;
         self.of_causes(e, &snapshot)?;
@@ -236,7 +236,7 @@ impl Collector for OldPoolGauges {
             "model_server_pod",
         );
         let waiting = &columns.waiting;
-        pool.of_endpoints(e, queue, &snapshot, |i| f64::from(waiting[i]))
+        of_endpoints(e, &pool.name, queue, &snapshot, |i| f64::from(waiting[i]))
     }
 }
 

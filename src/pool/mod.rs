@@ -17,6 +17,7 @@ pub mod discovery;
 pub mod endpoint;
 pub mod engines;
 pub mod failure;
+mod fetch;
 pub mod gauges;
 pub mod gpu;
 pub mod health;

@@ -89,7 +89,8 @@ impl GpuCells {
 
     /// Memory of the GPUs of the endpoint at `i`, if what is known is not older than `max_age_ms`.
     pub fn memory(&self, i: usize, now_ms: u64, max_age_ms: u64) -> Option<GpuMemory> {
-        self.memory_age(i, now_ms).filter(|&age| age <= max_age_ms)?;
+        self.memory_age(i, now_ms)
+            .filter(|&age| age <= max_age_ms)?;
         Some(GpuMemory {
             held: self.held[i].load(Relaxed),
             free: self.free[i].load(Relaxed),

@@ -18,7 +18,9 @@ use super::GpuMemory;
 /// Bytes that processes of none of the owners hold, as far as they are known.
 pub(super) fn foreign_bytes(gpu: &Gpu) -> u64 {
     let foreign = gpu.processes.iter().filter(|p| p.foreign == Some(true));
-    foreign.filter_map(|process| process.memory).fold(0, u64::saturating_add)
+    foreign
+        .filter_map(|process| process.memory)
+        .fold(0, u64::saturating_add)
 }
 
 /// Of an endpoint on `gpus`: each with the growth of others on it, and its sharers. `None`: of one it is not known.
@@ -50,9 +52,15 @@ pub(super) fn of_endpoint<'a>(
 
 /// What processes of the owners hold; `None` unless each of them, and there is one, tells.
 fn own_bytes(gpu: &Gpu) -> Option<u64> {
-    let mut own = gpu.processes.iter().filter(|p| p.foreign == Some(false)).peekable();
+    let mut own = gpu
+        .processes
+        .iter()
+        .filter(|p| p.foreign == Some(false))
+        .peekable();
     own.peek()?;
-    own.try_fold(0u64, |sum, process| Some(sum.saturating_add(process.memory?)))
+    own.try_fold(0u64, |sum, process| {
+        Some(sum.saturating_add(process.memory?))
+    })
 }
 
 #[cfg(test)]
@@ -88,19 +96,32 @@ mod tests {
         // GPUs with growth and sharers; held, free, least free (GB), foreign processes.
         for (gpus, expected) in [
             (vec![(gpu(70, 10, &[]), 0, 1)], Some((70, 10, 10, 0))),
-            (vec![(gpu(70, 10, &[(None, foreign)]), 0, 1)], Some((70, 10, 10, 1))),
+            (
+                vec![(gpu(70, 10, &[(None, foreign)]), 0, 1)],
+                Some((70, 10, 10, 1)),
+            ),
             (
                 vec![(gpu(70, 10, &[(Some(60), own), (Some(8), foreign)]), 0, 1)],
                 Some((60, 10, 10, 1)),
             ),
             // One of its own does not tell: what is not foreign is its.
             (
-                vec![(gpu(70, 10, &[(Some(60), own), (None, own), (Some(8), foreign)]), 0, 1)],
+                vec![(
+                    gpu(70, 10, &[(Some(60), own), (None, own), (Some(8), foreign)]),
+                    0,
+                    1,
+                )],
                 Some((62, 10, 10, 1)),
             ),
             // It is not known whose they are.
-            (vec![(gpu(70, 10, &[(Some(60), None)]), 0, 1)], Some((70, 10, 10, 0))),
-            (vec![(gpu(20, 60, &[(Some(4), foreign)]), 24 * GB, 2)], Some((8, 18, 36, 1))),
+            (
+                vec![(gpu(70, 10, &[(Some(60), None)]), 0, 1)],
+                Some((70, 10, 10, 0)),
+            ),
+            (
+                vec![(gpu(20, 60, &[(Some(4), foreign)]), 24 * GB, 2)],
+                Some((8, 18, 36, 1)),
+            ),
             (vec![(gpu(20, 4, &[]), 9 * GB, 1)], Some((20, 0, 0, 0))),
             (
                 vec![(gpu(60, 20, &[]), 0, 1), (gpu(64, 16, &[]), 0, 1)],

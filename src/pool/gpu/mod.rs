@@ -30,6 +30,9 @@ mod sane;
 mod store;
 mod told;
 
+#[cfg(test)]
+mod testing;
+
 pub use cells::{GpuCells, GpuMemory};
 pub use store::{Gpus, SourceId, SourceKind};
 
@@ -98,8 +101,9 @@ impl Source {
         self.heard_at.load(Ordering::Relaxed)
     }
 
-    /// Whether it was not heard for [`SILENT_MS`].
+    /// Whether it was not heard for [`SILENT_MS`], or never.
     pub fn is_silent(&self, now_ms: u64) -> bool {
-        now_ms.saturating_sub(self.heard_at()) > SILENT_MS
+        let at = self.heard_at();
+        at == 0 || now_ms.saturating_sub(at) > SILENT_MS
     }
 }

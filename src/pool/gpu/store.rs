@@ -4,18 +4,21 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use gpu_probes::telemetry::{Gpu, Report};
 use parking_lot::Mutex;
 
 use super::super::slab::Slot;
-use super::super::{EndpointId, Pool, Snapshot, health};
+use super::super::{EndpointId, Pool, Snapshot, clock_ms, health};
 use super::join::{Found, Place, join};
 use super::told::{Changed, Known, Refused, Told};
 use super::{EndpointGpus, Sight, memory};
 
 /// Between two joinings of all, in milliseconds: nodes that start together cost one, not one each.
 const JOIN_PAUSE_MS: u64 = 50;
+/// Between two looks at what happens without being told.
+const TICK: Duration = Duration::from_millis(50);
 
 /// A node agent or an exporter, by where it is.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -70,6 +73,14 @@ struct Placed {
     place: Place,
 }
 
+/// A GPU, the source that counts for it, and whose it is.
+pub(super) struct Shown<'a> {
+    pub(super) source: &'a SourceId,
+    pub(super) told: &'a Told,
+    pub(super) known: &'a Known,
+    pub(super) endpoints: Vec<&'a EndpointId>,
+}
+
 // === impl Gpus ===
 
 impl Gpus {
@@ -105,28 +116,20 @@ impl Gpus {
         }
     }
 
-    /// The agent `id` said `report`; without effect unless it is listened to.
-    pub fn report(&self, id: &SourceId, report: Report, now_ms: u64) {
+    /// `id` said `report`; without effect unless it is listened to. `near`: the endpoints whose own page it is.
+    pub fn report(&self, id: &SourceId, report: Report, near: Vec<EndpointId>, now_ms: u64) {
         let inner = &mut *self.inner.lock();
         if let Some(told) = inner.sources.get_mut(id) {
-            let changed = told.report(report, now_ms, &self.refused);
+            let changed = told.report(report, near, now_ms, &self.refused);
             self.settle(inner, id, changed, now_ms);
         }
     }
 
-    /// The exporter `id`, on `node`, told of `gpus`; its page is that of `near`.
-    pub fn page(
-        &self,
-        id: &SourceId,
-        node: String,
-        gpus: Vec<Gpu>,
-        near: Vec<EndpointId>,
-        now_ms: u64,
-    ) {
-        let inner = &mut *self.inner.lock();
-        if let Some(told) = inner.sources.get_mut(id) {
-            let changed = told.page(node, gpus, near, now_ms, &self.refused);
-            self.settle(inner, id, changed, now_ms);
+    /// Sees to it that [`Gpus::tick`] is called, for good.
+    pub async fn follow(&self) {
+        loop {
+            tokio::time::sleep(TICK).await;
+            self.tick(clock_ms());
         }
     }
 
@@ -140,7 +143,6 @@ impl Gpus {
             begins.then(|| id.clone())
         });
         for id in silent.collect::<Vec<_>>() {
-            tracing::warn!(source = %id, "Nothing is heard of this source of GPU readings: what it told is too old to count.");
             inner.yield_claims(&id);
         }
         if inner.dirty || inner.joined.0 != self.pool.snapshot().version {
@@ -159,7 +161,7 @@ impl Gpus {
         if let Some(told) = inner.sources.get_mut(id)
             && std::mem::take(&mut told.was_silent)
         {
-            tracing::info!(source = %id, "This source of GPU readings is heard again.");
+            inner.regain_claims(id);
         }
         if changed.places || !changed.came.is_empty() || !changed.went.is_empty() {
             inner.dirty = true;
@@ -246,30 +248,59 @@ impl Inner {
         }
     }
 
+    /// `id` is heard again: it counts where a lower kind took over.
+    fn regain_claims(&mut self, id: &SourceId) {
+        for uuid in self.sources.get(id).into_iter().flat_map(|told| told.gpus.keys()) {
+            let Some(claims) = self.claims.get_mut(uuid) else {
+                continue;
+            };
+            if claims[0].kind > id.kind
+                && let Some(own) = claims.iter().position(|claim| claim == id)
+            {
+                claims.swap(0, own);
+                self.dirty = true;
+            }
+        }
+    }
+
     /// The GPU, as the source that counts knows it.
     fn known(&self, uuid: &Arc<str>) -> Option<(&Told, &Known)> {
         let told = self.sources.get(self.keeper(uuid)?)?;
         Some((told, told.gpus.get(uuid)?))
     }
 
-    /// All GPUs, as the sources that count know them, with the endpoints that they are shown at; in the order of nodes and
-    /// indices.
-    pub(super) fn all(&self) -> Vec<(&SourceId, &Told, &Known, Vec<&EndpointId>)> {
-        let mut all: Vec<_> = self
-            .claims
-            .iter()
+    /// Agents and exporters call a MIG instance differently, and so both count it: it is that of whoever counts for its board.
+    fn is_of_its_board(&self, uuid: &Arc<str>, gpu: &Gpu) -> bool {
+        let board = self.claims.get(gpu.parent.as_str());
+        let board = board.and_then(|claims| claims.first());
+        board.is_none_or(|board| {
+            self.keeper(uuid)
+                .is_some_and(|keeper| keeper.kind == board.kind)
+        })
+    }
+
+    /// All GPUs, as the sources that count know them, in the order of nodes and indices.
+    pub(super) fn all(&self) -> Vec<Shown<'_>> {
+        let claims = self.claims.iter();
+        let mut all: Vec<_> = claims
             .filter_map(|(uuid, claims)| {
                 let (told, known) = self.known(uuid)?;
                 let numbers = self.on.get(uuid).into_iter().flatten();
                 let placed = numbers.filter_map(|number| self.placed.get(number));
-                Some((claims.first()?, told, known, placed.map(|p| &p.name).collect()))
+                Some(Shown {
+                    source: claims.first()?,
+                    told,
+                    known,
+                    endpoints: placed.map(|placed| &placed.name).collect(),
+                })
             })
             .collect();
-        let key = |told: &Told, gpu: &Gpu| {
-            let node = told.source.node.clone();
-            (node, gpu.index, !gpu.parent.is_empty(), gpu.uuid.clone())
+        let order = |shown: &Shown<'_>| {
+            let gpu = &shown.known.gpu;
+            let of_node = (gpu.index, !gpu.parent.is_empty(), gpu.uuid.clone());
+            (shown.told.source.node.clone(), of_node)
         };
-        all.sort_by_cached_key(|(_, told, known, _)| key(told, &known.gpu));
+        all.sort_by_cached_key(order);
         all
     }
 
@@ -286,6 +317,9 @@ impl Inner {
             .iter()
             .filter_map(|(uuid, claims)| {
                 let (told, known) = self.known(uuid)?;
+                if !self.is_of_its_board(uuid, &known.gpu) {
+                    return None;
+                }
                 let near = claims.iter().filter_map(|claim| self.sources.get(claim));
                 Some(Found {
                     uuid,
@@ -337,7 +371,11 @@ impl Inner {
 
     /// `id` was heard: what it told of endpoints, but those of `news`, still holds.
     fn touch(&self, id: &SourceId, news: &BTreeSet<u32>) {
-        let uuids = self.sources.get(id).into_iter().flat_map(|told| told.gpus.keys());
+        let uuids = self
+            .sources
+            .get(id)
+            .into_iter()
+            .flat_map(|told| told.gpus.keys());
         let numbers = uuids.filter_map(|uuid| self.on.get(uuid)).flatten();
         let numbers: BTreeSet<u32> = numbers.copied().collect();
         for number in numbers.difference(news) {
@@ -374,7 +412,10 @@ impl Inner {
 
     fn show_memory(&self, placed: &Placed) {
         let place = &placed.place;
-        let known = place.gpus.keys().filter_map(|uuid| Some((uuid, self.known(uuid)?)));
+        let known = place
+            .gpus
+            .keys()
+            .filter_map(|uuid| Some((uuid, self.known(uuid)?)));
         let all: Vec<_> = known.collect();
         let is_board = |uuid: &str| all.iter().any(|(_, (_, other))| other.gpu.parent == uuid);
         let own = all.iter().filter(|(uuid, _)| !is_board(uuid));

@@ -81,8 +81,20 @@ impl Told {
         }
     }
 
-    /// An agent said `report`.
-    pub(super) fn report(&mut self, report: Report, now_ms: u64, refused: &Refused) -> Changed {
+    /// How long ago it was last heard, in milliseconds; `None`: never.
+    pub(super) fn age_ms(&self, now_ms: u64) -> Option<u64> {
+        let at = self.source.heard_at();
+        (at > 0).then(|| now_ms.saturating_sub(at))
+    }
+
+    /// The source said `report`. `near`: the endpoints whose own page it is.
+    pub(super) fn report(
+        &mut self,
+        report: Report,
+        near: Vec<EndpointId>,
+        now_ms: u64,
+        refused: &Refused,
+    ) -> Changed {
         let mut changed = Changed::default();
         let other_life = report.agent != self.agent;
         if other_life {
@@ -90,6 +102,8 @@ impl Told {
             self.last_event = 0;
         }
         self.heard(report.node, now_ms, &mut changed);
+        changed.places |= self.near != near;
+        self.near = near;
         match report.content {
             Some(Content::Snapshot(snapshot)) => {
                 self.problem = sane::name(snapshot.problem);
@@ -115,23 +129,6 @@ impl Told {
                 }
             }
         }
-        changed
-    }
-
-    /// An exporter's page has these `gpus`, and is that of `near`.
-    pub(super) fn page(
-        &mut self,
-        node: String,
-        gpus: Vec<Gpu>,
-        near: Vec<EndpointId>,
-        now_ms: u64,
-        refused: &Refused,
-    ) -> Changed {
-        let mut changed = Changed::default();
-        self.heard(node, now_ms, &mut changed);
-        changed.places |= self.near != near;
-        self.near = near;
-        self.replace(gpus, now_ms, refused, &mut changed);
         changed
     }
 
