@@ -398,6 +398,12 @@ impl Segment {
         self.faults[i].clear();
     }
 
+    /// Tokens that the KV cache of the endpoint at `i` can hold; 0 = unknown.
+    pub fn kv_tokens(&self, i: usize) -> u64 {
+        let blocks = self.kv_blocks[i].load(Ordering::Relaxed);
+        u64::from(blocks) * u64::from(self.block_size[i].load(Ordering::Relaxed))
+    }
+
     /// What the last scrape of the endpoint at `i` found, if it is at most `max_age_ms` old.
     pub fn fresh(&self, i: usize, now_ms: u64, max_age_ms: u64) -> Option<Scraped> {
         let at = self.scraped_at[i].load(Ordering::Acquire);

@@ -4,7 +4,7 @@
 //! copied as they come, and only for the few endpoints that the record shows are they looked at again.
 
 use super::{Context, NEUTRAL};
-use crate::telemetry::decisions::{Name, Record, Seen};
+use crate::telemetry::decisions::{Name, Record, Seen, SeenGpu};
 
 /// Endpoints that are shown of a profile.
 const SHOWN: usize = 8;
@@ -76,6 +76,13 @@ impl Trace {
     pub(super) fn scored(&mut self, scorer: &str, weight: f32, scores: &[f32]) {
         if self.on && self.record.scorer(scorer, weight) {
             self.scores.extend_from_slice(scores);
+        }
+    }
+
+    /// `scorer` put others in the place of fallbacks. Told of before [`Trace::picked`].
+    pub(super) fn spread(&mut self, scorer: &str) {
+        if self.on {
+            self.record.spread(scorer);
         }
     }
 
@@ -181,7 +188,21 @@ fn seen(cx: &Context<'_>, position: u32, rank: u32, total: f32) -> Seen {
             .scraped_at(position)
             .map(|t| cx.now_ms.saturating_sub(t)),
         open: cx.snapshot.is_open(position),
+        gpu: gpu(cx, position),
     }
+}
+
+fn gpu(cx: &Context<'_>, position: u32) -> Option<SeenGpu> {
+    let (s, i) = cx.snapshot.cell(position);
+    let cells = &s.gpu_cells;
+    let memory = cells.memory(i, cx.now_ms, u64::MAX)?;
+    Some(SeenGpu {
+        age_ms: cells.memory_age(i, cx.now_ms)?,
+        held: memory.held,
+        free: memory.free,
+        foreign: memory.foreign,
+        domain: cells.domain(i),
+    })
 }
 
 #[cfg(test)]

@@ -97,7 +97,7 @@ impl Agents {
         }
         for (address, following) in before {
             following.abort();
-            self.gpus.remove(&id(&address), clock_ms());
+            self.gpus.remove(&id(&address));
         }
     }
 }

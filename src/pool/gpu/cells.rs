@@ -16,6 +16,7 @@ pub struct GpuCells {
     least_free: [AtomicU64; SEGMENT],
     foreign: [AtomicU32; SEGMENT],
     domain: [AtomicU32; SEGMENT],
+    share: [AtomicU32; SEGMENT],
     node: [AtomicU32; SEGMENT],
     /// As a DCGM page told it, and when.
     utilization: [AtomicU32; SEGMENT],
@@ -47,6 +48,7 @@ impl GpuCells {
             least_free: [const { AtomicU64::new(0) }; SEGMENT],
             foreign: [const { AtomicU32::new(0) }; SEGMENT],
             domain: [const { AtomicU32::new(0) }; SEGMENT],
+            share: [const { AtomicU32::new(0) }; SEGMENT],
             node: [const { AtomicU32::new(0) }; SEGMENT],
             utilization: [const { AtomicU32::new(0) }; SEGMENT],
             utilization_at: [const { AtomicU64::new(0) }; SEGMENT],
@@ -55,12 +57,12 @@ impl GpuCells {
 
     pub(in crate::pool) fn clear(&self, i: usize) {
         self.put_memory(i, None, 0);
-        self.put_domain(i, 0, 0);
+        self.put_place(i, [0; 3]);
         self.utilization_at[i].store(0, Release);
     }
 
     /// What is known of memory at `i` reaches to `at`; `None`: nothing is.
-    pub(super) fn put_memory(&self, i: usize, memory: Option<GpuMemory>, at: u64) {
+    pub(crate) fn put_memory(&self, i: usize, memory: Option<GpuMemory>, at: u64) {
         let Some(memory) = memory else {
             return self.memory_at[i].store(0, Release);
         };
@@ -71,8 +73,9 @@ impl GpuCells {
         self.memory_at[i].store(at.max(1), Release);
     }
 
-    pub(super) fn put_domain(&self, i: usize, domain: u32, node: u32) {
+    pub(crate) fn put_place(&self, i: usize, [domain, share, node]: [u32; 3]) {
         self.domain[i].store(domain, Relaxed);
+        self.share[i].store(share, Relaxed);
         self.node[i].store(node, Relaxed);
     }
 
@@ -105,9 +108,15 @@ impl GpuCells {
         (at > 0).then(|| now_ms.saturating_sub(at))
     }
 
-    /// Which endpoints the one at `i` shares boards with: those of the same number. 0 = not known. Numbers are small.
+    /// Which endpoints the one at `i` shares boards with, and so may fail with: those of the same number. 0 = not known.
+    /// Numbers are small.
     pub fn domain(&self, i: usize) -> u32 {
         self.domain[i].load(Relaxed)
+    }
+
+    /// The same for the GPUs, or MIG instances, that it shares in time with other pods.
+    pub fn share(&self, i: usize) -> u32 {
+        self.share[i].load(Relaxed)
     }
 
     /// The same for nodes.

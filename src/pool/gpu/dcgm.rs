@@ -179,7 +179,7 @@ impl Targets {
             polling.abort();
             // It was aborted; what matters is that it writes no more.
             let _ = polling.await;
-            self.gpus.remove(&place.id(self.config.port), clock_ms());
+            self.gpus.remove(&place.id(self.config.port));
             for member in members.load().iter() {
                 show(member, None);
                 member.faults().ended(SourceType::Dcgm);

@@ -135,7 +135,7 @@ impl GpuGauges {
                 .collect();
             let all = inner.all();
             let placed = all.iter().filter(|found| !found.endpoints.is_empty());
-            (rows, all.len(), placed.count(), inner.disputed())
+            (rows, all.len(), placed.count(), inner.claims.disputed())
         });
         let gauge = ConstGauge::new(0.0).metric_type();
         let help = "Sources of GPU readings, by whether they are heard";

@@ -8,7 +8,11 @@
 //! - if the endpoint names its node and no GPU: all of that node are its;
 //! - if it has no owner and is on a page that was read from the endpoint itself: an exporter beside the engine.
 //!
-//! With a MIG instance comes its board. Who shares boards, directly or over others, is in one domain.
+//! With a MIG instance comes its board. Who shares boards, directly or over others, is in one domain: they fail together.
+//! Who of them shares a GPU, or one MIG instance, in time is in one share: they slow each other down. Ranks of one pod are
+//! not taken to, because each has a GPU of the pod's for itself.
+//!
+//! A source that is silent says nothing of who came since: what it told stays only where it was.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -24,6 +28,8 @@ pub(super) struct Found<'a> {
     pub(super) node: &'a str,
     /// Endpoints on whose own pages it is without an owner.
     pub(super) near: Vec<&'a EndpointId>,
+    /// If who tells of it is silent: the slots that it was shown at when it was heard.
+    pub(super) only_at: Option<&'a [u32]>,
 }
 
 /// Where an endpoint is.
@@ -35,6 +41,8 @@ pub(super) struct Place {
     pub(super) sharers: BTreeMap<Arc<str>, u32>,
     /// See [`super::GpuCells::domain`].
     pub(super) domain: u32,
+    /// See [`super::GpuCells::share`].
+    pub(super) share: u32,
     /// See [`super::GpuCells::node`].
     pub(super) node: u32,
 }
@@ -46,8 +54,8 @@ struct Index<'a> {
     nodes: HashMap<&'a str, Vec<u32>>,
 }
 
-/// Which endpoints are of one domain: each points to another of it, or to itself.
-struct Domains(Vec<u32>);
+/// Which endpoints belong together: each points to another of its group, or to itself.
+struct Groups(Vec<u32>);
 
 /// Places of all endpoints of `snapshot`, by position.
 pub(super) fn join(snapshot: &Snapshot, all: &[Found<'_>]) -> Vec<Place> {
@@ -61,8 +69,19 @@ pub(super) fn join(snapshot: &Snapshot, all: &[Found<'_>]) -> Vec<Place> {
     let uuids: HashMap<&str, &Found<'_>> = all.iter().map(|found| (&**found.uuid, found)).collect();
     // By board, who is on it.
     let mut on: HashMap<&str, Vec<u32>> = HashMap::new();
+    let mut shares = Groups::of(snapshot);
     for found in all {
         let endpoints = index.endpoints(snapshot, found);
+        let pod = |&position: &u32| {
+            let id = &snapshot.member(position).endpoint.id;
+            (&id.namespace, pod_of_rank(&id.name).unwrap_or(&id.name))
+        };
+        if endpoints
+            .iter()
+            .any(|position| pod(position) != pod(&endpoints[0]))
+        {
+            shares.unite_all(&endpoints);
+        }
         let board = board(found.gpu);
         for &position in &endpoints {
             let place = &mut places[position as usize];
@@ -79,13 +98,11 @@ pub(super) fn join(snapshot: &Snapshot, all: &[Found<'_>]) -> Vec<Place> {
             }
         }
     }
-    let mut domains = Domains((0..snapshot.len() as u32).collect());
+    let mut domains = Groups::of(snapshot);
     for positions in on.values_mut() {
         positions.sort_unstable();
         positions.dedup();
-        for &position in &*positions {
-            domains.unite(positions[0], position);
-        }
+        domains.unite_all(positions);
     }
     for (position, place) in (0u32..).zip(&mut places) {
         for (uuid, neighbours) in &mut place.gpus {
@@ -95,7 +112,7 @@ pub(super) fn join(snapshot: &Snapshot, all: &[Found<'_>]) -> Vec<Place> {
             neighbours.extend(others.map(|&other| snapshot.numbers()[other as usize]));
         }
     }
-    number(&mut places, &mut domains, &nodes);
+    number(&mut places, &mut domains, &mut shares, &nodes);
     places
 }
 
@@ -107,14 +124,18 @@ fn board(gpu: &Gpu) -> &str {
     }
 }
 
-/// Domains and nodes get small numbers, from 1, in the order of endpoints.
-fn number(places: &mut [Place], domains: &mut Domains, nodes: &[Option<&str>]) {
+/// Groups and nodes get small numbers, from 1, in the order of endpoints.
+fn number(places: &mut [Place], domains: &mut Groups, shares: &mut Groups, nodes: &[Option<&str>]) {
     let (mut known_domains, mut known_nodes) = (HashMap::new(), HashMap::new());
+    let mut known_shares = HashMap::new();
     for (position, (place, node)) in (0u32..).zip(places.iter_mut().zip(nodes)) {
         if !place.gpus.is_empty() {
             let next = known_domains.len() as u32 + 1;
             let first = domains.first(position);
             place.domain = *known_domains.entry(first).or_insert(next);
+            let next = known_shares.len() as u32 + 1;
+            let first = shares.first(position);
+            place.share = *known_shares.entry(first).or_insert(next);
         }
         if let Some(node) = node {
             let next = known_nodes.len() as u32 + 1;
@@ -177,15 +198,29 @@ impl<'a> Index<'a> {
                 all.iter().find(named)
             }));
         }
+        if let Some(only) = found.only_at {
+            endpoints.retain(|&at| only.contains(&snapshot.numbers()[at as usize]));
+        }
         endpoints.sort_unstable();
         endpoints.dedup();
         endpoints
     }
 }
 
-// === impl Domains ===
+// === impl Groups ===
 
-impl Domains {
+impl Groups {
+    /// Each for itself.
+    fn of(snapshot: &Snapshot) -> Self {
+        Self((0..snapshot.len() as u32).collect())
+    }
+
+    fn unite_all(&mut self, positions: &[u32]) {
+        for &position in positions {
+            self.unite(positions[0], position);
+        }
+    }
+
     fn first(&mut self, position: u32) -> u32 {
         let mut at = position;
         while self.0[at as usize] != at {

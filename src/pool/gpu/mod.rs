@@ -20,6 +20,7 @@ use gpu_probes::telemetry::{Event, Gpu};
 
 pub mod agents;
 mod cells;
+mod claims;
 pub mod dcgm;
 pub mod gauges;
 mod growth;

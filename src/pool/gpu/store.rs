@@ -1,6 +1,6 @@
 //! What is known of all GPUs, by source and by UUID, and the joining of it to endpoints.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::super::slab::Slot;
 use super::super::{EndpointId, Pool, Snapshot, clock_ms, health};
+use super::claims::{Claims, Standing};
 use super::join::{Found, Place, join};
 use super::told::{Changed, Known, Refused, Told};
 use super::{EndpointGpus, Sight, memory};
@@ -52,10 +53,7 @@ pub struct Gpus {
 #[derive(Debug, Default)]
 pub(super) struct Inner {
     pub(super) sources: BTreeMap<SourceId, Told>,
-    /// By UUID, who tells of it, in the order in which they came; the first counts. Never empty.
-    claims: HashMap<Arc<str>, Vec<SourceId>>,
-    /// Agents that claim what another has, as long as they do.
-    disputed: HashSet<(Arc<str>, SourceId)>,
+    pub(super) claims: Claims,
     /// Endpoints that have GPUs, by their slots' numbers.
     placed: HashMap<u32, Placed>,
     /// By UUID, the numbers of the endpoints that it is shown at.
@@ -105,14 +103,14 @@ impl Gpus {
         inner.sources.entry(id.clone()).or_insert_with(Told::new);
     }
 
-    /// It is not any more: what it told is forgotten.
-    pub fn remove(&self, id: &SourceId, now_ms: u64) {
+    /// It is not any more: what it told is forgotten, with the next [`Gpus::tick`].
+    pub fn remove(&self, id: &SourceId) {
         let mut inner = self.inner.lock();
         if let Some(told) = inner.sources.remove(id) {
             for uuid in told.gpus.keys() {
-                inner.unclaim(uuid, id);
+                inner.claims.remove(uuid, id);
             }
-            inner.join(&self.pool, now_ms);
+            inner.dirty = true;
         }
     }
 
@@ -143,7 +141,7 @@ impl Gpus {
             begins.then(|| id.clone())
         });
         for id in silent.collect::<Vec<_>>() {
-            inner.yield_claims(&id);
+            inner.give_up(&id);
         }
         if inner.dirty || inner.joined.0 != self.pool.snapshot().version {
             inner.join(&self.pool, now_ms);
@@ -153,7 +151,7 @@ impl Gpus {
     /// What `id` told has its effect.
     fn settle(&self, inner: &mut Inner, id: &SourceId, changed: Changed, now_ms: u64) {
         for uuid in &changed.went {
-            inner.unclaim(uuid, id);
+            inner.claims.remove(uuid, id);
         }
         for uuid in &changed.came {
             self.claim(inner, uuid, id, now_ms);
@@ -161,7 +159,8 @@ impl Gpus {
         if let Some(told) = inner.sources.get_mut(id)
             && std::mem::take(&mut told.was_silent)
         {
-            inner.regain_claims(id);
+            inner.regain(id);
+            inner.dirty = true;
         }
         if changed.places || !changed.came.is_empty() || !changed.went.is_empty() {
             inner.dirty = true;
@@ -169,7 +168,7 @@ impl Gpus {
         if inner.dirty && now_ms.saturating_sub(inner.joined.1) >= JOIN_PAUSE_MS {
             return inner.join(&self.pool, now_ms);
         }
-        let counts = |uuid: &&Arc<str>| inner.keeper(uuid) == Some(id);
+        let counts = |uuid: &&Arc<str>| inner.claims.keeper(uuid) == Some(id);
         let shown = changed.gpus.iter().filter(counts);
         let shown = shown.filter_map(|uuid| inner.on.get(uuid)).flatten();
         let news: BTreeSet<u32> = shown.copied().collect();
@@ -180,26 +179,17 @@ impl Gpus {
     }
 
     fn claim(&self, inner: &mut Inner, uuid: &Arc<str>, id: &SourceId, now_ms: u64) {
-        let Some(keeper) = inner.keeper(uuid).cloned() else {
-            inner.claims.insert(Arc::clone(uuid), vec![id.clone()]);
-            return;
+        let sources = &inner.sources;
+        let standing = |id: &SourceId| {
+            let told = sources.get(id);
+            Standing {
+                silent: told.is_none_or(|told| told.source.is_silent(now_ms)),
+                life: told.map_or("", |told| &told.agent),
+            }
         };
-        let life = |id: &SourceId| inner.sources.get(id).map(|told| &told.agent);
-        let silent = |id: &SourceId| {
-            let told = inner.sources.get(id);
-            told.is_none_or(|told| told.source.is_silent(now_ms))
-        };
-        let takes_over = id.kind < keeper.kind || silent(&keeper);
-        let disputes = id.kind == SourceKind::Agent
-            && keeper.kind == SourceKind::Agent
-            && !silent(&keeper)
-            && life(id) != life(&keeper);
-        let claims = inner.claims.entry(Arc::clone(uuid)).or_default();
-        let at = if takes_over { 0 } else { claims.len() };
-        claims.insert(at, id.clone());
-        if disputes && inner.disputed.insert((Arc::clone(uuid), id.clone())) {
+        if let Some(keeper) = inner.claims.add(uuid, id, standing) {
             self.conflicts.fetch_add(1, Ordering::Relaxed);
-            tracing::warn!(gpu = %uuid, by = %id, keeper = %keeper, "Two agents claim one GPU; the one seen first keeps it until it is silent.");
+            tracing::warn!(gpu = %uuid, by = %id, %keeper, "Two agents claim one GPU; the one seen first keeps it until it is silent.");
         }
     }
 
@@ -212,76 +202,46 @@ impl Gpus {
 // === impl Inner ===
 
 impl Inner {
-    /// The source that counts for a GPU.
-    fn keeper(&self, uuid: &Arc<str>) -> Option<&SourceId> {
-        self.claims.get(uuid).and_then(|claims| claims.first())
-    }
-
-    fn unclaim(&mut self, uuid: &Arc<str>, id: &SourceId) {
-        self.disputed.remove(&(Arc::clone(uuid), id.clone()));
-        if let Some(claims) = self.claims.get_mut(uuid) {
-            claims.retain(|claim| claim != id);
-            if claims.is_empty() {
-                self.claims.remove(uuid);
-            }
-        }
-        self.dirty = true;
-    }
-
-    /// Where others tell of what the silent `id` tells of, they count.
-    fn yield_claims(&mut self, id: &SourceId) {
-        let Some(told) = self.sources.get(id) else {
-            return;
-        };
-        for uuid in told.gpus.keys() {
-            let Some(claims) = self.claims.get_mut(uuid) else {
-                continue;
-            };
-            let heard = |claim: &SourceId| self.sources.get(claim).is_some_and(|t| !t.was_silent);
-            if claims.first() == Some(id)
-                && let Some(next) = claims.iter().position(heard)
-            {
-                claims.swap(0, next);
-                self.disputed.remove(&(Arc::clone(uuid), claims[0].clone()));
-                self.dirty = true;
-            }
+    /// `id` fell silent: where others tell of what it tells of, they count.
+    fn give_up(&mut self, id: &SourceId) {
+        let sources = &self.sources;
+        let heard = |claim: &SourceId| sources.get(claim).is_some_and(|told| !told.was_silent);
+        for uuid in sources
+            .get(id)
+            .into_iter()
+            .flat_map(|told| told.gpus.keys())
+        {
+            self.dirty |= self.claims.give_up(uuid, id, heard);
         }
     }
 
-    /// `id` is heard again: it counts where a lower kind took over.
-    fn regain_claims(&mut self, id: &SourceId) {
-        for uuid in self.sources.get(id).into_iter().flat_map(|told| told.gpus.keys()) {
-            let Some(claims) = self.claims.get_mut(uuid) else {
-                continue;
-            };
-            if claims[0].kind > id.kind
-                && let Some(own) = claims.iter().position(|claim| claim == id)
-            {
-                claims.swap(0, own);
-                self.dirty = true;
-            }
+    /// `id` is heard again.
+    fn regain(&mut self, id: &SourceId) {
+        let told = self.sources.get(id).into_iter();
+        for uuid in told.flat_map(|told| told.gpus.keys()) {
+            self.dirty |= self.claims.regain(uuid, id);
         }
     }
 
     /// The GPU, as the source that counts knows it.
     fn known(&self, uuid: &Arc<str>) -> Option<(&Told, &Known)> {
-        let told = self.sources.get(self.keeper(uuid)?)?;
+        let told = self.sources.get(self.claims.keeper(uuid)?)?;
         Some((told, told.gpus.get(uuid)?))
     }
 
     /// Agents and exporters call a MIG instance differently, and so both count it: it is that of whoever counts for its board.
     fn is_of_its_board(&self, uuid: &Arc<str>, gpu: &Gpu) -> bool {
-        let board = self.claims.get(gpu.parent.as_str());
-        let board = board.and_then(|claims| claims.first());
+        let board = self.claims.keeper(&gpu.parent);
         board.is_none_or(|board| {
-            self.keeper(uuid)
+            self.claims
+                .keeper(uuid)
                 .is_some_and(|keeper| keeper.kind == board.kind)
         })
     }
 
     /// All GPUs, as the sources that count know them, in the order of nodes and indices.
     pub(super) fn all(&self) -> Vec<Shown<'_>> {
-        let claims = self.claims.iter();
+        let claims = self.claims.all();
         let mut all: Vec<_> = claims
             .filter_map(|(uuid, claims)| {
                 let (told, known) = self.known(uuid)?;
@@ -304,24 +264,21 @@ impl Inner {
         all
     }
 
-    /// How many GPUs agents claim that others have.
-    pub(super) fn disputed(&self) -> usize {
-        self.disputed.len()
-    }
-
     /// Works out anew whose all GPUs are, and shows each endpoint of which that changed.
     fn join(&mut self, pool: &Pool, now_ms: u64) {
         let snapshot = pool.snapshot();
         let found: Vec<Found<'_>> = self
             .claims
-            .iter()
+            .all()
             .filter_map(|(uuid, claims)| {
                 let (told, known) = self.known(uuid)?;
                 if !self.is_of_its_board(uuid, &known.gpu) {
                     return None;
                 }
                 let near = claims.iter().filter_map(|claim| self.sources.get(claim));
+                let shown_at = || self.on.get(uuid).map_or(&[][..], Vec::as_slice);
                 Some(Found {
+                    only_at: told.source.is_silent(now_ms).then(shown_at),
                     uuid,
                     gpu: &known.gpu,
                     node: &told.source.node,
@@ -341,7 +298,8 @@ impl Inner {
         for (member, place) in snapshot.members().iter().zip(places) {
             let number = member.slot.number();
             let cells = &member.slot.segment().gpu_cells;
-            cells.put_domain(member.slot.index(), place.domain, place.node);
+            let numbers = [place.domain, place.share, place.node];
+            cells.put_place(member.slot.index(), numbers);
             if place.gpus.is_empty() {
                 continue;
             }

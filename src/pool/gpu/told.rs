@@ -129,6 +129,8 @@ impl Told {
                 }
             }
         }
+        // One report may say of a GPU that it came and that it went.
+        changed.came.retain(|uuid| self.gpus.contains_key(uuid));
         changed
     }
 

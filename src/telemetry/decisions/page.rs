@@ -36,6 +36,9 @@ pub struct ProfilePage {
     reason: &'static str,
     /// The best of those that were not chosen.
     runner_up: Option<String>,
+    /// The scorer that put others in the place of fallbacks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallbacks_by: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -64,6 +67,20 @@ struct EndpointPage {
     /// `null`: it was never scraped.
     scrape_age_ms: Option<u64>,
     breaker: &'static str,
+    /// Left out where nothing is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gpu: Option<GpuPage>,
+}
+
+/// GPUs of an endpoint; bytes.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct GpuPage {
+    age_ms: u64,
+    held: u64,
+    free: u64,
+    foreign_processes: u32,
+    fault_domain: u32,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -132,6 +149,7 @@ impl Record {
                 filters,
                 picker: self.owned(run.picker),
                 reason: if run.probe { "probe" } else { "picker" },
+                fallbacks_by: Some(self.owned(run.spread)).filter(|name| !name.is_empty()),
                 runner_up: others.max_by(by_total).map(|e| e.name.clone()),
                 endpoints,
             });
@@ -163,6 +181,7 @@ impl Record {
             in_flight,
             scrape_age_ms,
             open,
+            gpu,
         } = row.seen;
         EndpointPage {
             name: self.owned(row.name),
@@ -176,6 +195,13 @@ impl Record {
             in_flight,
             scrape_age_ms,
             breaker: if open { "open" } else { "closed" },
+            gpu: gpu.map(|gpu| GpuPage {
+                age_ms: gpu.age_ms,
+                held: gpu.held,
+                free: gpu.free,
+                foreign_processes: gpu.foreign,
+                fault_domain: gpu.domain,
+            }),
         }
     }
 

@@ -19,6 +19,7 @@ fn seen(rank: u32, total: f32) -> Seen {
         in_flight: 3,
         scrape_age_ms: Some(12),
         open: false,
+        gpu: None,
     }
 }
 

@@ -2,8 +2,8 @@ use super::super::super::Pool;
 use super::super::testing::{endpoint, gpu, instance};
 use super::*;
 
-/// Of each endpoint: its GPUs with the positions of its neighbours on each, its domain and its node.
-type Got = (Vec<(String, Vec<u32>)>, u32, u32);
+/// Of each endpoint: its GPUs with the positions of its neighbours on each, its domain, its share and its node.
+type Got = (Vec<(String, Vec<u32>)>, [u32; 3]);
 
 /// `near`: positions of the endpoints whose page it is.
 fn joined(pool: &Pool, gpus: &[(Gpu, &str, &[u32])]) -> Vec<Got> {
@@ -19,6 +19,7 @@ fn joined(pool: &Pool, gpus: &[(Gpu, &str, &[u32])]) -> Vec<Got> {
             uuid,
             gpu,
             node,
+            only_at: None,
             near: near
                 .iter()
                 .map(|&at| &snapshot.member(at).endpoint.id)
@@ -30,16 +31,16 @@ fn joined(pool: &Pool, gpus: &[(Gpu, &str, &[u32])]) -> Vec<Got> {
     let places = places.into_iter().map(|place| {
         let gpus = place.gpus.iter();
         let gpus = gpus.map(|(uuid, n)| (uuid.to_string(), n.iter().map(at).collect()));
-        (gpus.collect(), place.domain, place.node)
+        (gpus.collect(), [place.domain, place.share, place.node])
     });
     places.collect()
 }
 
-fn on(gpus: &[(&str, &[u32])], domain: u32, node: u32) -> Got {
+fn on(gpus: &[(&str, &[u32])], numbers: [u32; 3]) -> Got {
     let gpus = gpus
         .iter()
         .map(|(uuid, n)| ((*uuid).to_owned(), n.to_vec()));
-    (gpus.collect(), domain, node)
+    (gpus.collect(), numbers)
 }
 
 #[test]
@@ -63,16 +64,16 @@ fn gpus_are_their_pods_endpoints_and_all_of_a_tensor_parallel_pod() {
         ],
     );
     let expected = [
-        on(&[("GPU-1", &[]), ("GPU-2", &[])], 1, 1),
-        on(&[("GPU-3", &[2])], 2, 2),
-        on(&[("GPU-3", &[1])], 2, 2),
-        on(&[], 0, 0),
+        on(&[("GPU-1", &[]), ("GPU-2", &[])], [1, 1, 1]),
+        on(&[("GPU-3", &[2])], [2, 2, 2]),
+        on(&[("GPU-3", &[1])], [2, 3, 2]),
+        on(&[], [0; 3]),
     ];
     assert_eq!(got, expected);
     // A pod of the same name elsewhere.
     let mut other = gpu("GPU-1", &["a"], 1);
     other.owners[0].namespace = "other".to_owned();
-    assert_eq!(joined(&pool, &[(other, "n1", &[])])[0], on(&[], 0, 0));
+    assert_eq!(joined(&pool, &[(other, "n1", &[])])[0], on(&[], [0; 3]));
 }
 
 #[test]
@@ -93,10 +94,10 @@ fn endpoints_may_name_their_gpus_or_their_node() {
         ],
     );
     let expected = [
-        on(&[("GPU-1", &[])], 1, 1),
-        on(&[("GPU-3", &[]), ("GPU-4", &[])], 2, 2),
+        on(&[("GPU-1", &[])], [1, 1, 1]),
+        on(&[("GPU-3", &[]), ("GPU-4", &[])], [2, 2, 2]),
         // Where it is is known all the same.
-        on(&[], 0, 3),
+        on(&[], [0, 0, 3]),
     ];
     assert_eq!(got, expected);
 }
@@ -123,10 +124,13 @@ fn who_shares_a_board_are_neighbours_and_one_domain() {
         ],
     );
     let expected = [
-        on(&[("GPU-1", &[1])], 1, 1),
-        on(&[("GPU-1", &[0]), ("GPU-2", &[2]), ("MIG-1", &[2])], 1, 1),
-        on(&[("GPU-2", &[1]), ("MIG-2", &[1])], 1, 1),
-        on(&[("MIG-3", &[])], 2, 1),
+        on(&[("GPU-1", &[1])], [1, 1, 1]),
+        on(
+            &[("GPU-1", &[0]), ("GPU-2", &[2]), ("MIG-1", &[2])],
+            [1, 1, 1],
+        ),
+        on(&[("GPU-2", &[1]), ("MIG-2", &[1])], [1, 2, 1]),
+        on(&[("MIG-3", &[])], [2, 3, 1]),
     ];
     assert_eq!(got, expected);
 }
@@ -142,6 +146,9 @@ fn what_an_exporter_beside_the_engine_tells_without_an_owner_is_the_engines() {
             (gpu("GPU-2", &["b"], 1), "", &[0]),
         ],
     );
-    let expected = [on(&[("GPU-1", &[])], 1, 0), on(&[("GPU-2", &[])], 2, 0)];
+    let expected = [
+        on(&[("GPU-1", &[])], [1, 1, 0]),
+        on(&[("GPU-2", &[])], [2, 2, 0]),
+    ];
     assert_eq!(got, expected);
 }

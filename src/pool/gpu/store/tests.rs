@@ -87,7 +87,8 @@ fn what_an_agent_tells_is_at_the_endpoint_at_once() {
     assert!(rig.shown(0)[0].source.is_silent(60_000));
     assert_eq!(rig.uuids(0), ["GPU-1"]);
     // An agent that nobody listens to any more.
-    rig.gpus.remove(&id, 60_000);
+    rig.gpus.remove(&id);
+    rig.gpus.tick(60_000);
     rig.report(&id, heartbeat("n", "x"), 60_001);
     assert!(rig.shown(0).is_empty());
 }
@@ -135,7 +136,7 @@ fn of_two_agents_that_claim_one_gpu_the_first_keeps_it_until_it_is_silent() {
     let (first, second) = (agent("b:1"), agent("a:1"));
     let rig = Rig::new(&["p"], &[&first, &second]);
     let conflicts = || {
-        let now = rig.gpus.look(|inner| inner.disputed());
+        let now = rig.gpus.look(|inner| inner.claims.disputed());
         (rig.gpus.conflicts.load(Ordering::Relaxed), now)
     };
     rig.report(
@@ -169,7 +170,8 @@ fn of_two_agents_that_claim_one_gpu_the_first_keeps_it_until_it_is_silent() {
     rig.gpus.tick(now);
     assert_eq!(rig.held(0, now), Some(2));
     // If it goes, nothing is lost.
-    rig.gpus.remove(&second, now);
+    rig.gpus.remove(&second);
+    rig.gpus.tick(now);
     assert_eq!(rig.held(0, now), Some(3));
 }
 
@@ -280,4 +282,33 @@ fn nodes_that_start_together_are_joined_together() {
     assert!(rig.shown(0).is_empty());
     rig.gpus.tick(1_050);
     assert_eq!(rig.uuids(0), ["GPU-49"]);
+}
+
+#[test]
+fn what_a_silent_source_told_is_nothing_that_a_later_endpoint_has() {
+    let (dead, other) = (agent("a:1"), agent("b:1"));
+    let rig = Rig::new(&["p", "q"], &[&dead, &other]);
+    let gpus = vec![gpu("GPU-1", &["p"], 1), gpu("GPU-2", &["q"], 2)];
+    let lost = vec![event(1, "GPU-1", 79, 0)];
+    rig.report(&dead, snapshot("n1", "x", gpus, lost), 1_000);
+    // Its node is gone; the pod comes to another one under its old name.
+    let mut moved = endpoint("p", None, &[]);
+    moved.address = [127, 0, 0, 2].into();
+    rig.pool.replace(vec![moved, endpoint("q", None, &[])]);
+    rig.gpus.tick(60_000);
+    assert_eq!(
+        (rig.uuids(0), rig.uuids(1)),
+        (vec![], vec!["GPU-2".to_owned()])
+    );
+    rig.report(
+        &other,
+        snapshot("n2", "y", vec![gpu("GPU-7", &["p"], 3)], vec![]),
+        60_100,
+    );
+    rig.gpus.tick(60_200);
+    assert_eq!(rig.uuids(0), ["GPU-7"]);
+    // It is heard again, and knows no better yet: all counts.
+    rig.report(&dead, heartbeat("n1", "x"), 60_300);
+    rig.gpus.tick(60_400);
+    assert_eq!(rig.uuids(0), ["GPU-1", "GPU-7"]);
 }
