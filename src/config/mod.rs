@@ -26,13 +26,17 @@ pub const DEFAULT: &str = "\
 apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins:
+- type: gpu-health-filter
 - type: work-scorer
+- type: speed-scorer
 - type: metrics-data-source
 - type: core-metrics-extractor
 schedulingProfiles:
 - name: default
   plugins:
+  - pluginRef: gpu-health-filter
   - pluginRef: work-scorer
+  - pluginRef: speed-scorer
 ";
 
 /// Something wrong with a configuration: where, what, and what to do.

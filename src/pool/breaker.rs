@@ -121,3 +121,168 @@ impl Results {
         self.streak
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::snapshot::tests::pool_of;
+    use super::super::{LoadView, Pool};
+    use super::*;
+    use std::sync::Arc;
+
+    fn after(pool: &Pool) -> Vec<u32> {
+        let snapshot = pool.snapshot();
+        let mut candidates: Vec<u32> = (0..snapshot.len() as u32).collect();
+        snapshot.retain_healthy(false, &mut candidates);
+        candidates
+    }
+
+    fn slot(pool: &Pool) -> Arc<Slot> {
+        Arc::clone(&pool.snapshot().member(0).slot)
+    }
+
+    /// A pool of two, the first of which failed at 100.
+    fn tripped() -> Pool {
+        let pool = pool_of(&["10.0.0.1:80", "10.0.0.2:80"]);
+        let slot = slot(&pool);
+        for _ in 1..STREAK {
+            Breaker::observe(&slot, Outcome::Failed, 50, 100);
+        }
+        assert_eq!(after(&pool), [0, 1]);
+        Breaker::observe(&slot, Outcome::Failed, 50, 100);
+        assert_eq!(after(&pool), [1]);
+        pool
+    }
+
+    #[test]
+    fn a_streak_opens_and_a_probe_closes() {
+        let pool = tripped();
+        let (snapshot, slot) = (pool.snapshot(), slot(&pool));
+        let wants = |at, now| snapshot.wants_probe(at, false, now);
+        let takes = |at, now| snapshot.take_probe(at, false, now);
+        let half_open = 100 + PAUSE_MS;
+        assert!(!takes(0, half_open - 1) && !takes(1, half_open));
+        // One at a time; one that tells nothing frees the place.
+        for now in [half_open, half_open + PROBE_MS] {
+            assert!(wants(0, now) && takes(0, now));
+            assert!(!wants(0, now) && !takes(0, now));
+        }
+        let failed = half_open + PROBE_MS;
+        Breaker::observe(&slot, Outcome::Failed, failed, failed);
+        let half_open = failed + 2 * PAUSE_MS;
+        assert!(!wants(0, half_open - 1));
+        assert!(takes(0, half_open));
+        Breaker::observe(&slot, Outcome::Ok, half_open, half_open + 5);
+        assert_eq!(after(&pool), [0, 1]);
+        assert!(!wants(0, half_open + PROBE_MS));
+    }
+
+    #[test]
+    fn what_was_sent_before_it_opened_says_nothing_new() {
+        let pool = tripped();
+        let (snapshot, slot) = (pool.snapshot(), slot(&pool));
+        let half_open = 100 + PAUSE_MS;
+        for now in [200, half_open] {
+            Breaker::observe(&slot, Outcome::Ok, 60, now);
+            assert_eq!(after(&pool), [1], "{now}");
+            Breaker::observe(&slot, Outcome::Failed, 60, now);
+        }
+        assert!(snapshot.wants_probe(0, false, half_open));
+        // Sent in the pause, because there was nothing else: it works again.
+        Breaker::observe(&slot, Outcome::Failed, 150, 200);
+        Breaker::observe(&slot, Outcome::Ok, 150, 200);
+        assert_eq!(after(&pool), [0, 1]);
+    }
+
+    #[test]
+    fn failures_at_once_are_one_trip() {
+        let pool = tripped();
+        let slot = slot(&pool);
+        assert_eq!(slot.failures().1, 1);
+        let now = 100 + PAUSE_MS;
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| Breaker::observe(&slot, Outcome::Failed, now, now));
+            }
+        });
+        assert_eq!(slot.failures().1, 2);
+        assert_eq!(pool.ejections(super::super::Cause::Failures), 1);
+        let wants = |now| pool.snapshot().wants_probe(0, false, now);
+        assert!(!wants(now + 2 * PAUSE_MS - 1) && wants(now + 2 * PAUSE_MS));
+    }
+
+    #[test]
+    fn one_thread_of_many_gets_the_probe() {
+        let pool = tripped();
+        let snapshot = pool.snapshot();
+        let now = 100 + PAUSE_MS;
+        let taken: usize = std::thread::scope(|scope| {
+            let take = || usize::from(snapshot.take_probe(0, false, now));
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(take)).collect();
+            threads.into_iter().map(|t| t.join().unwrap()).sum()
+        });
+        assert_eq!(taken, 1);
+    }
+
+    #[test]
+    fn half_of_enough_results_opens() {
+        let pool = pool_of(&["10.0.0.1:80", "10.0.0.2:80"]);
+        let slot = slot(&pool);
+        for n in 0..ENOUGH {
+            assert_eq!(after(&pool), [0, 1], "{n}");
+            let outcome = if n % 2 == 0 {
+                Outcome::Ok
+            } else {
+                Outcome::Failed
+            };
+            Breaker::observe(&slot, outcome, 100, 100);
+        }
+        assert_eq!(after(&pool), [1]);
+    }
+
+    #[test]
+    fn old_failures_do_not_count() {
+        let pool = pool_of(&["10.0.0.1:80", "10.0.0.2:80"]);
+        let slot = slot(&pool);
+        for n in 0..u64::from(ENOUGH) {
+            let now = 1 + n * (WINDOW_MS + 1);
+            Breaker::observe(&slot, Outcome::Failed, now, now);
+            Breaker::observe(&slot, Outcome::Ok, now, now);
+        }
+        assert_eq!(after(&pool), [0, 1]);
+    }
+
+    #[test]
+    fn all_open_is_as_good_as_none() {
+        let pool = pool_of(&["10.0.0.1:80"]);
+        let slot = slot(&pool);
+        for _ in 0..STREAK {
+            Breaker::observe(&slot, Outcome::Failed, 1, 1);
+        }
+        assert!(slot.word().is_out(false));
+        assert_eq!(after(&pool), [0]);
+    }
+
+    #[test]
+    fn a_failure_weighs_as_a_request_does_and_fades() {
+        let pool = pool_of(&["10.0.0.1:80", "10.0.0.2:80"]);
+        let slot = slot(&pool);
+        let weight = |now| {
+            let mut load = LoadView::default();
+            load.gather(&pool.snapshot(), now, 1);
+            (load.in_flight[0], load.in_flight[1])
+        };
+        assert_eq!(weight(1), (0, 0));
+        for _ in 0..4 {
+            Breaker::observe(&slot, Outcome::Failed, 1, 1);
+        }
+        assert_eq!(weight(1), (4, 0));
+        assert_eq!(weight(1 + FADES_MS), (2, 0));
+        Breaker::observe(&slot, Outcome::Failed, 1, 1 + FADES_MS);
+        assert_eq!(weight(1 + FADES_MS), (3, 0));
+        assert_eq!(weight(1 + 10 * FADES_MS), (0, 0));
+        for _ in 0..5_000 {
+            Breaker::observe(&slot, Outcome::Failed, 1, 1);
+        }
+        assert_eq!(weight(1).0, HEAVIEST as u32);
+    }
+}

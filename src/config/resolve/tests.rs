@@ -21,7 +21,7 @@ fn the_default() {
         .iter()
         .map(|s| (s.entry.name, s.weight))
         .collect();
-    assert_eq!(weights, [("work-scorer", 1.0)]);
+    assert_eq!(weights, [("work-scorer", 1.0), ("speed-scorer", 1.0)]);
     assert_eq!(config.profiles[0].picker.entry.name, "max-score-picker");
     assert!(config.sources.metrics.is_some() && config.sources.models.is_none());
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);

@@ -91,19 +91,13 @@ impl Cause {
 
     /// It is known from GPUs: only profiles with a `gpu-health-filter` keep requests away for it.
     pub fn is_of_gpus(self) -> bool {
-        !matches!(
-            self,
-            Self::Wedged | Self::EngineUnhealthy | Self::Failures
-        )
+        !matches!(self, Self::Wedged | Self::EngineUnhealthy | Self::Failures)
     }
 
     /// A request that is served later disproves it. Memory that is broken, a link that is down or what the driver says
     /// serves requests too, and not all of them well.
     pub(super) fn is_disproved_by_service(self) -> bool {
-        matches!(
-            self,
-            Self::Failures | Self::Wedged | Self::GpuAppFatal
-        )
+        matches!(self, Self::Failures | Self::Wedged | Self::GpuAppFatal)
     }
 
     /// A new engine process is another chance.

@@ -23,6 +23,8 @@ use super::word::Word;
 
 /// How long a trial without a failure must be where nobody sees how requests end, in milliseconds.
 pub(super) const TRIAL_MS: u64 = 10_000;
+/// For how long a trial of what was wedged holds up the next, in milliseconds.
+const HANGS_MS: u64 = 5_000;
 /// For as long as it is told.
 const STANDS: u64 = u64::MAX;
 
@@ -55,12 +57,7 @@ struct Standing {
 
 impl Machine {
     pub(in crate::pool) const NEW: Self = Self {
-        standing: [const {
-            Standing {
-                since: 0,
-                until: 0,
-            }
-        }; Cause::ALL.len()],
+        standing: [const { Standing { since: 0, until: 0 } }; Cause::ALL.len()],
         results: Results::NONE,
         tripped_at: 0,
         trips: 0,
@@ -82,8 +79,15 @@ impl Machine {
         standing.until = standing.until.max(until);
     }
 
-    /// It is told that `cause` does not stand.
+    /// It is told that `cause` does not stand. An event of the same cause is not taken back.
     pub(super) fn over(&mut self, cause: Cause, now: u64) {
+        if self.standing[cause as usize].until == STANDS {
+            self.cleared(cause, now);
+        }
+    }
+
+    /// What `cause` was is mended.
+    pub(super) fn cleared(&mut self, cause: Cause, now: u64) {
         self.shorten(cause, now + cause.hold_ms());
     }
 
@@ -104,12 +108,7 @@ impl Machine {
     /// A request that was sent at `sent_at` was served, or was not.
     pub(in crate::pool) fn result(&mut self, outcome: Outcome, sent_at: u64, now: u64) {
         if !self.is_out() {
-            if self.results.add(outcome, now) {
-                let pause = self.pause();
-                self.happened(Cause::Failures, now, now + pause);
-                self.trips += 1;
-                self.results = Results::NONE;
-            }
+            self.add(outcome, now);
             return;
         }
         if sent_at <= self.tripped_at {
@@ -135,7 +134,8 @@ impl Machine {
                 self.trips += 1;
                 self.put_out(now);
             }
-            // Sent while it was out, for want of anything better: no trial.
+            // Sent while it was out, for want of anything better: no trial. But what else put it out may be wrong.
+            Outcome::Failed if !self.has(Cause::Failures) => self.add(outcome, now),
             Outcome::Failed => {}
         }
     }
@@ -144,7 +144,9 @@ impl Machine {
     pub(in crate::pool) fn take_trial(&mut self, now: u64) -> bool {
         let may = self.is_out() && self.trial_from() <= now && self.next_trial <= now;
         if may {
-            self.next_trial = now + PROBE_MS;
+            // What hangs does not tell so soon.
+            let hangs = self.has(Cause::Wedged);
+            self.next_trial = now + if hangs { HANGS_MS } else { PROBE_MS };
             if self.tried_at == 0 {
                 self.tried_at = now;
             }
@@ -202,6 +204,14 @@ impl Machine {
         (self.results.streak(), self.trips)
     }
 
+    fn add(&mut self, outcome: Outcome, now: u64) {
+        if self.results.add(outcome, now) {
+            self.happened(Cause::Failures, now, now + self.pause());
+            self.trips += 1;
+            self.results = Results::NONE;
+        }
+    }
+
     fn pause(&self) -> u64 {
         PAUSE_MS
             .saturating_mul(1 << self.trips.min(16))
@@ -213,7 +223,7 @@ impl Machine {
             return;
         }
         self.standing[cause as usize] = Standing {
-            since: now,
+            since: now.max(1),
             until: 0,
         };
         self.begun |= 1 << cause as u16;
@@ -265,5 +275,4 @@ impl Machine {
 }
 
 #[cfg(test)]
-#[path = "machine_tests.rs"]
 mod tests;

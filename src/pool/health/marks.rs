@@ -33,7 +33,7 @@ pub struct Marks {
 }
 
 /// All of them at one moment.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Reading {
     pub(super) pieces: u32,
     pub(super) tokens: u64,
@@ -57,6 +57,22 @@ fn mark(scrape: &Scrape) -> u64 {
         bytes[at..at + 4].copy_from_slice(&bits.to_ne_bytes());
     }
     xxhash_rust::xxh3::xxh3_64(&bytes).max(1)
+}
+
+// === impl Reading ===
+
+impl Reading {
+    pub(super) const NONE: Self = Self {
+        pieces: 0,
+        tokens: 0,
+        token_us: 0,
+        firsts: 0,
+        read: 0,
+        read_us: 0,
+        pages: 0,
+        page_changed_at: 0,
+        counts: false,
+    };
 }
 
 // === impl Marks ===

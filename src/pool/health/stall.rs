@@ -64,7 +64,7 @@ pub(super) enum Look {
 }
 
 /// What is remembered of one endpoint. Times are milliseconds of [`crate::pool::clock_ms`].
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Watch {
     pieces: u32,
     pages: u32,
@@ -80,6 +80,17 @@ pub(super) struct Watch {
 // === impl Watch ===
 
 impl Watch {
+    pub(super) const NEW: Self = Self {
+        pieces: 0,
+        pages: 0,
+        moved_at: 0,
+        outstanding: false,
+        stalled: false,
+        usual_ms: 0.0,
+        gaps: 0,
+        patience: (0, 0),
+    };
+
     /// Looks at what was left since the last look. `outstanding`: it has requests; `observed`: responses come by here, of
     /// this endpoint or another.
     pub(super) fn look(

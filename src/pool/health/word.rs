@@ -79,9 +79,21 @@ mod tests {
             (&[][..], false, false, "ok", 1.0),
             (&[Cause::GpuThrottled], false, false, "derated", 0.5),
             (&[Cause::GpuDrain], false, true, "draining", 0.5),
-            (&[Cause::GpuFatal, Cause::GpuSoft], false, true, "ejected", 0.5),
+            (
+                &[Cause::GpuFatal, Cause::GpuSoft],
+                false,
+                true,
+                "ejected",
+                0.5,
+            ),
             (&[Cause::Wedged], true, true, "ejected", 0.5),
-            (&[Cause::Failures, Cause::GpuLost], true, true, "ejected", 0.5),
+            (
+                &[Cause::Failures, Cause::GpuLost],
+                true,
+                true,
+                "ejected",
+                0.5,
+            ),
         ] {
             let word = Word::of(causes.iter().copied(), 0.5);
             assert_eq!(word.is_out(false), out, "{causes:?}");
