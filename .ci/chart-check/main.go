@@ -28,6 +28,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	celconfig "k8s.io/apiserver/pkg/apis/cel"
 	strictyaml "sigs.k8s.io/yaml"
@@ -59,6 +60,8 @@ func main() {
 	own := flag.String("own", "", "folder of our CRDs: checked themselves")
 	foreign := flag.String("foreign", "", "other CRDs: files and folders, comma separated")
 	samples := flag.String("samples", "", "folder with good/ and bad/")
+	whole := flag.Bool("whole", false, "the objects are all there is: what one names, another must be")
+	configs := flag.String("configs", "", "folder for the EndpointPickerConfigs that ConfigMaps hold")
 	flag.Parse()
 	install.Install(scheme)
 
@@ -75,13 +78,15 @@ func main() {
 	}
 	unchecked := map[string]bool{}
 	checked := 0
+	var all []unstructured.Unstructured
 	for _, argument := range flag.Args() {
 		for _, path := range yamlFiles(argument) {
 			for _, document := range documents(path) {
-				if builtIn(document.object.GroupVersionKind().Group) {
+				all = append(all, document.object)
+				kind := document.object.GroupVersionKind()
+				if builtIn(kind.Group) {
 					continue
 				}
-				kind := document.object.GroupVersionKind()
 				problems, known := check(document)
 				switch {
 				case !known:
@@ -93,6 +98,12 @@ func main() {
 				}
 			}
 		}
+	}
+	if *whole {
+		checkReferences(all)
+	}
+	if *configs != "" {
+		writeConfigs(*configs, all)
 	}
 	fmt.Printf("  %d custom resources checked\n", checked)
 	if len(unchecked) > 0 {
@@ -195,7 +206,12 @@ func documents(path string) []document {
 	split := bytes.Split(append([]byte("\n"), text...), []byte("\n---"))
 	for _, part := range split {
 		var object map[string]any
-		if err := strictyaml.UnmarshalStrict(part, &object); err != nil {
+		text, err := strictyaml.YAMLToJSONStrict(part)
+		if err == nil {
+			// Whole numbers become int64, as in the API server.
+			err = json.Unmarshal(text, &object)
+		}
+		if err != nil {
 			fail("%s: %v", path, err)
 			continue
 		}
@@ -239,6 +255,54 @@ func check(d document) ([]string, bool) {
 		problems = append(problems, problem.Error())
 	}
 	return problems, true
+}
+
+// Route → gateway and pool, pool → picker.
+func checkReferences(all []unstructured.Unstructured) {
+	present := map[string]bool{}
+	for _, object := range all {
+		present[object.GetKind()+"/"+object.GetName()] = true
+	}
+	need := func(from unstructured.Unstructured, kind string, name any) {
+		if !present[fmt.Sprintf("%s/%v", kind, name)] {
+			fail("%s %s names %s %v, which is not there", from.GetKind(), from.GetName(), kind, name)
+		}
+	}
+	for _, object := range all {
+		switch object.GetKind() {
+		case "HTTPRoute":
+			parents, _, _ := unstructured.NestedSlice(object.Object, "spec", "parentRefs")
+			for _, parent := range parents {
+				need(object, "Gateway", parent.(map[string]any)["name"])
+			}
+			rules, _, _ := unstructured.NestedSlice(object.Object, "spec", "rules")
+			for _, rule := range rules {
+				backends, _, _ := unstructured.NestedSlice(rule.(map[string]any), "backendRefs")
+				for _, backend := range backends {
+					need(object, fmt.Sprint(backend.(map[string]any)["kind"]), backend.(map[string]any)["name"])
+				}
+			}
+		case "InferencePool":
+			picker, _, _ := unstructured.NestedString(object.Object, "spec", "endpointPickerRef", "name")
+			need(object, "Service", picker)
+		}
+	}
+}
+
+func writeConfigs(folder string, all []unstructured.Unstructured) {
+	for _, object := range all {
+		if object.GetKind() != "ConfigMap" {
+			continue
+		}
+		data, _, _ := unstructured.NestedStringMap(object.Object, "data")
+		for name, text := range data {
+			if strings.Contains(text, "kind: EndpointPickerConfig") {
+				if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o644); err != nil {
+					fail("%v", err)
+				}
+			}
+		}
+	}
 }
 
 // good/: nothing may be wrong, and `# default: path = value` lines must hold. bad/: each `# error: text` must be said.
