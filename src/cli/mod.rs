@@ -7,6 +7,8 @@ pub mod children;
 pub mod demo;
 mod describe;
 mod go_flags;
+pub mod gpus;
+mod http;
 pub mod load;
 pub mod options;
 mod plan;
@@ -43,6 +45,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Simulated model servers.
     Sim(sim::SimArgs),
+    /// What a picker, or a node's agent, knows of GPUs.
+    Gpus(gpus::GpusArgs),
     /// Load for any ext_proc endpoint picker.
     Load(load::LoadArgs),
     /// Traffic from a file, through a simulated cluster.
@@ -82,6 +86,7 @@ pub fn run() -> u8 {
             Err(error) => Err(error),
         },
         Command::Sim(args) => runtime.block_on(sim::run(args)),
+        Command::Gpus(args) => runtime.block_on(gpus::run(args)),
         Command::Load(args) => runtime.block_on(load::run(args)),
         Command::Replay(args) => replay::run(&args),
         Command::Demo(args) => runtime.block_on(demo::run(args)),

@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use prometheus_client::encoding::DescriptorEncoder;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::options::{ConfigSource, Settings};
@@ -17,7 +18,7 @@ use super::polling::Polling;
 use super::reload::{ReloadCounts, Reloader, Running};
 use crate::config::params::FileDiscoveryParams;
 use crate::config::{self, LoadOptions};
-use crate::extproc::health::{self, Readiness};
+use crate::extproc::health::{self as grpc_health, Readiness};
 use crate::extproc::listener::{self, Incoming};
 use crate::extproc::server::{self, OpenStreams};
 use crate::extproc::tls::Tls;
@@ -28,7 +29,7 @@ use crate::pool::gpu::agents::Agents;
 use crate::pool::gpu::gauges::GpuGauges;
 use crate::pool::gpu::{Gpus, page};
 use crate::pool::polls::{OldPollCounters, PollCounters};
-use crate::pool::{Pool, Snapshot, discovery};
+use crate::pool::{Health, Pool, Snapshot, clock_ms, discovery, health};
 use crate::prefix::{PrefixCache, Who};
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::{EndpointNames, Metrics};
@@ -81,6 +82,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let grpc_address = grpc.local_addr()?;
 
     let pool = Arc::new(Pool::default());
+    pool.limit_ejections(settings.max_ejected_share);
     discovery::file::spawn(
         Arc::clone(&pool),
         endpoints.path.clone().into(),
@@ -126,7 +128,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         metrics.register(|registry| streams = Some(StreamMetrics::register(registry)));
     }
 
-    health::spawn(health_socket, Arc::clone(&readiness), stop.clone())?;
+    grpc_health::spawn(health_socket, Arc::clone(&readiness), stop.clone())?;
     let decisions = match settings.decision_records {
         0 => None,
         records => Some(Arc::new(Decisions::new(records))),
@@ -182,6 +184,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     states.add("scheduling", move || deciding.state());
     let predicting = Arc::clone(&picker);
     states.add("prefix_index", move || predicting.prefix_state());
+    let watching = watch_health(Arc::clone(&pool));
+    tokio::spawn(stop.clone().run_until_cancelled_owned(watching));
     let forgetting = forget_the_gone(Arc::clone(&pool), prefix);
     tokio::spawn(stop.clone().run_until_cancelled_owned(forgetting));
     if let ConfigSource::File(path) = &settings.config {
@@ -310,6 +314,17 @@ fn endpoints(
             path.display()
         ),
         (None, None) => anyhow::bail!("{}", no_endpoints()),
+    }
+}
+
+/// Looks at how the endpoints of `pool` are, again and again.
+async fn watch_health(pool: Arc<Pool>) {
+    let mut ticker = tokio::time::interval(Duration::from_millis(health::TICK_MS));
+    ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut health = Health::default();
+    loop {
+        ticker.tick().await;
+        health.tick(&pool.snapshot(), clock_ms());
     }
 }
 

@@ -10,6 +10,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::failure::SourceType;
+use super::health::Effect;
 use super::slab::Scraped;
 use super::{Cause, Pool, Snapshot, clock_ms};
 
@@ -93,25 +94,89 @@ impl PoolGauges {
 
     fn of_causes(&self, e: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
         let mut now = [0u32; Cause::ALL.len()];
-        let positions = 0..snapshot.len() as u32;
-        for cause in positions.filter_map(|position| snapshot.ejected(position)) {
-            now[cause as usize] += 1;
+        for member in snapshot.members() {
+            for (cause, _) in member.slot.causes() {
+                now[cause as usize] += 1;
+            }
         }
-        let help = "Endpoints that requests are kept away from, by cause";
+        let help = "Endpoints that are out, by each cause that stands there";
         let kind = ConstGauge::new(0.0).metric_type();
         let mut family = e.encode_descriptor("endpoints_ejected", help, None, kind)?;
-        for cause in Cause::ALL {
+        let puts_out = |cause: &Cause| cause.effect() != Effect::Derate;
+        for cause in Cause::ALL.into_iter().filter(puts_out) {
             let labels = [("name", self.name.as_str()), ("cause", cause.name())];
             let count = f64::from(now[cause as usize]);
             ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
         }
-        let help = "How often that began, by cause";
+        let help = "How often endpoints were put out, by cause";
         let kind = ConstCounter::new(0u64).metric_type();
         let mut family = e.encode_descriptor("endpoint_ejections", help, None, kind)?;
-        for cause in Cause::ALL {
+        for cause in Cause::ALL.into_iter().filter(puts_out) {
             let labels = [("name", self.name.as_str()), ("cause", cause.name())];
             let count = self.pool.ejections(cause);
             ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    /// How each endpoint is, and whether too many are out.
+    fn of_health(&self, e: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+        let weight = (
+            "endpoint_health_weight",
+            "What health leaves of an endpoint's share: 1 all, 0 nothing",
+            ENDPOINT,
+        );
+        of_endpoints(e, &self.name, weight, snapshot, |i| {
+            let word = snapshot.word(i as u32);
+            match word.is_out(true) {
+                true => 0.0,
+                false => f64::from(word.weight()),
+            }
+        })?;
+        let speed = (
+            "endpoint_speed",
+            "Beside the pool's median, as learned and as the GPUs tell",
+            ENDPOINT,
+        );
+        of_endpoints(e, &self.name, speed, snapshot, |i| {
+            let (s, i) = snapshot.cell(i as u32);
+            f64::from(f32::from_bits(s.speed[i].load(Ordering::Relaxed)))
+        })?;
+        self.of_states(e, snapshot)?;
+        let (out, most) = snapshot.kept_out();
+        let over = f64::from(u8::from(out > most));
+        let help = "1 while more endpoints are out than may be: the least bad get requests";
+        self.of_pool(e, "ejection_limit_exceeded", help, over)?;
+        let overruled = ConstCounter::new(self.pool.overruled());
+        let help = "Decisions that let endpoints in for that reason";
+        let kind = overruled.metric_type();
+        let mut family = e.encode_descriptor("ejection_limit_decisions", help, None, kind)?;
+        overruled.encode(family.encode_family(&[("name", self.name.as_str())])?)
+    }
+
+    /// One for each endpoint that is not well, and each cause of it.
+    fn of_states(&self, e: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+        let members = snapshot.members().iter();
+        let ill = members.flat_map(|member| {
+            let causes = member.slot.causes().into_iter();
+            causes.map(move |(cause, _)| (member, member.slot.word().name(), cause))
+        });
+        let mut ill = ill.peekable();
+        if ill.peek().is_none() {
+            return Ok(());
+        }
+        let help =
+            "1 while a cause stands at an endpoint, with the state that comes of all of them";
+        let kind = ConstGauge::new(1_i64).metric_type();
+        let mut family = e.encode_descriptor("endpoint_unhealthy", help, None, kind)?;
+        for (member, state, cause) in ill {
+            let labels = [
+                ("name", self.name.as_str()),
+                (ENDPOINT, member.endpoint.id.name.as_str()),
+                ("state", state),
+                ("cause", cause.name()),
+            ];
+            ConstGauge::new(1_i64).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }
@@ -205,9 +270,12 @@ impl Collector for PoolGauges {
             ENDPOINT,
         );
         of_endpoints(e, &self.name, open, &snapshot, |i| {
-            f64::from(u8::from(snapshot.is_open(i as u32)))
+            let causes = snapshot.member(i as u32).slot.causes();
+            let failing = causes.iter().any(|&(cause, _)| cause == Cause::Failures);
+            f64::from(u8::from(failing))
         })?;
         self.of_causes(e, &snapshot)?;
+        self.of_health(e, &snapshot)?;
         self.of_faults(e, &snapshot)
     }
 }

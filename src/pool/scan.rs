@@ -81,6 +81,7 @@ impl<'a> PageScanner<'a> {
         let known = |sum: f32| !sum.is_nan();
         self.found.waiting = self.found.waiting.filter(|&sum| known(sum));
         self.found.running = self.found.running.filter(|&sum| known(sum));
+        self.found.progress = self.found.progress.filter(|sum| !sum.is_nan());
         self.found
     }
 
@@ -138,6 +139,18 @@ impl<'a> PageScanner<'a> {
                 found.block_size = of(&self.engine.block_size_label).or(found.block_size);
                 found.kv_blocks = of(&self.engine.blocks_label).or(found.kv_blocks);
             }
+            // Only what rises is progress, and a sum with a wrong number in it is none.
+            Signal::Progress if value >= 0.0 && value.is_finite() => {
+                found.progress = Some(found.progress.unwrap_or(0.0) + value);
+            }
+            Signal::Progress => found.progress = Some(f64::NAN),
+            // Of several ranks all must be well.
+            Signal::Healthy if value == 0.0 || value == 1.0 => {
+                found.healthy = Some(found.healthy.unwrap_or(true) && value == 1.0);
+            }
+            Signal::Healthy => {}
+            Signal::Started if value.is_finite() => found.started = Some(value),
+            Signal::Started => {}
             Signal::Attribute(key) => found.attributes.put(key, value as f32),
             Signal::Lora => {
                 // Strictly greater: of two that are equal the first stays, as in the reference.

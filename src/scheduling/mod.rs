@@ -8,8 +8,8 @@
 //! own in flight, an unknown share of a cache the mean of the known ones; where there is nothing to take a mean of,
 //! and for any score that is NaN, [`NEUTRAL`]. So an endpoint that tells nothing neither attracts nor repels.
 //!
-//! An endpoint whose breaker is open is no candidate, but when a probe of it is due, one request that it may serve (the
-//! subset and the filters allow it) is sent there first, whatever the scores say.
+//! An endpoint that is out ([`crate::pool::health`]) is no candidate, but when it is time to try it, one request that it may
+//! serve (the subset and the filters allow it) is sent there first, whatever the scores say.
 //!
 //! There may be several profiles. A profile handler ([`handlers`]) says which of them run for a request, and what their
 //! results come to: the one that a header names, or one for each stage (decode, prefill, encode) of a request that is served
@@ -41,6 +41,7 @@ mod timers;
 mod topology;
 mod trace;
 
+pub use filters::gpu_health::GpuHealth;
 pub use handlers::ProfileHandler;
 pub use pipeline::{Profile, Scheduler};
 pub use producers::{ApproxPrefix, InflightLoad, Producers};

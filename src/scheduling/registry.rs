@@ -8,6 +8,7 @@ use super::deciders::always::Always;
 use super::deciders::multimodal::Multimodal;
 use super::deciders::prefix_based::PrefixBased;
 use super::filters::concurrency_detector::ConcurrencyDetector;
+use super::filters::gpu_health::{self, GpuHealth};
 use super::filters::header_based_testing::HeaderBasedTesting;
 use super::filters::label_selector::LabelSelector;
 use super::filters::prefix_cache_affinity::PrefixCacheAffinity;
@@ -37,6 +38,7 @@ use super::scorers::no_hit_lru::NoHitLru;
 use super::scorers::prefix_cache::PrefixCache;
 use super::scorers::queue::Queue;
 use super::scorers::running_requests::RunningRequests;
+use super::scorers::speed::Speed;
 use super::scorers::token_load::TokenLoad;
 use super::scorers::topology_affinity::TopologyAffinityScorer;
 use super::scorers::work::Work;
@@ -126,7 +128,13 @@ fn profile(
         let make = || scorer(plugin, config, producers).map(Arc::from);
         once(&mut made.scorers, plugin, make)
     };
-    let filters = collect(&spec.filters, filter, problems)
+    let (health, others) = match spec.filters.split_first() {
+        Some((first, others)) if first.entry.name == gpu_health::TYPE => (Some(first), others),
+        _ => (None, &*spec.filters),
+    };
+    let health = health.map(GpuHealth::of).transpose();
+    let health = health.map_err(|problem| problems.push(problem));
+    let filters = collect(others, filter, problems)
         .map(|(plugin, filter)| (plugin.name.clone(), Box::new(filter) as _))
         .collect();
     let scorers = collect(&spec.scorers, scorer, problems)
@@ -135,6 +143,7 @@ fn profile(
     let picker = picker(&spec.picker).map_err(|problem| problems.push(problem));
     Some(Profile {
         name: spec.name.clone(),
+        health: health.ok()?.unwrap_or_default(),
         filters,
         scorers,
         picker: (spec.picker.name.clone(), picker.ok()?),
@@ -216,6 +225,7 @@ fn filter(
             filters::endpoint_attribute::EndpointAttribute::of(plugin, config)?,
         ),
         "gpu-memory-filter" => Box::new(filters::gpu_memory::GpuMemoryFilter::of(plugin)?),
+        gpu_health::TYPE => Box::new(GpuHealth::of(plugin)?),
         "utilization-filter" => Box::new(Utilization::of(plugin)?),
         "prefix-cache-affinity-filter" => Box::new(PrefixCacheAffinity::of(plugin, producers)?),
         "slo-headroom-tier-filter" => Box::new(SloHeadroomTier::of(plugin)?),
@@ -259,6 +269,7 @@ fn scorer(
         )),
         "gpu-memory-scorer" => Box::new(GpuMemory::of(plugin)?),
         "gpu-cotenant-scorer" => Box::new(GpuCotenant::of(plugin)?),
+        "speed-scorer" => Box::new(Speed::of(plugin)?),
         "work-scorer" => Box::new(Work::of(plugin)?),
         "token-load-scorer" => Box::new(TokenLoad::of(plugin)?),
         "header-label-affinity-scorer" => Box::new(HeaderLabelAffinity::of(plugin)?),

@@ -73,6 +73,8 @@ pub struct Settings {
     pub metrics_staleness: Duration,
     /// Agents of nodes, `host:port`.
     pub gpu_agents: Vec<String>,
+    /// The share of endpoints that may be kept out.
+    pub max_ejected_share: f32,
     /// Count ext_proc streams.
     pub stream_metrics: bool,
     /// Keep metrics under their deprecated names too.
@@ -160,6 +162,9 @@ impl ServeOptions {
         if !self.metrics_client_ca_file.is_empty() && self.metrics_cert_dir.is_empty() {
             return Err("--metrics-client-ca-file needs --metrics-cert-dir".to_owned());
         }
+        if !(0.0..=1.0).contains(&self.max_ejected_share) {
+            return Err("--max-ejected-share: give a number from 0 to 1".to_owned());
+        }
         let (log_level, log_format) = self.logs()?;
         let tls = if self.secure_serving {
             Some(self.tls()?)
@@ -199,6 +204,7 @@ impl ServeOptions {
             refresh_metrics: self.refresh_metrics_interval.max(MIN_REFRESH),
             metrics_staleness: self.metrics_staleness_threshold,
             gpu_agents: agents(&self.gpu_agents)?,
+            max_ejected_share: self.max_ejected_share,
             stream_metrics: self.enable_grpc_stream_metrics,
             legacy_metrics: self.legacy_metrics,
             pool_name: if self.pool_name.is_empty() {

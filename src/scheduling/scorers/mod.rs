@@ -16,6 +16,7 @@ pub(super) mod prefix_cache;
 pub(super) mod queue;
 pub(super) mod running_requests;
 pub(super) mod session_affinity;
+pub(super) mod speed;
 pub(super) mod token_load;
 pub(super) mod topology_affinity;
 pub(super) mod work;

@@ -47,6 +47,9 @@ struct FilterPage {
     removed: u32,
     /// Some of those.
     endpoints: Vec<String>,
+    /// Why each of them is gone, where the filter has several reasons.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    causes: Vec<&'static str>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -66,7 +69,12 @@ struct EndpointPage {
     in_flight: u32,
     /// `null`: it was never scraped.
     scrape_age_ms: Option<u64>,
-    breaker: &'static str,
+    /// `ok`, `derated`, `draining` or `ejected`.
+    health: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'static str>,
+    /// Beside the pool's median; `null`: it is not told apart from that.
+    speed: Option<f32>,
     /// Left out where nothing is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     gpu: Option<GpuPage>,
@@ -110,7 +118,8 @@ impl Record {
                 filters.push(FilterPage {
                     name: self.owned(step.name),
                     removed: step.removed,
-                    endpoints: names.map(|&name| self.owned(name)).collect(),
+                    endpoints: names.clone().map(|(name, _)| self.owned(*name)).collect(),
+                    causes: names.filter_map(|(_, why)| *why).collect(),
                 });
                 gone = step.gone;
             }
@@ -180,7 +189,8 @@ impl Record {
             kv_usage,
             in_flight,
             scrape_age_ms,
-            open,
+            health: (health, cause),
+            speed,
             gpu,
         } = row.seen;
         EndpointPage {
@@ -194,7 +204,9 @@ impl Record {
             kv_usage: known(kv_usage),
             in_flight,
             scrape_age_ms,
-            breaker: if open { "open" } else { "closed" },
+            health,
+            cause,
+            speed: known(speed).filter(|&speed| speed != 1.0),
             gpu: gpu.map(|gpu| GpuPage {
                 age_ms: gpu.age_ms,
                 held: gpu.held,
