@@ -25,6 +25,9 @@ use crate::extproc::tls::Tls;
 use crate::extproc::{BodyBudget, Limits, StreamMetrics};
 use crate::picker::{Desk, OldPrefixGauges, Picker, PickerOptions, PrefixGauges};
 use crate::pool::gauges::{OldPoolGauges, PoolGauges};
+use crate::pool::gpu::agents::Agents;
+use crate::pool::gpu::gauges::GpuGauges;
+use crate::pool::gpu::{Gpus, page};
 use crate::pool::polls::{OldPollCounters, PollCounters};
 use crate::pool::{Health, Pool, Snapshot, clock_ms, discovery, health};
 use crate::prefix::{PrefixCache, Who};
@@ -88,9 +91,15 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     )
     .context("file-discovery")?;
     readiness.set_synced();
+    let gpus = Arc::new(Gpus::new(Arc::clone(&pool)));
+    let joining = Arc::clone(&gpus);
+    let joining = async move { joining.follow().await };
+    tokio::spawn(stop.clone().run_until_cancelled_owned(joining));
+    let mut agents = Agents::new(Arc::clone(&gpus));
+    agents.set(settings.gpu_agents.iter().cloned());
     let mut running = Running {
         settings: Arc::clone(&settings),
-        polling: Polling::new(Arc::clone(&pool), stop.clone()),
+        polling: Polling::new(Arc::clone(&pool), Arc::clone(&gpus), stop.clone()),
         staleness_ms: Arc::default(),
     };
     let policy = running.take(plan).await;
@@ -105,6 +114,10 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         });
         registry.register_collector(Box::new(gauges));
         registry.register_collector(Box::new(PollCounters(running.polling.polled())));
+        registry.register_collector(Box::new(GpuGauges {
+            name: settings.pool_name.clone(),
+            gpus: Arc::clone(&gpus),
+        }));
         registry.register_collector(Box::new(BodyGauge(Arc::clone(&bodies))));
     });
 
@@ -122,6 +135,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     let states = Arc::new(States::default());
     running.polling.show(&states);
+    let all = Arc::clone(&gpus);
+    let shown = move || serde_json::to_value(page::page(&all)).unwrap_or_default();
+    states.add(admin::GPUS, shown);
     let admin_listener = TcpListener::from_std(admin_socket)?;
     tokio::spawn(admin::serve(
         admin_listener,

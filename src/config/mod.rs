@@ -16,8 +16,8 @@ pub mod units;
 mod yaml;
 
 pub use resolve::{
-    DisaggSpec, Discovery, HandlerSpec, HandlerUse, LoadOptions, MetricsSource, ModelsSource,
-    Parser, PickerConfig, PluginUse, ProfileSpec, Sources, load,
+    DcgmSource, DisaggSpec, Discovery, HandlerSpec, HandlerUse, LoadOptions, MetricsSource,
+    ModelsSource, Parser, PickerConfig, PluginUse, ProfileSpec, Sources, load,
 };
 pub use yaml::read as read_yaml;
 

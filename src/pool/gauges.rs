@@ -17,7 +17,7 @@ use super::{Cause, Pool, Snapshot, clock_ms};
 const SUMMARY: &str = "Over the endpoints with a recent scrape";
 const QUEUE: &str = "Requests waiting, as scraped";
 /// The label of an endpoint's name.
-const ENDPOINT: &str = "model_server_endpoint";
+pub(super) const ENDPOINT: &str = "model_server_endpoint";
 
 /// Collects the gauges of one pool.
 #[derive(Clone, Debug)]
@@ -44,6 +44,30 @@ struct Summary {
     deviation: f64,
 }
 
+/// A gauge with a row for each endpoint of which `value`, by position, is a number; without rows there is no gauge.
+/// `pool` is its name.
+pub(super) fn of_endpoints(
+    encoder: &mut DescriptorEncoder<'_>,
+    pool: &str,
+    (name, help, label): (&str, &str, &str),
+    snapshot: &Snapshot,
+    value: impl Fn(usize) -> f64,
+) -> fmt::Result {
+    let known = |position: usize| Some((position, value(position))).filter(|(_, v)| !v.is_nan());
+    let mut rows = (0..snapshot.len()).filter_map(known).peekable();
+    if rows.peek().is_none() {
+        return Ok(());
+    }
+    let kind = ConstGauge::new(0.0).metric_type();
+    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+    for (position, value) in rows {
+        let endpoint = snapshot.members()[position].endpoint.id.name.as_str();
+        let labels = [("name", pool), (label, endpoint)];
+        ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
 // === impl PoolGauges ===
 
 impl PoolGauges {
@@ -66,30 +90,6 @@ impl PoolGauges {
         let gauge = ConstGauge::new(value);
         let mut family = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
         gauge.encode(family.encode_family(&[("name", self.name.as_str())])?)
-    }
-
-    fn of_endpoints(
-        &self,
-        encoder: &mut DescriptorEncoder<'_>,
-        (name, help, label): (&str, &str, &str),
-        snapshot: &Snapshot,
-        value: impl Fn(usize) -> f64,
-    ) -> fmt::Result {
-        if snapshot.is_empty() {
-            return Ok(());
-        }
-        let kind = ConstGauge::new(0.0).metric_type();
-        let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-        for (position, member) in snapshot.members().iter().enumerate() {
-            let value = value(position);
-            if value.is_nan() {
-                continue;
-            }
-            let endpoint = member.endpoint.id.name.as_str();
-            let labels = [("name", self.name.as_str()), (label, endpoint)];
-            ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
     }
 
     fn of_causes(&self, e: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
@@ -126,7 +126,7 @@ impl PoolGauges {
             "What health leaves of an endpoint's share: 1 all, 0 nothing",
             ENDPOINT,
         );
-        self.of_endpoints(e, weight, snapshot, |i| {
+        of_endpoints(e, &self.name, weight, snapshot, |i| {
             let word = snapshot.word(i as u32);
             match word.is_out(true) {
                 true => 0.0,
@@ -138,7 +138,7 @@ impl PoolGauges {
             "Beside the pool's median, as learned and as the GPUs tell",
             ENDPOINT,
         );
-        self.of_endpoints(e, speed, snapshot, |i| {
+        of_endpoints(e, &self.name, speed, snapshot, |i| {
             let (s, i) = snapshot.cell(i as u32);
             f64::from(f32::from_bits(s.speed[i].load(Ordering::Relaxed)))
         })?;
@@ -254,13 +254,13 @@ impl Collector for PoolGauges {
         }
         let queue = ("per_endpoint_queue_size", QUEUE, ENDPOINT);
         let waiting = &columns.waiting;
-        self.of_endpoints(e, queue, &snapshot, |i| f64::from(waiting[i]))?;
+        of_endpoints(e, &self.name, queue, &snapshot, |i| f64::from(waiting[i]))?;
         let flight = (
             "endpoint_in_flight",
             "Requests sent that have not ended, as far as we see their end",
             ENDPOINT,
         );
-        self.of_endpoints(e, flight, &snapshot, |i| {
+        of_endpoints(e, &self.name, flight, &snapshot, |i| {
             let (s, i) = snapshot.cell(i as u32);
             f64::from(s.in_flight[i].load(Ordering::Relaxed))
         })?;
@@ -269,7 +269,7 @@ impl Collector for PoolGauges {
             "1 while failures keep requests away",
             ENDPOINT,
         );
-        self.of_endpoints(e, open, &snapshot, |i| {
+        of_endpoints(e, &self.name, open, &snapshot, |i| {
             let causes = snapshot.member(i as u32).slot.causes();
             let failing = causes.iter().any(|&(cause, _)| cause == Cause::Failures);
             f64::from(u8::from(failing))
@@ -304,7 +304,7 @@ impl Collector for OldPoolGauges {
             "model_server_pod",
         );
         let waiting = &columns.waiting;
-        pool.of_endpoints(e, queue, &snapshot, |i| f64::from(waiting[i]))
+        of_endpoints(e, &pool.name, queue, &snapshot, |i| f64::from(waiting[i]))
     }
 }
 

@@ -18,6 +18,7 @@ pub mod discovery;
 pub mod endpoint;
 pub mod engines;
 pub mod failure;
+mod fetch;
 pub mod gauges;
 pub mod gpu;
 pub mod health;
@@ -37,7 +38,7 @@ pub mod state;
 pub mod tls;
 
 pub use breaker::{Breaker, Outcome};
-pub use endpoint::{Endpoint, EndpointId};
+pub use endpoint::{Endpoint, EndpointId, Hardware};
 pub use health::{Cause, Health};
 pub use ledger::{Reservation, Tokens};
 pub use load::LoadView;

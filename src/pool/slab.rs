@@ -16,7 +16,7 @@ use parking_lot::Mutex;
 pub use super::attributes::{Attributes, MOST_ATTRIBUTES, attribute_key};
 use super::clock_ms;
 use super::failure::Faults;
-use super::gpu::EndpointGpus;
+use super::gpu::{EndpointGpus, GpuCells};
 use super::health::limit::MOST_OUT;
 use super::health::{Cause, Condition, Effect, Marks, observe_page};
 use super::ledger::Ends;
@@ -110,6 +110,8 @@ pub struct Segment {
     pub block_size: [AtomicU32; SEGMENT],
     /// The GPUs it runs on, as last heard of; none = nothing is known.
     pub gpus: [ArcSwapOption<EndpointGpus>; SEGMENT],
+    /// What scorers and filters go by of that.
+    pub gpu_cells: GpuCells,
 }
 
 /// The adapters of one endpoint. Names are kept as [`lora_key`]s.
@@ -392,6 +394,7 @@ impl Segment {
             kv_blocks: [const { AtomicU32::new(0) }; SEGMENT],
             block_size: [const { AtomicU32::new(0) }; SEGMENT],
             gpus: [const { ArcSwapOption::const_empty() }; SEGMENT],
+            gpu_cells: GpuCells::new(),
         }
     }
 
@@ -428,7 +431,14 @@ impl Segment {
         self.lora_hint[i].store(0, Ordering::Relaxed);
         self.models[i].store(None);
         self.gpus[i].store(None);
+        self.gpu_cells.clear(i);
         self.faults[i].clear();
+    }
+
+    /// Tokens that the KV cache of the endpoint at `i` can hold; 0 = unknown.
+    pub fn kv_tokens(&self, i: usize) -> u64 {
+        let blocks = self.kv_blocks[i].load(Ordering::Relaxed);
+        u64::from(blocks) * u64::from(self.block_size[i].load(Ordering::Relaxed))
     }
 
     /// What the last scrape of the endpoint at `i` found, if it is at most `max_age_ms` old.

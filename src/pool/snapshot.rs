@@ -250,6 +250,7 @@ pub(super) mod tests {
             },
             address: address.ip(),
             port: address.port(),
+            hardware: Default::default(),
             labels: Default::default(),
         }
     }

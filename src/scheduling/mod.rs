@@ -20,7 +20,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rand::rngs::SmallRng;
 
-use crate::config::{PluginUse, Problem};
+use crate::config::{PluginUse, Problem, units};
 use crate::pool::{LoadView, Member, Snapshot};
 
 mod attributes;
@@ -135,10 +135,28 @@ pub trait Scorer: Send + Sync {
     /// Writes a score of 0 (worst) to 1 (best) for each candidate.
     fn score(&self, cx: &Context<'_>, candidates: &[u32], out: &mut [f32]);
 
+    /// What it has to say of fallbacks, if anything.
+    fn spread(&self) -> Option<&dyn Spread> {
+        None
+    }
+
     /// What it does once an endpoint is chosen, if anything.
     fn follow(&self) -> Option<&dyn Follow> {
         None
     }
+}
+
+/// Has a say in where a request is retried, which no score of a single endpoint can express.
+pub trait Spread: Send + Sync {
+    /// Puts other `candidates` in the place of fallbacks: `chosen` begins with where the request goes, which stays, and keeps
+    /// its length. Whether something changed.
+    fn rearrange(
+        &self,
+        cx: &Context<'_>,
+        candidates: &[u32],
+        totals: &[f32],
+        chosen: &mut Vec<u32>,
+    ) -> bool;
 }
 
 /// A plugin that goes with a request beyond the choice.
@@ -200,6 +218,10 @@ impl<T: Filter + ?Sized> Filter for Arc<T> {
 impl<T: Scorer + ?Sized> Scorer for Arc<T> {
     fn score(&self, cx: &Context<'_>, candidates: &[u32], out: &mut [f32]) {
         (**self).score(cx, candidates, out);
+    }
+
+    fn spread(&self) -> Option<&dyn Spread> {
+        (**self).spread()
     }
 
     fn follow(&self) -> Option<&dyn Follow> {
@@ -311,6 +333,16 @@ impl RequestView<'_> {
     pub fn uncached_tokens(&self, prefix: PrefixView<'_>, position: u32) -> u32 {
         self.input_tokens().saturating_sub(prefix.tokens(position))
     }
+}
+
+/// `text`, the parameter `field`, as how old something may be, in milliseconds.
+fn age_ms(plugin: &PluginUse, field: &str, text: &str) -> Result<u64, Problem> {
+    let age = units::duration(text).map_err(|e| plugin.parameters.field_problem(field, &e))?;
+    if age.is_zero() {
+        let message = "0 makes everything too old; write for instance 10s";
+        return Err(plugin.parameters.field_problem(field, message));
+    }
+    Ok(u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// `name`, the parameter `field`, as a header's name in lower case.

@@ -218,11 +218,27 @@ impl Profile {
             decision.endpoints.truncate(self.picker.1.endpoints());
             decision.reason = Reason::Probe;
         }
+        self.spread(cx, scratch, &mut decision.endpoints);
         scratch.tell(cx, &self.picker.0, &decision.endpoints, probe.is_some());
         if decision.endpoints.is_empty() {
             return Err(ScheduleError::Filtered);
         }
         Ok(decision)
+    }
+
+    /// Has scorers see to the fallbacks, if there are any.
+    fn spread(&self, cx: &Context<'_>, scratch: &mut Scratch, chosen: &mut Vec<u32>) {
+        if chosen.len() < 2 {
+            return;
+        }
+        let (candidates, totals) = (&scratch.candidates, &scratch.totals);
+        for (name, _, scorer) in &self.scorers {
+            if let Some(spread) = scorer.spread()
+                && spread.rearrange(cx, candidates, totals, chosen)
+            {
+                scratch.trace.spread(name);
+            }
+        }
     }
 
     /// The candidate that this request is to try out, if there is one: its probe is due, the filters would let it

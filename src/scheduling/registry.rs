@@ -27,6 +27,8 @@ use super::pickers::weighted_random::WeightedRandom;
 use super::scorers::active_request::ActiveRequest;
 use super::scorers::blocking_testing::BlockingTesting;
 use super::scorers::context_length_aware::ContextLengthAware;
+use super::scorers::gpu_cotenant::GpuCotenant;
+use super::scorers::gpu_memory::GpuMemory;
 use super::scorers::header_label_affinity::HeaderLabelAffinity;
 use super::scorers::kv_cache_utilization::KvCacheUtilization;
 use super::scorers::latency::Latency;
@@ -223,6 +225,7 @@ fn filter(
             filters::endpoint_attribute::EndpointAttribute::of(plugin, config)?,
         ),
         gpu_health::TYPE => Box::new(GpuHealth::of(plugin)?),
+        "gpu-memory-filter" => Box::new(filters::gpu_memory::GpuMemoryFilter::of(plugin)?),
         "utilization-filter" => Box::new(Utilization::of(plugin)?),
         "prefix-cache-affinity-filter" => Box::new(PrefixCacheAffinity::of(plugin, producers)?),
         "slo-headroom-tier-filter" => Box::new(SloHeadroomTier::of(plugin)?),
@@ -265,6 +268,8 @@ fn scorer(
             Sessions::of(plugin, config, producers)?,
         )),
         "speed-scorer" => Box::new(Speed::of(plugin)?),
+        "gpu-memory-scorer" => Box::new(GpuMemory::of(plugin)?),
+        "gpu-cotenant-scorer" => Box::new(GpuCotenant::of(plugin)?),
         "work-scorer" => Box::new(Work::of(plugin)?),
         "token-load-scorer" => Box::new(TokenLoad::of(plugin)?),
         "header-label-affinity-scorer" => Box::new(HeaderLabelAffinity::of(plugin)?),

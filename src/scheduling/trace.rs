@@ -5,7 +5,7 @@
 
 use super::{Context, NEUTRAL};
 use crate::pool::Cause;
-use crate::telemetry::decisions::{Name, Record, Seen};
+use crate::telemetry::decisions::{Name, Record, Seen, SeenGpu};
 
 /// Endpoints that are shown of a profile.
 const SHOWN: usize = 8;
@@ -89,6 +89,13 @@ impl Trace {
     pub(super) fn scored(&mut self, scorer: &str, weight: f32, scores: &[f32]) {
         if self.on && self.record.scorer(scorer, weight) {
             self.scores.extend_from_slice(scores);
+        }
+    }
+
+    /// `scorer` put others in the place of fallbacks. Told of before [`Trace::picked`].
+    pub(super) fn spread(&mut self, scorer: &str) {
+        if self.on {
+            self.record.spread(scorer);
         }
     }
 
@@ -196,7 +203,21 @@ fn seen(cx: &Context<'_>, position: u32, rank: u32, total: f32) -> Seen {
             .map(|t| cx.now_ms.saturating_sub(t)),
         health: (word.name(), word.cause().map(Cause::name)),
         speed: known(&cx.load.speed),
+        gpu: gpu(cx, position),
     }
+}
+
+fn gpu(cx: &Context<'_>, position: u32) -> Option<SeenGpu> {
+    let (s, i) = cx.snapshot.cell(position);
+    let cells = &s.gpu_cells;
+    let memory = cells.memory(i, cx.now_ms, u64::MAX)?;
+    Some(SeenGpu {
+        age_ms: cells.memory_age(i, cx.now_ms)?,
+        held: memory.held,
+        free: memory.free,
+        foreign: memory.foreign,
+        domain: cells.domain(i),
+    })
 }
 
 #[cfg(test)]

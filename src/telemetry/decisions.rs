@@ -78,6 +78,8 @@ pub(super) struct Run {
     pub(super) picker: Text,
     pub(super) candidates: u32,
     pub(super) probe: bool,
+    /// What put others in the place of fallbacks, if anything did.
+    pub(super) spread: Text,
     pub(super) steps: usize,
     pub(super) scorers: usize,
     pub(super) endpoints: usize,
@@ -114,6 +116,23 @@ pub struct Seen {
     pub health: (&'static str, Option<&'static str>),
     /// How fast it is beside the others.
     pub speed: f32,
+    /// What was known of its GPUs, however old.
+    pub gpu: Option<SeenGpu>,
+}
+
+/// The GPUs of an endpoint as a decision saw them. Bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct SeenGpu {
+    /// How old that was, in milliseconds.
+    pub age_ms: u64,
+    /// What the endpoint held.
+    pub held: u64,
+    /// What it could still take.
+    pub free: u64,
+    /// Processes of nobody here.
+    pub foreign: u32,
+    /// Endpoints of one number share boards; 0 = not known.
+    pub domain: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -267,6 +286,14 @@ impl Record {
         let picker = self.name(picker);
         if let Some(run) = self.runs.last_mut() {
             (run.picker, run.probe) = (picker, probe);
+        }
+    }
+
+    /// `scorer` put others in the place of the profile's fallbacks.
+    pub fn spread(&mut self, scorer: &str) {
+        let scorer = self.name(scorer);
+        if let Some(run) = self.runs.last_mut() {
+            run.spread = scorer;
         }
     }
 

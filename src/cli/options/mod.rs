@@ -149,6 +149,9 @@ pub struct ServeOptions {
     /// requests. Endpoints that fail requests do not count.
     #[arg(long, default_value_t = MOST_OUT)]
     max_ejected_share: f32,
+    /// Agents of nodes (pointsman probe) that tell of GPUs, host:port, comma separated; may be repeated.
+    #[arg(long, value_delimiter = ',')]
+    gpu_agents: Vec<String>,
     /// Taken for compatibility: pool gauges are computed when they are read.
     #[arg(long, value_parser = duration, default_value = "5s")]
     refresh_prometheus_metrics_interval: Duration,

@@ -1,9 +1,41 @@
 //! The GPUs of the endpoints: what node agents and DCGM exporters tell, joined to endpoints.
+//!
+//! ```text
+//! agents ──reports─▶           ┌ which source counts (elect) ┐           ┌ Segment.gpus[i], cells
+//!                    Gpus: by source, by UUID                 ├ join ─▶ endpoints ┤
+//! DCGM   ──pages───▶           └ the pool's snapshot ────────┘           └ health::observe_gpus
+//! ```
+//!
+//! [`Gpus`] keeps what each source told last. A GPU is an endpoint's because the endpoint's pod was given it, because the
+//! endpoint names it, or because it is on the endpoint's node ([`join`]). What a request looks at is worked out when
+//! something is told, and lies in [`GpuCells`]: no request walks over GPUs. Nothing here is ever fatal: a source that is silent
+//! leaves what it told, which ages, and whoever reads it knows its age.
+//!
+//! [`agents`] follows node agents, [`dcgm`] scrapes exporters, [`gauges`] and [`page`] show what is known.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use gpu_probes::telemetry::{Event, Gpu};
+
+pub mod agents;
+mod cells;
+mod claims;
+pub mod dcgm;
+pub mod gauges;
+mod growth;
+mod join;
+mod memory;
+pub mod page;
+mod sane;
+mod store;
+mod told;
+
+#[cfg(test)]
+mod testing;
+
+pub use cells::{GpuCells, GpuMemory};
+pub use store::{Gpus, SourceId, SourceKind};
 
 /// Without a word from it for so long, a source is silent, in milliseconds: an agent says something each second.
 pub const SILENT_MS: u64 = 3_000;
@@ -70,8 +102,9 @@ impl Source {
         self.heard_at.load(Ordering::Relaxed)
     }
 
-    /// Whether it was not heard for [`SILENT_MS`].
+    /// Whether it was not heard for [`SILENT_MS`], or never.
     pub fn is_silent(&self, now_ms: u64) -> bool {
-        now_ms.saturating_sub(self.heard_at()) > SILENT_MS
+        let at = self.heard_at();
+        at == 0 || now_ms.saturating_sub(at) > SILENT_MS
     }
 }

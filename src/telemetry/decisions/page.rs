@@ -36,6 +36,9 @@ pub struct ProfilePage {
     reason: &'static str,
     /// The best of those that were not chosen.
     runner_up: Option<String>,
+    /// The scorer that put others in the place of fallbacks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallbacks_by: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -72,6 +75,20 @@ struct EndpointPage {
     cause: Option<&'static str>,
     /// Beside the pool's median; `null`: it is not told apart from that.
     speed: Option<f32>,
+    /// Left out where nothing is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gpu: Option<GpuPage>,
+}
+
+/// GPUs of an endpoint; bytes.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct GpuPage {
+    age_ms: u64,
+    held: u64,
+    free: u64,
+    foreign_processes: u32,
+    fault_domain: u32,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -141,6 +158,7 @@ impl Record {
                 filters,
                 picker: self.owned(run.picker),
                 reason: if run.probe { "probe" } else { "picker" },
+                fallbacks_by: Some(self.owned(run.spread)).filter(|name| !name.is_empty()),
                 runner_up: others.max_by(by_total).map(|e| e.name.clone()),
                 endpoints,
             });
@@ -173,6 +191,7 @@ impl Record {
             scrape_age_ms,
             health: (health, cause),
             speed,
+            gpu,
         } = row.seen;
         EndpointPage {
             name: self.owned(row.name),
@@ -188,6 +207,13 @@ impl Record {
             health,
             cause,
             speed: known(speed).filter(|&speed| speed != 1.0),
+            gpu: gpu.map(|gpu| GpuPage {
+                age_ms: gpu.age_ms,
+                held: gpu.held,
+                free: gpu.free,
+                foreign_processes: gpu.foreign,
+                fault_domain: gpu.domain,
+            }),
         }
     }
 

@@ -20,6 +20,7 @@ fn seen(rank: u32, total: f32) -> Seen {
         scrape_age_ms: Some(12),
         health: ("ok", None),
         speed: 1.0,
+        gpu: None,
     }
 }
 
