@@ -224,8 +224,8 @@ fn filter(
         "endpoint-attribute-filter" => Box::new(
             filters::endpoint_attribute::EndpointAttribute::of(plugin, config)?,
         ),
-        "gpu-memory-filter" => Box::new(filters::gpu_memory::GpuMemoryFilter::of(plugin)?),
         gpu_health::TYPE => Box::new(GpuHealth::of(plugin)?),
+        "gpu-memory-filter" => Box::new(filters::gpu_memory::GpuMemoryFilter::of(plugin)?),
         "utilization-filter" => Box::new(Utilization::of(plugin)?),
         "prefix-cache-affinity-filter" => Box::new(PrefixCacheAffinity::of(plugin, producers)?),
         "slo-headroom-tier-filter" => Box::new(SloHeadroomTier::of(plugin)?),
@@ -267,9 +267,9 @@ fn scorer(
         "session-affinity-scorer" => Box::new(scorers::session_affinity::SessionAffinity(
             Sessions::of(plugin, config, producers)?,
         )),
+        "speed-scorer" => Box::new(Speed::of(plugin)?),
         "gpu-memory-scorer" => Box::new(GpuMemory::of(plugin)?),
         "gpu-cotenant-scorer" => Box::new(GpuCotenant::of(plugin)?),
-        "speed-scorer" => Box::new(Speed::of(plugin)?),
         "work-scorer" => Box::new(Work::of(plugin)?),
         "token-load-scorer" => Box::new(TokenLoad::of(plugin)?),
         "header-label-affinity-scorer" => Box::new(HeaderLabelAffinity::of(plugin)?),

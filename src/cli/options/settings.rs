@@ -71,10 +71,10 @@ pub struct Settings {
     pub refresh_metrics: Duration,
     /// How old a scrape may be.
     pub metrics_staleness: Duration,
-    /// Agents of nodes, `host:port`.
-    pub gpu_agents: Vec<String>,
     /// The share of endpoints that may be kept out.
     pub max_ejected_share: f32,
+    /// Agents of nodes, `host:port`.
+    pub gpu_agents: Vec<String>,
     /// Count ext_proc streams.
     pub stream_metrics: bool,
     /// Keep metrics under their deprecated names too.
@@ -203,8 +203,8 @@ impl ServeOptions {
             record_max_bytes: self.record_max_bytes as u64,
             refresh_metrics: self.refresh_metrics_interval.max(MIN_REFRESH),
             metrics_staleness: self.metrics_staleness_threshold,
-            gpu_agents: agents(&self.gpu_agents)?,
             max_ejected_share: self.max_ejected_share,
+            gpu_agents: agents(&self.gpu_agents)?,
             stream_metrics: self.enable_grpc_stream_metrics,
             legacy_metrics: self.legacy_metrics,
             pool_name: if self.pool_name.is_empty() {
