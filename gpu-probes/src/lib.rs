@@ -5,9 +5,13 @@
 //! - [`devices`]: what device plugins and drivers call GPUs.
 //! - [`kubelet`], [`owners`], [`processes`]: who has been given a GPU, and who is on it.
 //! - [`agent`]: reads, joins, and serves what it knows.
+//! - [`dcgm`]: GPUs as a dcgm-exporter tells of them.
+//! - [`architecture`]: which generation a GPU is of, from its name.
 //! - [`xid`]: what NVIDIA's error numbers mean for whoever sends requests to the GPU.
 
 pub mod agent;
+pub mod architecture;
+pub mod dcgm;
 pub mod devices;
 pub mod kubelet;
 pub mod owners;
