@@ -22,7 +22,7 @@ type Field = (
 const MIB: f64 = (1 << 20) as f64;
 
 /// Those of dcgm-exporter, in the order of its default counters, then those that it has and leaves out by default.
-const DCGM: [Field; 23] = [
+const DCGM: [Field; 28] = [
     (
         "DCGM_FI_DEV_SM_CLOCK",
         "gauge",
@@ -138,10 +138,40 @@ const DCGM: [Field; 23] = [
         |gpu| mib(gpu.memory?.total),
     ),
     (
-        "DCGM_FI_DEV_POWER_MGMT_LIMIT",
+        "DCGM_FI_DEV_ENFORCED_POWER_LIMIT",
         "gauge",
-        "Power management limit (in W).",
+        "Enforced power limit (in W).",
         |gpu| gpu.power?.limit,
+    ),
+    (
+        "DCGM_FI_DEV_MAX_SM_CLOCK",
+        "gauge",
+        "Maximum SM clock frequency (in MHz).",
+        |gpu| gpu.clocks?.sm_max.map(f64::from),
+    ),
+    (
+        "DCGM_FI_DEV_MAX_MEM_CLOCK",
+        "gauge",
+        "Maximum memory clock frequency (in MHz).",
+        |gpu| gpu.clocks?.memory_max.map(f64::from),
+    ),
+    (
+        "DCGM_FI_DEV_SLOWDOWN_TEMP",
+        "gauge",
+        "Slowdown temperature (in C).",
+        |gpu| gpu.temperature?.slowdown,
+    ),
+    (
+        "DCGM_FI_DEV_SHUTDOWN_TEMP",
+        "gauge",
+        "Shutdown temperature (in C).",
+        |gpu| gpu.temperature?.shutdown,
+    ),
+    (
+        "DCGM_FI_DEV_ROW_REMAP_PENDING",
+        "gauge",
+        "Whether remapping of rows is pending",
+        |gpu| gpu.errors?.remap_pending.map(f64::from),
     ),
     (
         "DCGM_FI_DEV_CLOCKS_EVENT_REASONS",
@@ -164,7 +194,7 @@ const DCGM: [Field; 23] = [
 ];
 
 /// What the exporter has no name for.
-const OURS: [Field; 9] = [
+const OURS: [Field; 6] = [
     (
         "pointsman_gpu_lost",
         "gauge",
@@ -178,28 +208,10 @@ const OURS: [Field; 9] = [
         |gpu| gpu.errors?.recovery_action.map(f64::from),
     ),
     (
-        "pointsman_gpu_row_remap_pending",
-        "gauge",
-        "Whether rows are remapped with the next reset",
-        |gpu| gpu.errors?.remap_pending.map(f64::from),
-    ),
-    (
         "pointsman_gpu_nvlink_errors_total",
         "counter",
         "Errors of all NVLinks",
         |gpu| count(gpu.errors?.nvlink_errors),
-    ),
-    (
-        "pointsman_gpu_sm_clock_max_mhz",
-        "gauge",
-        "The highest SM clock",
-        |gpu| gpu.clocks?.sm_max.map(f64::from),
-    ),
-    (
-        "pointsman_gpu_slowdown_temperature_celsius",
-        "gauge",
-        "Where the hardware slows down",
-        |gpu| gpu.temperature?.slowdown,
     ),
     (
         "pointsman_gpu_processes",
@@ -214,7 +226,7 @@ const OURS: [Field; 9] = [
         |gpu| {
             let foreign: Option<Vec<bool>> = gpu.processes.iter().map(|p| p.foreign).collect();
             let foreign = foreign?.into_iter().filter(|&foreign| foreign);
-            (!gpu.lost).then_some(foreign.count() as f64)
+            has_processes(gpu).then_some(foreign.count() as f64)
         },
     ),
     (
@@ -227,10 +239,19 @@ const OURS: [Field; 9] = [
                 false => Some(0),
             });
             let foreign: Option<u64> = foreign.sum();
-            (!gpu.lost).then_some(foreign? as f64)
+            has_processes(gpu).then_some(foreign? as f64)
         },
     ),
 ];
+
+/// Whether none would mean that there are none.
+fn has_processes(gpu: &Gpu) -> bool {
+    !gpu.lost
+        && !gpu
+            .missing
+            .iter()
+            .any(|missing| missing.field == "processes")
+}
 
 fn count(value: Option<u64>) -> Option<f64> {
     value.map(|value| value as f64)
@@ -427,3 +448,6 @@ fn escaped(text: &str) -> String {
     let text = text.replace('\\', r"\\").replace('"', "\\\"");
     text.replace('\n', r"\n")
 }
+
+#[cfg(test)]
+mod tests;

@@ -137,7 +137,7 @@ impl std::fmt::Debug for Shared {
 // === impl State ===
 
 impl State {
-    fn new(names: DeviceNames, periods: Periods) -> Self {
+    pub(super) fn new(names: DeviceNames, periods: Periods) -> Self {
         Self {
             names,
             periods,
