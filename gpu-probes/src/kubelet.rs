@@ -59,11 +59,17 @@ pub struct KubeletOptions {
     pub resources: Vec<String>,
     /// Where the kubelet keeps the pods' logs.
     pub pod_logs: PathBuf,
+    /// Between two questions, while no GPU's processes change.
+    pub every: Duration,
 }
 
 // === impl Kubelet ===
 
 impl Kubelet {
+    pub(crate) fn every(&self) -> Duration {
+        self.options.every
+    }
+
     /// Connects when first asked, and again when a connection is lost. Must be called within a runtime.
     pub fn new(socket: &Path, options: KubeletOptions) -> Result<Self, KubeletError> {
         let endpoint = Endpoint::from_shared(format!("unix:{}", socket.display()))
@@ -81,7 +87,7 @@ impl Kubelet {
     }
 
     /// Who has which GPUs now.
-    pub async fn holdings(&mut self) -> Result<Vec<Holding>, KubeletError> {
+    pub(crate) async fn holdings(&mut self) -> Result<Vec<Holding>, KubeletError> {
         let answer = self.client.list(ListPodResourcesRequest {}).await;
         let pods = answer
             .map_err(|status| self.explain(&status))?

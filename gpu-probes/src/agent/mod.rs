@@ -27,12 +27,9 @@ use crate::devices::DeviceNames;
 use crate::kubelet::{Kubelet, KubeletError, KubeletOptions};
 use crate::owners::Holding;
 use crate::telemetry::Snapshot;
-use crate::telemetry::gpu_telemetry_server::GpuTelemetryServer;
 use sampler::{Sampler, Waker};
 use state::Shared;
 
-/// Between two questions to the kubelet.
-const ASK: Duration = Duration::from_secs(5);
 /// When a GPU's processes change it is asked at once, but no sooner after the last time than this.
 const ASK_AGAIN: Duration = Duration::from_secs(1);
 /// How often it is looked whether all is known that will be.
@@ -104,9 +101,9 @@ impl Agent {
         })
     }
 
-    /// The gRPC service.
-    pub fn service(&self) -> GpuTelemetryServer<Telemetry> {
-        GpuTelemetryServer::new(self.telemetry.clone())
+    /// The gRPC service, for a [`crate::telemetry::gpu_telemetry_server::GpuTelemetryServer`].
+    pub fn telemetry(&self) -> Telemetry {
+        self.telemetry.clone()
     }
 
     /// Takes another map of who has which GPU.
@@ -173,7 +170,7 @@ async fn ask(mut kubelet: Kubelet, shared: Arc<Shared>) {
                 Err(error) => owners.kubelet_problem = Some(error.to_string()),
             });
         });
-        let _ = tokio::time::timeout_at(asked + ASK, shared.processes.notified()).await;
+        let _ = tokio::time::timeout_at(asked + kubelet.every(), shared.processes.notified()).await;
         tokio::time::sleep_until(asked + ASK_AGAIN).await;
     }
 }
