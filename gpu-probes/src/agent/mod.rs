@@ -56,8 +56,14 @@ pub struct Agent {
     shared: Arc<Shared>,
     telemetry: Telemetry,
     waker: Arc<Waker>,
+    /// Whether there is a kubelet to wait for.
+    asks: bool,
     stop: CancellationToken,
 }
+
+/// Where a map of who has which GPU is put.
+#[derive(Clone, Debug)]
+pub struct OwnerMap(Arc<Shared>);
 
 // === impl Agent ===
 
@@ -85,6 +91,7 @@ impl Agent {
             .name("gpu-sampler".to_owned())
             .spawn(move || sampler.run(open))?;
         let stop = CancellationToken::new();
+        let asks = kubelet.is_some();
         if let Some((socket, options)) = kubelet {
             let kubelet = Kubelet::new(&socket, options).map_err(io::Error::other)?;
             let asking = ask(kubelet, Arc::clone(&shared));
@@ -97,6 +104,7 @@ impl Agent {
             shared,
             telemetry,
             waker,
+            asks,
             stop,
         })
     }
@@ -106,10 +114,9 @@ impl Agent {
         self.telemetry.clone()
     }
 
-    /// Takes another map of who has which GPU.
-    pub fn set_map(&self, map: Vec<Holding>) {
-        self.shared
-            .update(|state| state.set_owners(|owners| owners.map = Some(map)));
+    /// Where a map of who has which GPU is put.
+    pub fn owners(&self) -> OwnerMap {
+        OwnerMap(Arc::clone(&self.shared))
     }
 
     /// What is known now.
@@ -124,11 +131,12 @@ impl Agent {
             .read(|state| exporter::page(state, &self.node, watchers, Instant::now()))
     }
 
-    /// Returns when the source was read once, or found not to be there, and somebody told who has which GPU, or could not.
+    /// Returns when the source was read once, or found not to be there, and the kubelet, if it is asked, was heard or found
+    /// not to be there.
     pub async fn settled(&self) {
         while !self
             .shared
-            .read(|state| state.settled && state.owners_settled())
+            .read(|state| state.settled && (!self.asks || state.kubelet_settled()))
         {
             tokio::time::sleep(LOOK).await;
         }
@@ -144,6 +152,16 @@ impl Agent {
 impl Drop for Agent {
     fn drop(&mut self) {
         self.stop();
+    }
+}
+
+// === impl OwnerMap ===
+
+impl OwnerMap {
+    /// Takes another map; none = it tells nothing. What device names mean is asked again.
+    pub fn set(&self, map: Option<Vec<Holding>>) {
+        self.0
+            .update(|state| state.set_owners(|owners| owners.map = map));
     }
 }
 

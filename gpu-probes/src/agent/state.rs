@@ -371,8 +371,8 @@ impl State {
     }
 
     /// Whether the kubelet has been heard, or was found not to be there.
-    pub(super) fn owners_settled(&self) -> bool {
-        self.owners.is_known() || self.owners.kubelet_problem.is_some()
+    pub(super) fn kubelet_settled(&self) -> bool {
+        self.owners.kubelet.is_some() || self.owners.kubelet_problem.is_some()
     }
 }
 

@@ -193,12 +193,15 @@ async fn without_kubernetes_a_map_tells_and_is_replaced_whole() {
     };
     let seen = until(&agent, "GPUs", |seen| seen.gpus.len() == 2).await;
     assert_eq!(why(&seen, "GPU-a").as_deref(), Some("nobody was asked"));
-    agent.set_map(vec![holding("GPU-a", "sim-0"), holding("GPU-z", "sim-9")]);
+    agent.owners().set(Some(vec![
+        holding("GPU-a", "sim-0"),
+        holding("GPU-z", "sim-9"),
+    ]));
     let seen = agent.snapshot();
     assert_eq!(owners(&seen, "GPU-a"), [("sim-0".to_owned(), None)]);
     assert_eq!(owners(&seen, "GPU-b"), []);
     assert_eq!(why(&seen, "GPU-b"), None);
-    agent.set_map(vec![holding("GPU-b", "sim-0")]);
+    agent.owners().set(Some(vec![holding("GPU-b", "sim-0")]));
     let seen = agent.snapshot();
     assert_eq!(owners(&seen, "GPU-a"), []);
     assert_eq!(owners(&seen, "GPU-b"), [("sim-0".to_owned(), None)]);
