@@ -38,7 +38,7 @@ pub struct ProbeArgs {
     /// The kubelet's PodResources socket; empty = it is not asked [default:
     /// /var/lib/kubelet/pod-resources/kubelet.sock, without --gpu-map].
     #[arg(long)]
-    pod_resources_socket: Option<PathBuf>,
+    pod_resources_socket: Option<String>,
     /// Who has which GPU, in a file that is followed as it changes: without Kubernetes, or where the kubelet does not know.
     #[arg(long)]
     pub(super) gpu_map: Option<PathBuf>,
@@ -147,8 +147,8 @@ impl ProbeArgs {
 
     pub(super) fn kubelet(&self) -> Option<(PathBuf, KubeletOptions)> {
         let socket = match (&self.pod_resources_socket, &self.gpu_map) {
-            (Some(socket), _) if socket.as_os_str().is_empty() => return None,
-            (Some(socket), _) => socket.clone(),
+            (Some(socket), _) if socket.is_empty() => return None,
+            (Some(socket), _) => PathBuf::from(socket),
             (None, None) => PathBuf::from(KUBELET),
             (None, Some(_)) => return None,
         };
