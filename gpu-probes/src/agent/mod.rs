@@ -14,6 +14,8 @@ use tokio_util::sync::CancellationToken;
 
 mod change;
 mod exporter;
+mod listener;
+mod node;
 mod periods;
 mod sampler;
 mod state;

@@ -5,14 +5,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use super::listener::Listener;
+use super::node::{self, About, Node};
 use super::periods::{CLASSES, Periods, place};
-use super::state::{About, Node, Shared};
+use super::state::Shared;
 use crate::probe::{Class, EventSource, GpuProbe, ProbeError};
 use crate::processes;
-use crate::telemetry::{EventKind, Gpu};
+use crate::telemetry::Gpu;
 
 /// Makes the source anew: what was missing when it was made last may be there now.
 pub type Open = Box<dyn FnMut() -> Result<Box<dyn GpuProbe>, ProbeError> + Send>;
@@ -23,8 +24,6 @@ const DISCOVER: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(3);
 const SHORTEST_BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
-/// How soon an event thread sees that it is to end.
-const EVENT_WAIT: Duration = Duration::from_millis(250);
 /// Processes of a GPU that are told.
 const MOST_PROCESSES: usize = 256;
 
@@ -52,12 +51,6 @@ pub(super) struct Sampler {
     pub bell: Receiver<()>,
 }
 
-/// The thread that waits for events.
-struct Events {
-    stop: Arc<AtomicBool>,
-    thread: JoinHandle<()>,
-}
-
 /// Why a source is left.
 enum Left {
     Stopped,
@@ -80,6 +73,14 @@ impl Waker {
 
     pub(super) fn stop(&self) {
         self.set(&self.stop);
+    }
+
+    pub(super) fn read(&self) {
+        self.set(&self.read);
+    }
+
+    pub(super) fn discover(&self) {
+        self.set(&self.discover);
     }
 
     fn set(&self, flag: &AtomicBool) {
@@ -136,7 +137,7 @@ impl Sampler {
             source: probe.source(),
             ..Node::default()
         };
-        let mut events: Option<Events> = None;
+        let mut listener = Listener::default();
         let mut discover_at = Instant::now();
         let mut discovered_at = discover_at;
         let mut due = [Instant::now(); CLASSES.len()];
@@ -148,11 +149,11 @@ impl Sampler {
                 discovered_at = now;
                 match probe.discover() {
                     Ok(gpus) => {
-                        let changed = merge(&mut node, gpus, now);
-                        let ended = events.as_ref().is_none_or(|e| e.thread.is_finished());
-                        if changed || ended {
-                            end(&mut events);
-                            events = probe.events().and_then(|source| self.listen(source));
+                        let changed = node::merge(&mut node, gpus, now);
+                        if changed || listener.has_ended() {
+                            // First, so that one event is not heard by two.
+                            listener.end();
+                            listener = self.listen(probe.events());
                         }
                         if changed {
                             due = [now; CLASSES.len()];
@@ -165,7 +166,7 @@ impl Sampler {
                     }
                     Err(error) if node.gpus.is_empty() => return Left::Failed(error),
                     // Reading tells whether the source is broken.
-                    Err(error) => tracing::warn!(%error, "Looking for GPUs failed."),
+                    Err(error) => tracing::debug!(%error, "Looking for GPUs failed."),
                 }
             }
             let classes: Vec<Class> = CLASSES
@@ -179,10 +180,14 @@ impl Sampler {
                         *backoff = SHORTEST_BACKOFF;
                     }
                     Err(error) if good_at.elapsed() >= PATIENCE => {
-                        end(&mut events);
+                        listener.end();
                         return Left::Failed(error);
                     }
-                    Err(error) => tracing::debug!(%error, "Nothing could be read."),
+                    Err(error) => {
+                        tracing::debug!(%error, "Nothing could be read.");
+                        // A driver that was loaded again is found so.
+                        discover_at = discovered_at + CALM;
+                    }
                 }
                 let now = Instant::now();
                 for class in classes {
@@ -196,7 +201,7 @@ impl Sampler {
             // Rung or not, it is time to look.
             let _ = self.bell.recv_timeout(wait);
             if self.waker.is_stopped() {
-                end(&mut events);
+                listener.end();
                 return Left::Stopped;
             }
             if Waker::take(&self.waker.read) {
@@ -226,7 +231,7 @@ impl Sampler {
             }
             good = true;
             if gpu.lost {
-                forget(gpu);
+                node::forget(gpu, about);
             }
             if classes.contains(&Class::Processes) {
                 gpu.processes.truncate(MOST_PROCESSES);
@@ -234,7 +239,7 @@ impl Sampler {
             }
             processes_changed |= was.1 != pids(gpu);
             if gpu.lost != was.0 {
-                self.waker.set(&self.waker.discover);
+                self.waker.discover();
             }
             let now = Instant::now();
             for &class in classes {
@@ -257,6 +262,13 @@ impl Sampler {
         Ok(())
     }
 
+    fn listen(&self, source: Option<Box<dyn EventSource>>) -> Listener {
+        let (shared, waker) = (Arc::clone(&self.shared), Arc::clone(&self.waker));
+        source.map_or_else(Listener::default, |source| {
+            Listener::start(source, shared, waker)
+        })
+    }
+
     fn look_at_processes(&self, gpu: &mut Gpu, about: &mut About) {
         about.seats.clear();
         for process in &mut gpu.processes {
@@ -264,139 +276,8 @@ impl Sampler {
             process.name = processes::name(&self.proc, process.pid);
         }
     }
-
-    /// Waits for events on a thread of its own.
-    fn listen(&self, mut source: Box<dyn EventSource>) -> Option<Events> {
-        let stop = Arc::new(AtomicBool::new(false));
-        let stopped = Arc::clone(&stop);
-        let shared = Arc::clone(&self.shared);
-        let waker = Arc::clone(&self.waker);
-        let listen = move || {
-            while !stopped.load(Ordering::Relaxed) {
-                match source.wait(EVENT_WAIT) {
-                    Ok(events) if events.is_empty() => {}
-                    Ok(events) => {
-                        let changes = |kind| {
-                            matches!(
-                                kind,
-                                EventKind::MigChanged
-                                    | EventKind::GpuLost
-                                    | EventKind::RecoveryAction
-                            )
-                        };
-                        let discover = events.iter().any(|event| changes(event.kind()));
-                        for event in &events {
-                            let kind = event.kind().as_str_name();
-                            tracing::warn!(
-                                uuid = event.uuid,
-                                kind,
-                                value = event.value,
-                                "A GPU reports."
-                            );
-                        }
-                        shared.update(|state| state.happened(events, Instant::now()));
-                        waker.set(&waker.read);
-                        if discover {
-                            waker.set(&waker.discover);
-                        }
-                    }
-                    Err(error) => {
-                        // The next discovery starts it anew.
-                        tracing::warn!(%error, "Events cannot be waited for.");
-                        return;
-                    }
-                }
-            }
-        };
-        let thread = std::thread::Builder::new().name("gpu-events".to_owned());
-        let thread = thread.spawn(listen);
-        let thread = thread.inspect_err(|error| tracing::error!(%error, "No thread for events."));
-        let thread = thread.ok()?;
-        Some(Events { stop, thread })
-    }
-}
-
-/// Ends the thread and waits for it, so that one event is not seen by two.
-fn end(events: &mut Option<Events>) {
-    if let Some(Events { stop, thread }) = events.take() {
-        stop.store(true, Ordering::Relaxed);
-        if thread.join().is_err() {
-            tracing::error!("The thread for events panicked.");
-        }
-    }
 }
 
 fn pids(gpu: &Gpu) -> Vec<u32> {
     gpu.processes.iter().map(|process| process.pid).collect()
-}
-
-/// A GPU that answers no more has no readings: the last ones would look like those of a healthy one.
-fn forget(gpu: &mut Gpu) {
-    gpu.memory = None;
-    gpu.processes.clear();
-    gpu.utilization = None;
-    gpu.clocks = None;
-    gpu.power = None;
-    gpu.temperature = None;
-    gpu.errors = None;
-    gpu.profile = None;
-    gpu.links.clear();
-}
-
-/// Takes who is there now into `node`; whether that is another set. What was read of those that stay, stays. A lost GPU
-/// stays even if it is no longer listed, and its instances with it: its going must not look as if it had been taken away.
-fn merge(node: &mut Node, found: Vec<Gpu>, now: Instant) -> bool {
-    let gpus = std::mem::take(&mut node.gpus).into_iter();
-    let mut left: Vec<(Gpu, About)> = gpus.zip(std::mem::take(&mut node.about)).collect();
-    let mut changed = false;
-    for identity in found {
-        match left.iter().position(|(gpu, _)| gpu.uuid == identity.uuid) {
-            Some(at) => {
-                let (gpu, about) = left.remove(at);
-                changed |= gpu.mig_enabled != identity.mig_enabled;
-                node.gpus.push(with_readings(identity, gpu));
-                node.about.push(about);
-            }
-            None => {
-                changed = true;
-                node.gpus.push(identity);
-                node.about.push(About {
-                    read: [now; CLASSES.len()],
-                    seats: Vec::new(),
-                });
-            }
-        }
-    }
-    let lost: Vec<String> = left
-        .iter()
-        .filter(|(gpu, _)| gpu.lost && gpu.parent.is_empty())
-        .map(|(gpu, _)| gpu.uuid.clone())
-        .collect();
-    for (mut gpu, about) in left {
-        if lost.contains(&gpu.uuid) || lost.contains(&gpu.parent) {
-            gpu.lost = true;
-            node.gpus.push(gpu);
-            node.about.push(about);
-        } else {
-            changed = true;
-        }
-    }
-    changed
-}
-
-fn with_readings(identity: Gpu, gpu: Gpu) -> Gpu {
-    Gpu {
-        lost: gpu.lost,
-        memory: gpu.memory,
-        processes: gpu.processes,
-        utilization: gpu.utilization,
-        clocks: gpu.clocks,
-        power: gpu.power,
-        temperature: gpu.temperature,
-        errors: gpu.errors,
-        profile: gpu.profile,
-        links: gpu.links,
-        missing: gpu.missing,
-        ..identity
-    }
 }

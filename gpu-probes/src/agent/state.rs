@@ -11,10 +11,10 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, watch};
 
 use super::change;
+use super::node::{About, Node, aged, millis};
 use super::periods::{CLASSES, Periods, place};
 use crate::devices::DeviceNames;
 use crate::owners::{Held, Owners};
-use crate::probe::Class;
 use crate::processes::Seat;
 use crate::telemetry::report::Content;
 use crate::telemetry::{Change, Event, EventKind, Gpu, Missing, Snapshot};
@@ -27,27 +27,8 @@ const MOST_GONE: usize = 128;
 const MOST_XIDS: usize = 32;
 /// GPUs whose XIDs are counted: MIG instances come and go.
 const MOST_COUNTED: usize = 128;
-/// The same thing seen twice, as an event and as a reading, within this is one.
+/// A loss that is seen twice, as an event and as a reading, within this is one.
 const SAME: Duration = Duration::from_secs(10);
-
-/// The GPUs of a node as they were read, without owners.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Node {
-    /// As [`crate::probe::GpuProbe::source`] has it.
-    pub source: &'static str,
-    pub gpus: Vec<Gpu>,
-    /// Of each of `gpus`.
-    pub about: Vec<About>,
-}
-
-/// What is known of a GPU besides what is told.
-#[derive(Clone, Debug)]
-pub(super) struct About {
-    /// When each class was last read.
-    pub read: [Instant; CLASSES.len()],
-    /// Of each process.
-    pub seats: Vec<Seat>,
-}
 
 #[derive(Debug)]
 struct Told {
@@ -159,7 +140,7 @@ impl State {
     /// The GPUs were read. What only a reading shows becomes an event.
     pub(super) fn publish(&mut self, node: Node, now: Instant) {
         let mut seen = Vec::new();
-        for gpu in &node.gpus {
+        for gpu in node.gpus.iter().filter(|gpu| gpu.parent.is_empty()) {
             let Some(old) = self.node.gpus.iter().find(|old| old.uuid == gpu.uuid) else {
                 continue;
             };
@@ -180,22 +161,29 @@ impl State {
                 seen.push(event(EventKind::RecoveryAction, u64::from(is)));
             }
         }
-        seen.retain(|event| !self.is_known(event, now));
         self.node = node;
         self.settled = true;
         self.happened(seen, now);
         self.refresh();
     }
 
+    /// Whether a reading showed what an event said, or the other way round: then they are one.
     fn is_known(&self, event: &Event, now: Instant) -> bool {
-        let what = |event: &Event| (event.uuid.clone(), event.kind, event.value);
-        let mut recent = self.events.iter().rev();
-        recent.any(|(at, known)| now.duration_since(*at) < SAME && what(known) == what(event))
+        let mut before = self.events.iter().rev();
+        let last = before.find(|(_, known)| known.uuid == event.uuid && known.kind == event.kind);
+        last.is_some_and(|(at, known)| match event.kind() {
+            EventKind::GpuLost => now.saturating_duration_since(*at) < SAME,
+            EventKind::RecoveryAction => known.value == event.value,
+            _ => false,
+        })
     }
 
     /// Events, oldest first.
     pub(super) fn happened(&mut self, events: Vec<Event>, now: Instant) {
         for mut event in events {
+            if self.is_known(&event, now) {
+                continue;
+            }
             self.last_event += 1;
             event.number = self.last_event;
             if event.kind() == EventKind::Xid {
@@ -403,36 +391,4 @@ fn joined(gpu: &Gpu, about: &About, held: &Held<'_>) -> Gpu {
         why,
     }));
     told
-}
-
-fn aged(mut gpu: Gpu, about: &About, now: Instant) -> Gpu {
-    let age = |class: Class| millis(now, about.read[place(class)]);
-    let add = |age_ms: &mut u32, class| *age_ms = age_ms.saturating_add(age(class));
-    if let Some(memory) = &mut gpu.memory {
-        add(&mut memory.age_ms, Class::Memory);
-    }
-    if let Some(utilization) = &mut gpu.utilization {
-        add(&mut utilization.age_ms, Class::Utilization);
-    }
-    if let Some(clocks) = &mut gpu.clocks {
-        add(&mut clocks.age_ms, Class::Clocks);
-    }
-    if let Some(power) = &mut gpu.power {
-        add(&mut power.age_ms, Class::Power);
-    }
-    if let Some(temperature) = &mut gpu.temperature {
-        add(&mut temperature.age_ms, Class::Temperature);
-    }
-    if let Some(errors) = &mut gpu.errors {
-        add(&mut errors.age_ms, Class::Errors);
-    }
-    if let Some(profile) = &mut gpu.profile {
-        add(&mut profile.age_ms, Class::Profile);
-    }
-    gpu
-}
-
-fn millis(now: Instant, then: Instant) -> u32 {
-    let age = now.saturating_duration_since(then).as_millis();
-    u32::try_from(age).unwrap_or(u32::MAX)
 }

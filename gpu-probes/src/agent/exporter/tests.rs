@@ -1,8 +1,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::node::{About, Node};
 use super::super::periods::{CLASSES, Periods};
-use super::super::state::{About, Node};
 use super::*;
 use crate::devices::Device;
 use crate::owners::{Holder, Holding};
