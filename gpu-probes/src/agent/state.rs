@@ -392,3 +392,6 @@ fn joined(gpu: &Gpu, about: &About, held: &Held<'_>) -> Gpu {
     }));
     told
 }
+
+#[cfg(test)]
+mod tests;

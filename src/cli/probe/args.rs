@@ -30,6 +30,9 @@ pub struct ProbeArgs {
     /// The NVIDIA library to load [default: libnvidia-ml.so.1, as the loader finds it].
     #[arg(long)]
     pub(super) nvml_library: Option<PathBuf>,
+    /// The kernel's log, for the processes behind XIDs; one that may not be read is done without.
+    #[arg(long, default_value = "/dev/kmsg")]
+    pub(super) kernel_log: PathBuf,
     /// This node's name [default: the environment's NODE_NAME, else the host's name].
     #[arg(long)]
     node_name: Option<String>,

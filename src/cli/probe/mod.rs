@@ -9,6 +9,7 @@ use axum::Router;
 use axum::http::header;
 use axum::routing::get;
 use gpu_probes::agent::{Agent, AgentOptions, Open};
+use gpu_probes::nvml::{self, Answer, NvmlProbe};
 use gpu_probes::telemetry::gpu_telemetry_server::GpuTelemetryServer;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -113,11 +114,11 @@ fn start(args: &ProbeArgs, map: Option<GpuMap>) -> anyhow::Result<Agent> {
 
 /// Opens the library anew each time: a driver may be installed, or updated, while this runs.
 fn open(args: &ProbeArgs) -> Open {
-    let library = args.nvml_library.clone();
-    Box::new(move || {
-        let nvml = gpu_probes::nvml::Nvml::open(library.as_deref())?;
-        Ok(Box::new(nvml))
-    })
+    let settings = nvml::Settings {
+        library: args.nvml_library.clone(),
+        kmsg: Some(args.kernel_log.clone()),
+    };
+    Box::new(move || Ok(Box::new(NvmlProbe::new(settings.clone()))))
 }
 
 fn incoming(args: &ProbeArgs, listener: TcpListener) -> anyhow::Result<Incoming> {
@@ -156,6 +157,13 @@ async fn once(agent: Agent) -> anyhow::Result<()> {
 
 /// Prints what every call into the driver answered.
 fn self_test(library: Option<&Path>) -> anyhow::Result<()> {
-    print!("{}", gpu_probes::nvml::self_test(library)?);
+    for Answer {
+        call,
+        device,
+        answer,
+    } in nvml::self_test(library)?
+    {
+        println!("{call} {device} {answer}");
+    }
     Ok(())
 }
