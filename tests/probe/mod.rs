@@ -68,7 +68,10 @@ fn command(folder: &Path) -> tokio::process::Command {
     let mut command = pointsman();
     command
         .arg("probe")
-        .arg(format!("--nvml-library={}", fake_state::library().unwrap().display()))
+        .arg(format!(
+            "--nvml-library={}",
+            fake_state::library().unwrap().display()
+        ))
         .env(fake_state::STATE_VARIABLE, folder.join("state.json"));
     command
 }

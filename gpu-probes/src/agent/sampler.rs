@@ -24,6 +24,8 @@ const DISCOVER: Duration = Duration::from_secs(10);
 const PATIENCE: Duration = Duration::from_secs(3);
 const SHORTEST_BACKOFF: Duration = Duration::from_secs(1);
 const LONGEST_BACKOFF: Duration = Duration::from_secs(30);
+/// What is wrong when nothing else is.
+const NO_GPUS: &str = "the driver has no GPUs";
 /// Processes of a GPU that are told.
 const MOST_PROCESSES: usize = 256;
 
@@ -249,7 +251,8 @@ impl Sampler {
         let problem = match failed {
             Some((_, error)) if !good => return Err(error),
             Some((uuid, error)) => format!("{uuid} cannot be read: {error}"),
-            None => String::new(),
+            None if node.gpus.is_empty() => probe.problem().unwrap_or_else(|| NO_GPUS.to_owned()),
+            None => probe.problem().unwrap_or_default(),
         };
         let readings = node.clone();
         self.shared.update(|state| {
