@@ -40,13 +40,15 @@ impl Probe {
             .arg(format!("--gpu-map={}", file.display()))
             .args(["--node-name=node-1", "--processes-period=100ms"]);
         let process = Program::start("probe", folder.path(), &mut command).unwrap();
-        let probe = Self {
+        let mut probe = Self {
             grpc,
             metrics,
             process,
             folder,
         };
+        let process = tokio::sync::Mutex::new(&mut probe.process);
         until("the agent", async || {
+            process.lock().await.check().unwrap();
             tokio::net::TcpStream::connect(grpc).await.ok()
         })
         .await;
