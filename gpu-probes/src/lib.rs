@@ -2,6 +2,7 @@
 //!
 //! - [`telemetry`]: what is known of a GPU, and how it travels: generated from `proto/pointsman/gpu/v1/telemetry.proto`.
 //! - [`probe`]: where readings come from.
+//! - [`nvml`]: GPUs as NVIDIA's library on the node tells of them.
 //! - [`devices`]: what device plugins and drivers call GPUs.
 //! - [`kubelet`], [`owners`], [`processes`]: who has been given a GPU, and who is on it.
 //! - [`agent`]: reads, joins, and serves what it knows.
@@ -14,6 +15,7 @@ pub mod architecture;
 pub mod dcgm;
 pub mod devices;
 pub mod kubelet;
+pub mod nvml;
 pub mod owners;
 pub mod probe;
 pub mod processes;

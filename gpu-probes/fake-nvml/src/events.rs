@@ -12,7 +12,7 @@ use crate::state::{board, board_handle, now, target};
 use crate::{Answer, api, put};
 
 /// How often a waiting set looks at the file.
-const LOOK: Duration = Duration::from_millis(5);
+const LOOK: Duration = Duration::from_millis(10);
 
 /// The kinds that every GPU here can tell of.
 const KINDS: u32 = nvmlEventTypeSingleBitEccError
@@ -117,9 +117,7 @@ fn look(state: &State, set: &Set) -> Result<Option<nvmlEventData_t>, nvmlReturn_
     };
     if let Some(event) = waiting().next() {
         // As the real one: of several XIDs that wait each is told, but with the number of the last.
-        let last = waiting()
-            .filter(|other| other.gpu == event.gpu && other.kind == event.kind)
-            .next_back();
+        let last = waiting().rfind(|other| other.gpu == event.gpu && other.kind == event.kind);
         let data = match last {
             Some(last) if event.kind == u64::from(nvmlEventTypeXidCriticalError) => last.data,
             _ => event.data,

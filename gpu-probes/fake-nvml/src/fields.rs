@@ -78,6 +78,10 @@ fn of(state: &State, gpu: &Gpu, field: u32, scope: u32) -> Result<Value, nvmlRet
         NVML_FI_DEV_NVLINK_LINK_COUNT => linked(Value::U32(gpu.links.len() as u32)),
         NVML_FI_DEV_NVLINK_GET_STATE => Ok(Value::U32(links::of(gpu, scope)?.active.into())),
         // All errors are replays, as in `links`.
+        NVML_FI_DEV_NVLINK_ERROR_DL_REPLAY => Ok(Value::U64(links::of(gpu, scope)?.errors)),
+        NVML_FI_DEV_NVLINK_ERROR_DL_RECOVERY | NVML_FI_DEV_NVLINK_ERROR_DL_CRC => {
+            links::of(gpu, scope).map(|_| Value::U64(0))
+        }
         NVML_FI_DEV_NVLINK_REPLAY_ERROR_COUNT_TOTAL => {
             linked(Value::U64(gpu.links.iter().map(|l| l.errors).sum()))
         }
