@@ -5,7 +5,9 @@
 //!
 //! A process is foreign if it belongs to none of the GPU's owners. A pod's UID is seen in the process's control group and,
 //! for the owners, in the names of the kubelet's log directories (PodResources does not tell it); where the map names
-//! commands, they decide. What cannot be decided stays open.
+//! commands, they decide. What cannot be decided stays open; so does a process that came after the kubelet was last asked.
+
+use std::time::Instant;
 
 use crate::devices::{Device, DeviceNames};
 use crate::processes::Seat;
@@ -36,6 +38,8 @@ pub struct Holder {
 pub(crate) struct Owners {
     /// The kubelet's last answer.
     pub kubelet: Option<Vec<Holding>>,
+    /// When it was asked for that.
+    pub asked: Option<Instant>,
     /// Why that is not the current state, or not there.
     pub kubelet_problem: Option<String>,
     pub map: Option<Vec<Holding>>,
@@ -47,6 +51,8 @@ pub(crate) struct Held<'a> {
     pub holders: Vec<&'a Holder>,
     /// Why there may be others, or why nothing is known.
     pub problem: Option<String>,
+    /// As of when; none = of now.
+    pub asked: Option<Instant>,
 }
 
 // === impl Owners ===
@@ -86,8 +92,12 @@ impl Owners {
             let device = &holding.device;
             format!("{namespace}/{pod} was given {device}, and which GPU that is is not known")
         });
-        for held in &mut held {
+        for (held, mapped) in held.iter_mut().zip(mapped) {
             held.holders.sort_by_key(|holder| key(&holder.owner));
+            if mapped {
+                continue;
+            }
+            held.asked = self.asked;
             held.problem = match (&self.kubelet_problem, &lost) {
                 (Some(problem), _) => Some(problem.clone()),
                 // It may be this one.
@@ -210,8 +220,8 @@ mod tests {
                 holding("GPU-b", "one"),
                 holding("GPU-a", "hidden"),
             ]),
-            kubelet_problem: None,
             map: Some(vec![holding("GPU-a", "mapped"), holding("GPU-z", "gone")]),
+            ..Owners::default()
         };
         let expected = [vec!["mapped"], vec!["one", "two"], vec![]];
         for ((pods, problem), expected) in pods(&owners, &gpus).iter().zip(expected) {
@@ -229,7 +239,7 @@ mod tests {
         let away = Owners {
             kubelet: Some(vec![holding("GPU-a", "one")]),
             kubelet_problem: Some("away".into()),
-            map: None,
+            ..Owners::default()
         };
         // The last answer stands, and is called old.
         assert_eq!(
@@ -278,7 +288,7 @@ mod tests {
         ] {
             let held = Held {
                 holders: holders.clone(),
-                problem: None,
+                ..Held::default()
             };
             assert_eq!(
                 held.is_foreign(&seat, name),
@@ -287,8 +297,8 @@ mod tests {
             );
         }
         let unknown = Held {
-            holders: vec![],
             problem: Some("away".into()),
+            ..Held::default()
         };
         assert_eq!(unknown.is_foreign(&Seat::NoPod, ""), None);
     }

@@ -185,6 +185,7 @@ async fn ask(mut kubelet: Kubelet, shared: Arc<Shared>) {
             state.set_owners(|owners| match answer {
                 Ok(holdings) => {
                     owners.kubelet = Some(holdings);
+                    owners.asked = Some(asked.into_std());
                     owners.kubelet_problem = None;
                 }
                 Err(error) => owners.kubelet_problem = Some(error.to_string()),

@@ -23,12 +23,20 @@ pub(super) struct About {
     /// When each class was last read.
     pub read: [Instant; CLASSES.len()],
     /// Of each process.
-    pub seats: Vec<Seat>,
+    pub seen: Vec<Seen>,
+}
+
+/// What is known of a process besides what is told.
+#[derive(Clone, Debug)]
+pub(super) struct Seen {
+    pub seat: Seat,
+    /// When it was first seen here.
+    pub since: Instant,
 }
 
 /// A GPU that answers no more has no readings: the last ones would look like those of a healthy one.
 pub(super) fn forget(gpu: &mut Gpu, about: &mut About) {
-    about.seats.clear();
+    about.seen.clear();
     gpu.memory = None;
     gpu.processes.clear();
     gpu.utilization = None;
@@ -60,7 +68,7 @@ pub(super) fn merge(node: &mut Node, found: Vec<Gpu>, now: Instant) -> bool {
                 node.gpus.push(identity);
                 node.about.push(About {
                     read: [now; CLASSES.len()],
-                    seats: Vec::new(),
+                    seen: Vec::new(),
                 });
             }
         }

@@ -1,6 +1,7 @@
 //! The thread that reads a source. NVML's calls block, and of a broken GPU they may block for long: a thread of its own
 //! keeps that from everything else, and the ages of what it last read tell of it.
 
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +9,7 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::time::{Duration, Instant};
 
 use super::listener::Listener;
-use super::node::{self, About, Node};
+use super::node::{self, About, Node, Seen};
 use super::periods::{CLASSES, Periods, place};
 use super::state::Shared;
 use crate::probe::{Class, EventSource, GpuProbe, ProbeError};
@@ -237,7 +238,7 @@ impl Sampler {
             }
             if classes.contains(&Class::Processes) {
                 gpu.processes.truncate(MOST_PROCESSES);
-                self.look_at_processes(gpu, about);
+                self.look_at_processes(gpu, about, &was.1);
             }
             processes_changed |= was.1 != pids(gpu);
             if gpu.lost != was.0 {
@@ -272,11 +273,18 @@ impl Sampler {
         })
     }
 
-    fn look_at_processes(&self, gpu: &mut Gpu, about: &mut About) {
-        about.seats.clear();
+    /// `before`: the processes that were there.
+    fn look_at_processes(&self, gpu: &mut Gpu, about: &mut About, before: &[u32]) {
+        let seen = std::mem::take(&mut about.seen);
+        let known = before.iter().zip(seen);
+        let known: HashMap<u32, Seen> = known.map(|(pid, seen)| (*pid, seen)).collect();
+        let now = Instant::now();
         for process in &mut gpu.processes {
-            about.seats.push(processes::seat(&self.proc, process.pid));
             process.name = processes::name(&self.proc, process.pid);
+            about.seen.push(Seen {
+                seat: processes::seat(&self.proc, process.pid),
+                since: known.get(&process.pid).map_or(now, |seen| seen.since),
+            });
         }
     }
 }

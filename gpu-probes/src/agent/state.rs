@@ -367,22 +367,19 @@ impl State {
 /// What is told of a GPU.
 fn joined(gpu: &Gpu, about: &About, held: &Held<'_>) -> Gpu {
     let mut told = gpu.clone();
-    told.owners = held
-        .holders
-        .iter()
-        .map(|holder| holder.owner.clone())
-        .collect();
+    let owners = held.holders.iter();
+    told.owners = owners.map(|holder| holder.owner.clone()).collect();
     told.missing.extend(held.missing());
-    for (process, seat) in told.processes.iter_mut().zip(&about.seats) {
-        if let Seat::Pod(uid) = seat {
+    for (process, seen) in told.processes.iter_mut().zip(&about.seen) {
+        if let Seat::Pod(uid) = &seen.seat {
             process.pod_uid.clone_from(uid);
         }
-        // A board's processes are its instances'.
-        if !gpu.mig_enabled {
-            process.foreign = held.is_foreign(seat, &process.name);
+        // A board's processes are its instances'. And a process may have come with an owner of whom nobody has told yet.
+        if !gpu.mig_enabled && held.asked.is_none_or(|asked| seen.since < asked) {
+            process.foreign = held.is_foreign(&seen.seat, &process.name);
         }
     }
-    let unseen = about.seats.iter().find_map(|seat| match seat {
+    let unseen = about.seen.iter().find_map(|seen| match &seen.seat {
         Seat::Unseen(why) => Some(why.clone()),
         _ => None,
     });

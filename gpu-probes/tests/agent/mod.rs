@@ -22,7 +22,7 @@ mod streams;
 use source::Script;
 
 /// Longer than anything takes; whoever waits for it has failed.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// An agent that reads `script` as often as may be.
 fn start(script: &Script, kubelet: Option<(&Path, KubeletOptions)>, proc: &Path) -> Agent {

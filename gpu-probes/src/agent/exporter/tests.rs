@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::node::{About, Node};
+use super::super::node::{About, Node, Seen};
 use super::super::periods::{CLASSES, Periods};
 use super::*;
 use crate::devices::Device;
@@ -117,12 +117,15 @@ fn state(start: Instant) -> State {
     ];
     let about = |gpu: &Gpu| About {
         read: [start; CLASSES.len()],
-        seats: gpu
+        seen: gpu
             .processes
             .iter()
-            .map(|process| match process.pid {
-                7 => Seat::Pod("u1".into()),
-                _ => Seat::NoPod,
+            .map(|process| Seen {
+                seat: match process.pid {
+                    7 => Seat::Pod("u1".into()),
+                    _ => Seat::NoPod,
+                },
+                since: start,
             })
             .collect(),
     };

@@ -1,7 +1,8 @@
 use std::sync::Arc;
 
+use super::super::node::Seen;
 use super::*;
-use crate::telemetry::Errors;
+use crate::telemetry::{Errors, Process};
 
 fn state() -> State {
     State::new(Arc::new(|_| None), Periods::default())
@@ -10,7 +11,7 @@ fn state() -> State {
 fn node(gpus: Vec<Gpu>, now: Instant) -> Node {
     let about = |_: &Gpu| About {
         read: [now; CLASSES.len()],
-        seats: Vec::new(),
+        seen: Vec::new(),
     };
     Node {
         source: "nvml",
@@ -130,4 +131,29 @@ fn one_that_is_back_has_not_gone() {
         panic!("no change");
     };
     assert_eq!((change.gpus.len(), change.gone.len()), (1, 0));
+}
+
+#[test]
+fn a_process_is_foreign_only_once_its_owner_could_have_been_told_of() {
+    let (mut state, now) = (state(), Instant::now());
+    let later = now + Duration::from_secs(1);
+    let mut owned = gpu("GPU-a", 0);
+    owned.processes = vec![Process::default()];
+    let mut node = node(vec![owned], now);
+    node.about[0].seen = vec![Seen {
+        seat: Seat::NoPod,
+        since: later,
+    }];
+    let asked = |at: Instant| {
+        move |owners: &mut Owners| {
+            owners.kubelet = Some(Vec::new());
+            owners.asked = Some(at);
+        }
+    };
+    let foreign = |state: &State| state.snapshot(now).gpus[0].processes[0].foreign;
+    state.set_owners(asked(now));
+    state.publish(node, now);
+    assert_eq!(foreign(&state), None);
+    state.set_owners(asked(later + Duration::from_millis(1)));
+    assert_eq!(foreign(&state), Some(true));
 }
