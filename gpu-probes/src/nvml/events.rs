@@ -183,10 +183,7 @@ impl Drop for Events {
 
 /// A thread that cannot be had is one GPU's events less; the next source tries again.
 fn spawn(name: &str, body: impl FnOnce() + Send + 'static) {
-    let _ = Builder::new()
-        .name(name.into())
-        .stack_size(256 << 10)
-        .spawn(body);
+    let _ = Builder::new().name(name.into()).spawn(body);
 }
 
 /// Puts the events of one board into the queue.
@@ -253,22 +250,17 @@ impl Teller {
     fn happened(&self, library: &Library, handle: Handle, event: &RawEvent) -> bool {
         let (gpu, compute) = (event.gpu_instance, event.compute_instance);
         let recovery = || fields::recovery_action(library, handle);
-        let recovery_of = |xid| {
-            if xid == XID_RECOVERY_ACTION {
-                recovery().ok()
-            } else {
-                None
-            }
-        };
         match event.kind {
             XID => {
                 if !self.tell(EventKind::Xid, event.data, gpu, compute) {
                     return false;
                 }
                 // Drivers that have no event of its own for it have the XID.
-                match recovery_of(event.data) {
-                    Some(action) => self.tell(EventKind::RecoveryAction, action, None, None),
-                    None => true,
+                match event.data {
+                    XID_RECOVERY_ACTION => recovery().map_or(true, |action| {
+                        self.tell(EventKind::RecoveryAction, action, None, None)
+                    }),
+                    _ => true,
                 }
             }
             DOUBLE_BIT => self.tell(EventKind::EccUncorrected, event.data, gpu, compute),

@@ -13,7 +13,7 @@ use crate::telemetry::{Event, EventKind};
 /// How long NVML's XID waits for its line.
 const HOLD: Duration = Duration::from_millis(50);
 /// XIDs of the same number, GPU and process are one within this time: a single fault writes dozens of lines.
-const ONE: Duration = Duration::from_secs(1);
+const ONE: Duration = Duration::from_secs(2);
 /// How many are remembered.
 const MOST: usize = 256;
 
@@ -267,8 +267,8 @@ mod tests {
             (3, log(13, 7)),
         ];
         assert_eq!(merge(true, lines), [(0, 13, Some(7)), (1, 13, Some(8))]);
-        let again = vec![(0, log(13, 7)), (1500, log(13, 7)), (1501, nvml(13))];
-        assert_eq!(merge(true, again), [(0, 13, Some(7)), (1500, 13, Some(7))]);
+        let again = vec![(0, log(13, 7)), (2500, log(13, 7)), (2501, nvml(13))];
+        assert_eq!(merge(true, again), [(0, 13, Some(7)), (2500, 13, Some(7))]);
     }
 
     #[test]

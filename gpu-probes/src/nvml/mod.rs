@@ -227,7 +227,7 @@ impl Connection {
         if count > 0 && forbidden == count {
             return Err(Why::NoPermission.of_library());
         }
-        // What was learned of a target that is still the same goes on: GPM needs its last sample.
+        // GPM needs its last sample.
         for (uuid, target) in &mut targets {
             if let Some(known) = self.targets.remove(uuid) {
                 target.inherit(known);

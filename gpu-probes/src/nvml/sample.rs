@@ -39,12 +39,9 @@ impl Target {
         }
     }
 
-    /// Goes on with what was learned of the same board or instance. What was given up is asked for once more.
+    /// Goes on with the last sample of the same board or instance. All else is learned anew.
     pub(super) fn inherit(&mut self, known: Self) {
-        if known.inside.map(|(_, instance)| instance) == self.inside.map(|(_, instance)| instance) {
-            self.links = known.links;
-            self.gpm = known.gpm;
-        }
+        self.gpm = known.gpm;
     }
 }
 
