@@ -10,7 +10,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::failure::SourceType;
-use super::health::Effect;
+use super::health::{Effect, Word};
 use super::slab::Scraped;
 use super::{Cause, Pool, Snapshot, clock_ms};
 
@@ -94,12 +94,11 @@ impl PoolGauges {
 
     fn of_causes(&self, e: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
         let mut now = [0u32; Cause::ALL.len()];
-        for member in snapshot.members() {
-            for (cause, _) in member.slot.causes() {
-                now[cause as usize] += 1;
-            }
+        let words = (0..snapshot.len() as u32).map(|position| snapshot.word(position));
+        for cause in words.filter_map(Word::cause) {
+            now[cause as usize] += 1;
         }
-        let help = "Endpoints that are out, by each cause that stands there";
+        let help = "Endpoints that are out, by the worst cause that stands there";
         let kind = ConstGauge::new(0.0).metric_type();
         let mut family = e.encode_descriptor("endpoints_ejected", help, None, kind)?;
         let puts_out = |cause: &Cause| cause.effect() != Effect::Derate;
