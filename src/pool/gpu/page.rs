@@ -145,7 +145,10 @@ pub fn page(gpus: &Gpus) -> GpusPage {
             let (cause, since) = member.slot.causes().into_iter().max()?;
             let (state, cause) = (member.slot.word().name(), cause.name());
             let seconds = now.saturating_sub(since) / 1000;
-            Some((&member.endpoint.id, format!("{state}: {cause}, {seconds} s")))
+            Some((
+                &member.endpoint.id,
+                format!("{state}: {cause}, {seconds} s"),
+            ))
         })
         .collect();
     gpus.look(|inner| {

@@ -11,7 +11,7 @@
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
-use super::gpu::EndpointGpus;
+use super::gpu::{EndpointGpus, SILENT_MS};
 use super::slab::{Scrape, Slot};
 use super::snapshot::Snapshot;
 
@@ -216,6 +216,9 @@ fn look(slot: &Slot, observed: bool, now: u64) {
             Look::Moves => condition.machine.over(Cause::Wedged, now),
             Look::Idle => condition.machine.unheard(Cause::Wedged, now),
             Look::Quiet => {}
+        }
+        if now.saturating_sub(marks.paged_at) > SILENT_MS {
+            condition.machine.unheard(Cause::EngineUnhealthy, now);
         }
         match gpus.as_deref() {
             None => condition.judge(&EndpointGpus::default(), now),
