@@ -138,8 +138,7 @@ pub(super) fn is_blank(value: f64) -> bool {
     const BLANK_FLOAT: f64 = 140_737_488_355_328.0;
     const BLANK_INT64: f64 = 0x7fff_ffff_ffff_fff0u64 as f64;
     !value.is_finite()
-        || value < 0.0
-        || value >= BLANK_INT64
+        || !(0.0..BLANK_INT64).contains(&value)
         || (BLANK_INT32..BLANK_INT32 + 16.0).contains(&value)
         || (BLANK_FLOAT..BLANK_FLOAT + 16.0).contains(&value)
 }

@@ -203,8 +203,10 @@ fn what_is_kept_of_a_page_is_bounded() {
     );
 }
 
-/// The events of each further page as (kind, value), and its clock-event reasons.
-fn follow<const N: usize>(pages: [&str; N]) -> Vec<(Vec<(EventKind, u64)>, Option<u64>)> {
+/// The events with each page as (kind, value), and its clock-event reasons.
+type Told = (Vec<(EventKind, u64)>, Option<u64>);
+
+fn follow<const N: usize>(pages: [&str; N]) -> Vec<Told> {
     let mut tracker = Tracker::default();
     let mut told = Vec::new();
     for lines in pages {
