@@ -7,6 +7,8 @@ pub mod children;
 pub mod demo;
 mod describe;
 mod go_flags;
+pub mod gpus;
+mod http;
 pub mod load;
 pub mod options;
 mod plan;
@@ -46,6 +48,8 @@ enum Command {
     Sim(sim::SimArgs),
     /// The node agent: what the GPUs of a node do, for pickers and Prometheus.
     Probe(Box<probe::ProbeArgs>),
+    /// What a picker, or a node's agent, knows of GPUs.
+    Gpus(gpus::GpusArgs),
     /// Load for any ext_proc endpoint picker.
     Load(load::LoadArgs),
     /// Traffic from a file, through a simulated cluster.
@@ -95,6 +99,7 @@ pub fn run() -> u8 {
             Ok(args) => runtime.block_on(probe::run(args)),
             Err(message) => return usage(&message),
         },
+        Command::Gpus(args) => runtime.block_on(gpus::run(args)),
         Command::Load(args) => runtime.block_on(load::run(args)),
         Command::Replay(args) => replay::run(&args),
         Command::Demo(args) => runtime.block_on(demo::run(args)),

@@ -21,6 +21,8 @@ use super::{Gpus, SILENT_MS, SourceId, SourceKind};
 
 /// Agents that are followed: more than any cluster has nodes.
 pub const MOST_AGENTS: usize = 8_192;
+/// Without a report for so long, a stream has ended.
+const SILENCE: Duration = Duration::from_millis(SILENT_MS);
 /// For a connection.
 const CONNECT: Duration = Duration::from_secs(2);
 /// Before the second try, and at most.
@@ -37,21 +39,33 @@ pub struct Agents {
     of: BTreeMap<String, AbortOnDropHandle<()>>,
 }
 
-/// Why a stream ended.
+/// Why a stream could not begin, or ended.
 #[derive(Debug, thiserror::Error)]
-enum StreamError {
+pub enum StreamError {
+    /// That is no address.
     #[error("{0} is not host:port")]
     Address(String),
+    /// There is no connection.
     #[error("connecting: {}", with_sources(.0))]
     Connect(tonic::transport::Error),
+    /// The agent, or what answers in its place, refuses.
     #[error("{}: {}", .0.code(), .0.message())]
     Status(#[from] tonic::Status),
+    /// It says nothing.
     #[error("nothing for {SILENT_MS} ms")]
     Silent,
+    /// It is done.
     #[error("it ended the stream")]
     Ended,
+    /// A report is missing.
     #[error("report {got} came where {expected} was to come")]
-    Gap { expected: u64, got: u64 },
+    Gap {
+        /// The number that was to come.
+        expected: u64,
+        /// That which came.
+        got: u64,
+    },
+    /// It does not begin with what there is.
     #[error("its first report is no snapshot")]
     NoSnapshot,
 }
@@ -134,25 +148,43 @@ fn pause(failures: u32, jitter: f64) -> Duration {
     pause.min(LONGEST_PAUSE).mul_f64(jitter)
 }
 
+/// What the agent at `address` (`host:port`) tells now: a snapshot.
+///
+/// # Errors
+///
+/// It cannot be reached, or tells something else.
+pub async fn ask(address: &str) -> Result<Report, StreamError> {
+    let report = next(&mut open(address).await?).await?;
+    check(&report, 0)?;
+    Ok(report)
+}
+
+async fn open(address: &str) -> Result<Streaming<Report>, StreamError> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"));
+    let endpoint = endpoint.map_err(|_| StreamError::Address(address.to_owned()))?;
+    let channel = endpoint.connect_timeout(CONNECT).connect().await;
+    let channel = channel.map_err(StreamError::Connect)?;
+    let mut client = GpuTelemetryClient::new(channel).max_decoding_message_size(LARGEST_REPORT);
+    let watching = tokio::time::timeout(SILENCE, client.watch(WatchRequest {}));
+    let watching = watching.await.map_err(|_| StreamError::Silent)?;
+    Ok(watching?.into_inner())
+}
+
+async fn next(inbound: &mut Streaming<Report>) -> Result<Report, StreamError> {
+    let report = tokio::time::timeout(SILENCE, inbound.message());
+    let report = report.await.map_err(|_| StreamError::Silent)??;
+    report.ok_or(StreamError::Ended)
+}
+
 /// Takes in what one stream says; how many `reports` that were.
 async fn stream(
     gpus: &Gpus,
     id: &SourceId,
     reports: &mut u64,
 ) -> Result<std::convert::Infallible, StreamError> {
-    let endpoint = Endpoint::from_shared(format!("http://{}", id.address));
-    let endpoint = endpoint.map_err(|_| StreamError::Address(id.address.to_string()))?;
-    let channel = endpoint.connect_timeout(CONNECT).connect().await;
-    let channel = channel.map_err(StreamError::Connect)?;
-    let mut client = GpuTelemetryClient::new(channel).max_decoding_message_size(LARGEST_REPORT);
-    let silence = Duration::from_millis(SILENT_MS);
-    let watching = tokio::time::timeout(silence, client.watch(WatchRequest {}));
-    let watching = watching.await.map_err(|_| StreamError::Silent)?;
-    let mut inbound: Streaming<Report> = watching?.into_inner();
+    let mut inbound = open(&id.address).await?;
     loop {
-        let report = tokio::time::timeout(silence, inbound.message());
-        let report = report.await.map_err(|_| StreamError::Silent)??;
-        let report = report.ok_or(StreamError::Ended)?;
+        let report = next(&mut inbound).await?;
         check(&report, *reports)?;
         *reports += 1;
         if *reports == 1 {

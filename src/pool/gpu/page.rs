@@ -1,13 +1,15 @@
 //! GPUs, for people: `GET /debug/gpus`, and what `pointsman gpus` shows.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
-use gpu_probes::telemetry::{Event, EventKind, Gpu};
+use gpu_probes::telemetry::report::Content;
+use gpu_probes::telemetry::{Event, EventKind, Gpu, Report};
 use gpu_probes::xid::xid;
 use serde::{Deserialize, Serialize};
 
-use super::super::{EndpointId, clock_ms};
-use super::Gpus;
+use super::super::{EndpointId, Member, clock_ms};
+use super::{Gpus, SourceId, SourceKind};
 
 /// GPUs that are shown, and sources.
 pub const MOST_SHOWN: usize = 4_096;
@@ -119,8 +121,19 @@ pub struct GpuPage {
 pub struct EndpointPage {
     /// `namespace/name`.
     pub name: String,
-    /// `ok`, or the state, the worst cause of it, and since when.
+    /// `ok`, `derated`, `draining` or `ejected`.
     pub health: String,
+    /// Why, the worst first.
+    pub causes: Vec<CausePage>,
+}
+
+/// What is wrong with an endpoint.
+#[derive(Debug, Serialize, Deserialize)]
+pub struct CausePage {
+    /// As metrics have it.
+    pub cause: String,
+    /// Since when.
+    pub age_ms: u64,
 }
 
 /// Something that happened.
@@ -138,18 +151,9 @@ pub struct EventPage {
 pub fn page(gpus: &Gpus) -> GpusPage {
     let now = clock_ms();
     let snapshot = gpus.pool().snapshot();
-    let ill: HashMap<&EndpointId, String> = snapshot
-        .members()
-        .iter()
-        .filter_map(|member| {
-            let (cause, since) = member.slot.causes().into_iter().max()?;
-            let (state, cause) = (member.slot.word().name(), cause.name());
-            let seconds = now.saturating_sub(since) / 1000;
-            Some((
-                &member.endpoint.id,
-                format!("{state}: {cause}, {seconds} s"),
-            ))
-        })
+    let members = snapshot.members().iter();
+    let by_name: HashMap<&EndpointId, &Arc<Member>> = members
+        .map(|member| (&member.endpoint.id, member))
         .collect();
     gpus.look(|inner| {
         let sources = inner.sources.iter().take(MOST_SHOWN);
@@ -171,11 +175,8 @@ pub fn page(gpus: &Gpus) -> GpusPage {
             page.node = source.node.clone();
             page.source = found.source.to_string();
             page.age_ms = now.saturating_sub(source.heard_at());
-            let endpoints = found.endpoints.iter().map(|id| EndpointPage {
-                name: id.to_string(),
-                health: ill.get(id).map_or_else(|| "ok".to_owned(), String::clone),
-            });
-            page.endpoints = endpoints.collect();
+            let endpoints = found.endpoints.iter().filter_map(|id| by_name.get(id));
+            page.endpoints = endpoints.map(|member| endpoint(member, now)).collect();
             page
         });
         GpusPage {
@@ -184,6 +185,56 @@ pub fn page(gpus: &Gpus) -> GpusPage {
             gpus: shown.collect(),
         }
     })
+}
+
+/// What an agent's `report`, a snapshot, tells: of no pool, so without endpoints.
+pub fn of_report(address: &str, report: &Report) -> GpusPage {
+    let snapshot = match &report.content {
+        Some(Content::Snapshot(snapshot)) => snapshot.clone(),
+        _ => Default::default(),
+    };
+    let source = SourceId {
+        kind: SourceKind::Agent,
+        address: address.into(),
+    };
+    let gpus = snapshot.gpus.iter().map(|gpu| {
+        let events = snapshot
+            .events
+            .iter()
+            .filter(|event| event.uuid == gpu.uuid);
+        let events: Vec<_> = events.map(|event| (event.age_ms.into(), event)).collect();
+        let mut page = GpuPage::of(gpu, events.into_iter());
+        page.node = report.node.clone();
+        page.source = source.to_string();
+        page
+    });
+    GpusPage {
+        gpus: gpus.collect(),
+        sources: vec![SourcePage {
+            kind: source.kind.name().to_owned(),
+            address: address.to_owned(),
+            node: report.node.clone(),
+            age_ms: Some(0),
+            silent: false,
+            gpus: snapshot.gpus.len(),
+            problem: snapshot.problem.clone(),
+        }],
+        not_shown: 0,
+    }
+}
+
+fn endpoint(member: &Member, now: u64) -> EndpointPage {
+    let causes = member.slot.causes().into_iter().rev();
+    EndpointPage {
+        name: member.endpoint.id.to_string(),
+        health: member.slot.word().name().to_owned(),
+        causes: causes
+            .map(|(cause, since)| CausePage {
+                cause: cause.name().to_owned(),
+                age_ms: now.saturating_sub(since),
+            })
+            .collect(),
+    }
 }
 
 /// What happened, in words.
