@@ -152,8 +152,20 @@ fn what_comes_by_is_told_to_the_endpoint_s_marks() {
         response.chunk(token, begun + Duration::from_millis(100 * n));
     }
     response.ended();
-    // Head, five pieces, end; a first token, and four timed ones.
-    assert_eq!(slot.marks().seen(), (7, 1, 4, Duration::from_millis(400)));
+    // Head, five pieces, the first token, end; and four timed ones.
+    assert_eq!(slot.marks().seen(), (8, 1, 4, Duration::from_millis(400)));
+}
+
+#[test]
+fn an_error_is_no_sign_that_the_engine_moves() {
+    for (status, pieces) in [(200, 3), (504, 0), (404, 0)] {
+        let booking = booking();
+        let slot = Arc::clone(booking.reservation.slot());
+        let mut response = Response::new(Some(booking), None, status, false, Instant::now());
+        response.chunk(b"{}", Instant::now());
+        response.ended();
+        assert_eq!(slot.marks().seen().0, pieces, "{status}");
+    }
 }
 
 /// Two endpoints.

@@ -10,7 +10,7 @@ use super::super::slab::Scrape;
 /// Of one endpoint.
 #[derive(Debug)]
 pub struct Marks {
-    /// Pieces of responses, their heads and ends included.
+    /// Pieces of responses that did not fail, their heads and ends included.
     pieces: AtomicU32,
     /// Generated tokens that were timed, and what they took, in microseconds.
     tokens: AtomicU64,
@@ -119,7 +119,7 @@ impl Marks {
         self.page_counts.store(false, Relaxed);
     }
 
-    /// Something of a response came by.
+    /// Something of a response came by that the engine worked for: an error is no sign that it does.
     pub fn piece(&self) {
         self.pieces.fetch_add(1, Relaxed);
     }
@@ -134,6 +134,7 @@ impl Marks {
     /// The first token of a response came `ms` milliseconds after the request was sent, when there were `tokens` of prompt
     /// to be read, its own included.
     pub(in crate::pool) fn first_token(&self, tokens: u64, ms: u64) {
+        self.piece();
         self.firsts.fetch_add(1, Relaxed);
         self.read.fetch_add(tokens, Relaxed);
         self.read_us.fetch_add(ms.saturating_mul(1000), Relaxed);
