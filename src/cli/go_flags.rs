@@ -4,7 +4,7 @@
 
 /// The subcommands; anything else in first place must be a flag of `serve`.
 const COMMANDS: [&str; 9] = [
-    "serve", "check", "sim", "probe", "load", "replay", "demo", "gpus", "help",
+    "serve", "check", "sim", "probe", "gpus", "load", "replay", "demo", "help",
 ];
 
 /// Rewrites the arguments of `serve`; those of other subcommands stay as they are.

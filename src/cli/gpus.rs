@@ -208,9 +208,9 @@ fn health(gpu: &GpuPage) -> String {
 /// As `340ms`, `12s`, `7m`, `3h`.
 fn age_of(ms: u64) -> String {
     match ms {
-        ..1_000 => format!("{ms}ms"),
-        ..120_000 => format!("{}s", ms / 1_000),
-        ..7_200_000 => format!("{}m", ms / 60_000),
+        0..1_000 => format!("{ms}ms"),
+        1_000..120_000 => format!("{}s", ms / 1_000),
+        120_000..7_200_000 => format!("{}m", ms / 60_000),
         _ => format!("{}h", ms / 3_600_000),
     }
 }

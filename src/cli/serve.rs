@@ -25,7 +25,7 @@ use crate::extproc::tls::Tls;
 use crate::extproc::{BodyBudget, Limits, StreamMetrics};
 use crate::picker::{Desk, OldPrefixGauges, Picker, PickerOptions, PrefixGauges};
 use crate::pool::gauges::{OldPoolGauges, PoolGauges};
-use crate::pool::gpu::agents::Agents;
+use crate::pool::gpu::agents::{self, Agents};
 use crate::pool::gpu::gauges::GpuGauges;
 use crate::pool::gpu::{Gpus, page};
 use crate::pool::polls::{OldPollCounters, PollCounters};
@@ -95,8 +95,11 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let joining = Arc::clone(&gpus);
     let joining = async move { joining.follow().await };
     tokio::spawn(stop.clone().run_until_cancelled_owned(joining));
-    let mut agents = Agents::new(Arc::clone(&gpus));
-    agents.set(settings.gpu_agents.iter().cloned());
+    if !settings.gpu_agents.is_empty() {
+        let agents = Agents::new(Arc::clone(&gpus));
+        let following = agents::follow_all(agents, settings.gpu_agents.clone());
+        tokio::spawn(stop.clone().run_until_cancelled_owned(following));
+    }
     let mut running = Running {
         settings: Arc::clone(&settings),
         polling: Polling::new(Arc::clone(&pool), Arc::clone(&gpus), stop.clone()),

@@ -257,6 +257,8 @@ pub struct Decision {
     pub endpoints: Vec<u32>,
     /// Why the first is the first.
     pub reason: Reason,
+    /// A scorer put others in the place of fallbacks.
+    pub rearranged: bool,
     /// Total scores of all candidates, if they were asked for. An endpoint that is probed is none.
     pub scores: Vec<(u32, f32)>,
     /// Where the prompt is worked on before that.

@@ -218,7 +218,7 @@ impl Profile {
             decision.endpoints.truncate(self.picker.1.endpoints());
             decision.reason = Reason::Probe;
         }
-        self.spread(cx, scratch, &mut decision.endpoints);
+        decision.rearranged = self.spread(cx, scratch, &mut decision.endpoints);
         scratch.tell(cx, &self.picker.0, &decision.endpoints, probe.is_some());
         if decision.endpoints.is_empty() {
             return Err(ScheduleError::Filtered);
@@ -226,10 +226,11 @@ impl Profile {
         Ok(decision)
     }
 
-    /// Has scorers see to the fallbacks, if there are any.
-    fn spread(&self, cx: &Context<'_>, scratch: &mut Scratch, chosen: &mut Vec<u32>) {
+    /// Has scorers see to the fallbacks, if there are any. Whether something changed.
+    fn spread(&self, cx: &Context<'_>, scratch: &mut Scratch, chosen: &mut Vec<u32>) -> bool {
+        let mut rearranged = false;
         if chosen.len() < 2 {
-            return;
+            return rearranged;
         }
         let (candidates, totals) = (&scratch.candidates, &scratch.totals);
         for (name, _, scorer) in &self.scorers {
@@ -237,8 +238,10 @@ impl Profile {
                 && spread.rearrange(cx, candidates, totals, chosen)
             {
                 scratch.trace.spread(name);
+                rearranged = true;
             }
         }
+        rearranged
     }
 
     /// The candidate that this request is to try out, if there is one: its probe is due, the filters would let it

@@ -149,7 +149,8 @@ pub struct ServeOptions {
     /// requests. Endpoints that fail requests do not count.
     #[arg(long, default_value_t = MOST_OUT)]
     max_ejected_share: f32,
-    /// Agents of nodes (pointsman probe) that tell of GPUs, host:port, comma separated; may be repeated.
+    /// Agents of nodes (pointsman probe) that tell of GPUs, host:port, comma separated; may be repeated. A name may stand for
+    /// many, as that of a headless Service does.
     #[arg(long, value_delimiter = ',')]
     gpu_agents: Vec<String>,
     /// Taken for compatibility: pool gauges are computed when they are read.

@@ -6,9 +6,11 @@
 //! anew.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::join_all;
 use gpu_probes::telemetry::gpu_telemetry_client::GpuTelemetryClient;
 use gpu_probes::telemetry::{Report, WatchRequest, report::Content};
 use tokio_util::task::AbortOnDropHandle;
@@ -23,6 +25,8 @@ use super::{Gpus, SILENT_MS, SourceId, SourceKind};
 pub const MOST_AGENTS: usize = 8_192;
 /// Without a report for so long, a stream has ended.
 const SILENCE: Duration = Duration::from_millis(SILENT_MS);
+/// Between two look-ups of names.
+const RESOLVE: Duration = Duration::from_secs(5);
 /// For a connection.
 const CONNECT: Duration = Duration::from_secs(2);
 /// Before the second try, and at most.
@@ -112,6 +116,38 @@ impl Agents {
         for (address, following) in before {
             following.abort();
             self.gpus.remove(&id(&address));
+        }
+    }
+}
+
+/// Has `agents` follow those at `addresses`, for good. A name may stand for many (a headless Service): all that the DNS has for
+/// it now are followed. One that it has nothing for stands for what it stood for before.
+pub async fn follow_all(mut agents: Agents, addresses: Vec<String>) {
+    let mut found: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    loop {
+        // One that takes its time holds up no other.
+        let all = join_all(addresses.iter().map(|address| resolve(address))).await;
+        for (address, now) in addresses.iter().zip(all) {
+            if let Some(now) = now {
+                found.insert(address, now);
+            }
+        }
+        agents.set(found.values().flatten().cloned());
+        tokio::time::sleep(RESOLVE).await;
+    }
+}
+
+/// All that `address` stands for; `None`: that is not known.
+async fn resolve(address: &str) -> Option<Vec<String>> {
+    if address.parse::<SocketAddr>().is_ok() {
+        return Some(vec![address.to_owned()]);
+    }
+    let found = tokio::time::timeout(RESOLVE, tokio::net::lookup_host(address)).await;
+    match found.ok()? {
+        Ok(all) => Some(all.map(|one| one.to_string()).collect()),
+        Err(error) => {
+            tracing::debug!(agent = %address, %error, "Its name cannot be resolved.");
+            None
         }
     }
 }

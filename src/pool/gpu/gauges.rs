@@ -133,9 +133,8 @@ impl GpuGauges {
                     silent: told.source.is_silent(now),
                 })
                 .collect();
-            let all = inner.all();
-            let placed = all.iter().filter(|found| !found.endpoints.is_empty());
-            (rows, all.len(), placed.count(), inner.claims.disputed())
+            let (known, placed) = inner.counts();
+            (rows, known, placed, inner.claims.disputed())
         });
         let gauge = ConstGauge::new(0.0).metric_type();
         let help = "Sources of GPU readings, by whether they are heard";

@@ -239,6 +239,11 @@ impl Inner {
         })
     }
 
+    /// How many GPUs there are, and how many of them are shown at endpoints.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.claims.all().count(), self.on.len())
+    }
+
     /// All GPUs, as the sources that count know them, in the order of nodes and indices.
     pub(super) fn all(&self) -> Vec<Shown<'_>> {
         let claims = self.claims.all();

@@ -199,3 +199,21 @@ fn addresses() {
         assert!(error.contains("is not host:port"), "{bad}: {error}");
     }
 }
+
+#[tokio::test]
+async fn names_are_resolved_and_unknown_ones_harm_nobody() {
+    let says = vec![vec![(
+        1,
+        snapshot("n", "x", vec![gpu("GPU-1", &[], 1)], vec![]),
+    )]];
+    let address = serve(says, false).await;
+    let gpus = gpus();
+    let agents = Agents::new(Arc::clone(&gpus));
+    let names = [
+        "no-such-host.invalid:1".to_owned(),
+        format!("localhost:{}", address.port()),
+    ];
+    let following = tokio::spawn(follow_all(agents, names.into()));
+    until("the agent", || gpus.look(|inner| inner.all().len() == 1)).await;
+    following.abort();
+}
