@@ -42,7 +42,7 @@ enum Command {
     /// Check an EndpointPickerConfig and show what it comes to.
     Check(check::CheckArgs),
     /// Simulated model servers.
-    Sim(sim::SimArgs),
+    Sim(Box<sim::SimArgs>),
     /// Load for any ext_proc endpoint picker.
     Load(load::LoadArgs),
     /// Traffic from a file, through a simulated cluster.
@@ -81,7 +81,7 @@ pub fn run() -> u8 {
             Ok(false) => return EXIT_USAGE,
             Err(error) => Err(error),
         },
-        Command::Sim(args) => runtime.block_on(sim::run(args)),
+        Command::Sim(args) => runtime.block_on(sim::run(*args)),
         Command::Load(args) => runtime.block_on(load::run(args)),
         Command::Replay(args) => replay::run(&args),
         Command::Demo(args) => runtime.block_on(demo::run(args)),

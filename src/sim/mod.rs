@@ -6,6 +6,7 @@
 
 mod admin;
 mod anthropic;
+mod boards;
 pub mod cluster;
 mod embeddings;
 mod engine;
@@ -22,5 +23,7 @@ pub mod step;
 mod tests;
 pub mod workload;
 
+pub use boards::{Boards, Division, Layout, Seat, follow};
 pub use engine::{EngineConfig, Pace, Times};
 pub use server::{Server, ServerConfig};
+pub use step::MigProfile;

@@ -17,6 +17,7 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 
 use super::admin::{self, Fault};
+use super::boards::Seat;
 use super::engine::{Engine, EngineConfig};
 use super::page::{HttpStats, Page};
 use super::reply::Refused;
@@ -46,7 +47,9 @@ pub struct ServerConfig {
 #[derive(Debug)]
 pub struct Server {
     config: ServerConfig,
-    engine: Engine,
+    engine: Arc<Engine>,
+    /// None without a GPU.
+    seat: Option<Seat>,
     page: Page,
     adapters: Mutex<BTreeSet<String>>,
     fault: Mutex<Option<Fault>>,
@@ -63,11 +66,21 @@ struct Adapter {
 // === impl Server ===
 
 impl Server {
-    /// A server that will listen at `address`. Its engine's time passes on the current runtime.
-    pub fn new(config: ServerConfig, address: SocketAddr) -> Result<Self, StepError> {
+    /// A server that will listen at `address`. Its engine's time passes on the current runtime. One of fixed times has no
+    /// seat.
+    pub fn new(
+        config: ServerConfig,
+        address: SocketAddr,
+        seat: Option<Seat>,
+    ) -> Result<Self, StepError> {
         let pod = HeaderValue::from_str(&config.name);
-        let engine = Engine::new(config.engine.clone())?;
+        let crowd = seat.as_ref().map(Seat::crowd).unwrap_or_default();
+        let engine = Arc::new(Engine::new(config.engine.clone(), crowd)?);
+        if let Some(seat) = &seat {
+            seat.occupy(&engine);
+        }
         Ok(Self {
+            seat,
             page: Page::new(&config.model, &engine),
             engine,
             adapters: Mutex::new(config.adapters.iter().cloned().collect()),
@@ -98,11 +111,15 @@ impl Server {
 
     /// Makes it so many times slower than its hardware or its given times.
     pub fn set_slow(&self, factor: f64) {
-        self.engine.set_slow(factor, factor);
+        self.engine.set_slow([factor; 2]);
     }
 
     pub(super) fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    pub(super) fn seat(&self) -> Option<&Seat> {
+        self.seat.as_ref()
     }
 
     pub(super) fn model(&self) -> &str {
@@ -169,7 +186,7 @@ fn router(server: Arc<Server>) -> Router {
         .route("/admin/echo/{*rest}", any(admin::echo))
         .route("/admin/fault", post(admin::fault))
         .route("/admin/engine", post(admin::engine))
-        .route("/admin/gpu", get(admin::gpu))
+        .route("/admin/gpu", get(admin::gpu).post(admin::order))
         .fallback(|| async { reply::error(StatusCode::NOT_FOUND, "NotFoundError", "Not Found") })
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .layer(middleware::from_fn_with_state(

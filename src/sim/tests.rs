@@ -1,6 +1,7 @@
 //! A server as its clients see it.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::step::EngineSpec;
-use super::{EngineConfig, Pace, Server, ServerConfig, Times};
+use super::{Boards, Division, EngineConfig, Layout, Pace, Server, ServerConfig, Times};
 use crate::dialect::{ResponseScanner, Usage};
 
 struct Sim {
@@ -51,7 +52,19 @@ impl Sim {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = Arc::new(Server::new(config, address).unwrap());
+        let seat = match &config.engine.pace {
+            Pace::Steps(spec) => {
+                let layout = Layout {
+                    gpu: spec.gpu.clone(),
+                    servers: 1,
+                    tp: spec.tp as usize,
+                    division: Division::Turns(NonZeroUsize::MIN),
+                };
+                Some(Boards::new(layout).unwrap().seat(0))
+            }
+            Pace::Fixed(_) => None,
+        };
+        let server = Arc::new(Server::new(config, address, seat).unwrap());
         tokio::spawn(server.serve(listener, std::future::pending()));
         Self {
             address,
@@ -369,6 +382,17 @@ async fn engines_and_pages_fail_as_they_are_told() {
         assert_eq!(found, status);
     }
     assert_eq!(gpu().await["memory_used"], healthy["memory_used"]);
+
+    assert_eq!(sim.post("/admin/gpu", r#"{"xid":79}"#).await.0, 204);
+    let (status, error) = sim.post("/admin/engine", r#""restart""#).await;
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(status == 409 && message.contains("lost"), "{error}");
+    assert_eq!(sim.post("/admin/gpu", r#"{"clear":true}"#).await.0, 204);
+    assert_eq!(sim.post("/admin/engine", r#""restart""#).await.0, 204);
+    let (status, error) = sim.send("POST", "/admin/gpu", r#"{"heat":1}"#).await;
+    assert!(status == 422 && error.contains("expected one of `clear`"));
+    let (status, error) = sim.send("POST", "/admin/gpu", "{}").await;
+    assert!(status == 400 && error.contains("is needed"), "{error}");
     let fixed = Sim::start().await;
     assert_eq!(fixed.send("GET", "/admin/gpu", "").await.0, 404);
 }

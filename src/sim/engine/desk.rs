@@ -4,6 +4,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::crowd::{Crowd, Member};
 use super::generation::{Lost, Ticket};
 use super::lora::{Combination, History};
 use super::model::Model;
@@ -19,6 +20,11 @@ pub(super) struct State {
     now: f64,
     last_id: u64,
     desk: Desk,
+    /// How many times as long compute and memory take: as ordered, because of the GPUs, and as the model knows it.
+    slow: [f64; 2],
+    gpu_slow: [f64; 2],
+    known_slow: [f64; 2],
+    member: Member,
     /// For a new life.
     longest: u64,
 }
@@ -59,7 +65,7 @@ struct Served {
 // === impl State ===
 
 impl State {
-    pub(super) fn new(config: &EngineConfig) -> Result<Self, StepError> {
+    pub(super) fn new(config: &EngineConfig, crowd: Arc<Crowd>) -> Result<Self, StepError> {
         let longest = config.longest();
         Ok(Self {
             model: Model::new(config)?,
@@ -67,12 +73,19 @@ impl State {
             now: 0.0,
             last_id: 0,
             desk: Desk::new(longest, config.max_loras > 0),
+            slow: [1.0; 2],
+            gpu_slow: [1.0; 2],
+            known_slow: [1.0; 2],
+            member: Member::new(crowd),
             longest,
         })
     }
 
     /// When something happens next.
     pub(super) fn due(&mut self) -> Option<f64> {
+        let works = matches!(self.life, Life::Up) && !self.desk.requests.is_empty();
+        self.member.work(works);
+        self.slow_down();
         match self.life {
             Life::Up => self.model.next_event(),
             Life::Hung(_) | Life::Dead => None,
@@ -140,8 +153,16 @@ impl State {
         }
     }
 
-    pub(super) fn set_slow(&mut self, compute: f64, memory: f64) {
-        self.model.set_slow(compute, memory, self.now);
+    pub(super) fn set_slow(&mut self, slow: [f64; 2]) {
+        self.slow = slow;
+    }
+
+    pub(super) fn slow(&self) -> [f64; 2] {
+        self.slow
+    }
+
+    pub(super) fn set_gpu_slow(&mut self, slow: [f64; 2]) {
+        self.gpu_slow = slow;
     }
 
     pub(super) fn withhold(&mut self, share: f64) {
@@ -174,6 +195,10 @@ impl State {
         matches!(self.life, Life::Dead)
     }
 
+    pub(super) fn is_hung(&self) -> bool {
+        matches!(self.life, Life::Hung(_))
+    }
+
     pub(super) fn gauges(&self) -> Gauges {
         match self.life {
             Life::Up => self.model.gauges(self.now),
@@ -198,6 +223,16 @@ impl State {
     /// Whether there is a prefix cache.
     pub(super) fn caches(&self) -> bool {
         self.model.caches()
+    }
+
+    /// Before a step is put together: how slow it will be.
+    fn slow_down(&mut self) {
+        let turns = self.member.slow();
+        let slow = [0, 1].map(|n| self.slow[n] * self.gpu_slow[n] * turns);
+        if slow != self.known_slow {
+            self.known_slow = slow;
+            self.model.set_slow(slow[0], slow[1], self.now);
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! that ended meanwhile is told then, at the virtual time at which it did: a machine that is late makes tokens come in
 //! bunches, but does not make the model slower.
 
+mod crowd;
 mod desk;
 mod fixed;
 mod generation;
@@ -22,6 +23,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+pub(super) use crowd::Crowd;
 use desk::State;
 pub use fixed::Times;
 pub(super) use generation::{Generation, Lost, Prompt};
@@ -163,14 +165,14 @@ impl EngineConfig {
 // === impl Engine ===
 
 impl Engine {
-    /// An idle engine. Its driver runs on the current runtime until it is dropped.
-    pub(super) fn new(config: EngineConfig) -> Result<Self, StepError> {
+    /// An idle engine, on GPUs that it shares with `crowd`. Its driver runs on the current runtime until it is dropped.
+    pub(super) fn new(config: EngineConfig, crowd: Arc<Crowd>) -> Result<Self, StepError> {
         let clock = Clock {
             origin: Instant::now(),
             speed: config.speed,
         };
         let shared = Arc::new(Shared {
-            state: Mutex::new(State::new(&config)?),
+            state: Mutex::new(State::new(&config, crowd)?),
             changed: Notify::new(),
             clock,
         });
@@ -212,8 +214,18 @@ impl Engine {
     }
 
     /// Makes what computes and what reads memory slower by these factors (1 = healthy), from the next step on.
-    pub(super) fn set_slow(&self, compute: f64, memory: f64) {
-        self.change(|state| state.set_slow(compute, memory));
+    pub(super) fn set_slow(&self, slow: [f64; 2]) {
+        self.change(|state| state.set_slow(slow));
+    }
+
+    /// The factors of the last [`set_slow`](Self::set_slow).
+    pub(super) fn slow(&self) -> [f64; 2] {
+        self.shared.state.lock().slow()
+    }
+
+    /// The same, for what is wrong with its GPUs. Both slow it down.
+    pub(super) fn set_gpu_slow(&self, slow: [f64; 2]) {
+        self.change(|state| state.set_gpu_slow(slow));
     }
 
     /// Takes that share of the KV cache away (0 to 1), as far as it is free: those who need a block preempt each other.
@@ -238,6 +250,10 @@ impl Engine {
 
     pub(super) fn is_dead(&self) -> bool {
         self.shared.state.lock().is_dead()
+    }
+
+    pub(super) fn is_hung(&self) -> bool {
+        self.shared.state.lock().is_hung()
     }
 
     /// What one of its GPUs does; `None` if there is none.

@@ -32,7 +32,7 @@ fn h100() -> EngineConfig {
 }
 
 fn engine(config: EngineConfig) -> Engine {
-    Engine::new(config).unwrap()
+    Engine::new(config, Arc::default()).unwrap()
 }
 
 /// Waiting, of these deferred, running, blocks.
@@ -319,7 +319,7 @@ async fn a_slow_engine_is_slow() {
         let engine = engine(config);
         let mut times = Vec::new();
         for slow in [1.0, 3.0] {
-            engine.set_slow(slow, slow);
+            engine.set_slow([slow; 2]);
             let begun = Instant::now();
             let generation = engine.start(32.into(), Some(100), None).unwrap();
             to_end(generation).await.unwrap();

@@ -9,21 +9,24 @@ use crate::pool::slab::{Scrape, lora_key};
 use crate::sim::{EngineConfig, Pace, Times};
 
 fn engine(kv_blocks: u64, max_loras: usize) -> Engine {
-    Engine::new(EngineConfig {
-        pace: Pace::Fixed(Times {
-            ttft: Duration::from_secs(1),
-            prefill_rate: 1e9,
-            itl: Duration::ZERO,
-        }),
-        speed: 1.0,
-        max_num_seqs: 4,
-        kv_blocks,
-        block_size: 16,
-        max_model_len: 131_072,
-        max_loras,
-        lora_load: Duration::ZERO,
-        tokens: 1,
-    })
+    Engine::new(
+        EngineConfig {
+            pace: Pace::Fixed(Times {
+                ttft: Duration::from_secs(1),
+                prefill_rate: 1e9,
+                itl: Duration::ZERO,
+            }),
+            speed: 1.0,
+            max_num_seqs: 4,
+            kv_blocks,
+            block_size: 16,
+            max_model_len: 131_072,
+            max_loras,
+            lora_load: Duration::ZERO,
+            tokens: 1,
+        },
+        std::sync::Arc::default(),
+    )
     .unwrap()
 }
 
