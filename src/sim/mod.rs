@@ -10,6 +10,7 @@ mod boards;
 pub mod cluster;
 mod embeddings;
 mod engine;
+mod events;
 mod fields;
 mod front;
 mod openai;
@@ -18,12 +19,15 @@ mod reply;
 pub mod report;
 mod responses;
 mod server;
+mod sleep;
 pub mod step;
 #[cfg(test)]
 mod tests;
+mod text;
 pub mod workload;
 
 pub use boards::{Boards, Division, Layout, Seat, follow};
 pub use engine::{EngineConfig, Pace, Times};
+pub use events::{KvEvents, KvEventsError};
 pub use server::{Server, ServerConfig};
 pub use step::MigProfile;

@@ -18,11 +18,12 @@ use tokio::net::TcpListener;
 
 use super::admin::{self, Fault};
 use super::boards::Seat;
-use super::engine::{Engine, EngineConfig};
+use super::engine::{Engine, EngineConfig, Outbox};
+use super::events::{KvEvents, KvEventsError, Publisher};
 use super::page::{HttpStats, Page};
 use super::reply::Refused;
 use super::step::StepError;
-use super::{anthropic, embeddings, front, openai, reply, responses};
+use super::{anthropic, embeddings, front, openai, reply, responses, sleep};
 
 /// The largest body taken.
 const LARGEST_BODY: usize = 64 << 20;
@@ -39,6 +40,8 @@ pub struct ServerConfig {
     /// How many adapters can be loaded. (vLLM, with its `--max-cpu-loras`, drops the adapter that was used least
     /// lately, and loads it again for its next request.)
     pub max_cpu_loras: usize,
+    /// `--enable-sleep-mode`: whether it can be told to sleep.
+    pub sleep_mode: bool,
     /// The engine behind it.
     pub engine: EngineConfig,
 }
@@ -53,6 +56,8 @@ pub struct Server {
     page: Page,
     adapters: Mutex<BTreeSet<String>>,
     fault: Mutex<Option<Fault>>,
+    publisher: Option<Publisher>,
+    address: SocketAddr,
     identity: [(&'static str, HeaderValue); 2],
 }
 
@@ -85,6 +90,8 @@ impl Server {
             engine,
             adapters: Mutex::new(config.adapters.iter().cloned().collect()),
             fault: Mutex::new(None),
+            publisher: None,
+            address,
             identity: [
                 ("x-inference-port", HeaderValue::from(address.port())),
                 (
@@ -94,6 +101,26 @@ impl Server {
             ],
             config,
         })
+    }
+
+    /// Has it publish what becomes of its prefix cache. `number` counts servers: their ports follow one another. Returns where
+    /// it listens: for subscribers, then for who asks for what it missed.
+    pub async fn publish(
+        &mut self,
+        config: &KvEvents,
+        number: u16,
+    ) -> Result<&[String], KvEventsError> {
+        if self.seat.is_none() {
+            return Err(KvEventsError::NoCache);
+        }
+        let outbox = Arc::new(Outbox::default());
+        let (ip, port) = (self.address.ip(), self.address.port());
+        let topic = format!("kv@{ip}:{port}@{}", self.config.model);
+        let block_size = self.config.engine.block_size;
+        let told = Arc::clone(&outbox);
+        let publisher = Publisher::start(config, number, topic, block_size, outbox).await?;
+        self.engine.tell(told);
+        Ok(self.publisher.insert(publisher).endpoints())
     }
 
     /// Serves until `stop` completes; requests that are under way are cut then.
@@ -176,7 +203,15 @@ fn router(server: Arc<Server>) -> Router {
             Arc::clone(&server),
             admin::faulty,
         ));
-    inference
+    let other = if server.config.sleep_mode {
+        inference
+            .route("/sleep", post(sleep::sleep))
+            .route("/wake_up", post(sleep::wake_up))
+            .route("/is_sleeping", get(sleep::is_sleeping))
+    } else {
+        inference
+    };
+    other
         .route("/v1/models", get(openai::models))
         .route("/v1/load_lora_adapter", post(load_adapter))
         .route("/v1/unload_lora_adapter", post(unload_adapter))

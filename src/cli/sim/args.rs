@@ -5,13 +5,13 @@ use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::ensure;
+use anyhow::{Context as _, ensure};
 use clap::builder::{NonEmptyStringValueParser, RangedU64ValueParser};
 use clap::value_parser;
 
 use crate::cli::units::duration;
 use crate::sim::step::{Engine, EngineSpec, StepError};
-use crate::sim::{Division, EngineConfig, Layout, MigProfile, Pace, ServerConfig, Times};
+use crate::sim::{Division, EngineConfig, KvEvents, Layout, MigProfile, Pace, ServerConfig, Times};
 
 /// The median of cold loads in GenTD26 (p99 8.2 s): gpu-and-simulation.md §2.2.
 const LORA_LOAD: Duration = Duration::from_millis(4_400);
@@ -104,6 +104,24 @@ pub struct SimArgs {
     /// Tokens of an answer whose request sets no limit.
     #[arg(long, value_parser = value_parser!(u64).range(1..=1 << 20), default_value_t = 64)]
     tokens: u64,
+    /// Servers can be told to sleep: /sleep, /wake_up, /is_sleeping.
+    #[arg(long)]
+    enable_sleep_mode: bool,
+    /// Publish KV events: tcp://*:PORT is where the first server listens, the others follow; 0 = any ports that are free.
+    #[arg(long)]
+    zmq_endpoint: Option<String>,
+    /// Events that go together; fewer go after a second.
+    #[arg(long, default_value_t = NonZeroUsize::new(16).unwrap_or(NonZeroUsize::MIN), requires = "zmq_endpoint")]
+    event_batch_size: NonZeroUsize,
+    /// Events are maps instead of arrays.
+    #[arg(long, requires = "zmq_endpoint")]
+    use_vllm_map_event_format: bool,
+    /// Where servers can be asked for events that were missed: as --zmq-endpoint [default: nowhere].
+    #[arg(long, requires = "zmq_endpoint")]
+    kv_events_replay_endpoint: Option<String>,
+    /// Batches that they keep for that.
+    #[arg(long, default_value_t = 1024, requires = "kv_events_replay_endpoint")]
+    kv_events_replay_queue_size: usize,
     /// Write the servers here, as file-discovery reads them.
     #[arg(long)]
     pub(super) endpoints_file: Option<PathBuf>,
@@ -148,6 +166,15 @@ impl SimArgs {
             !self.is_fixed() || (self.gpu_state.is_none() && self.gpu_map.is_none()),
             "--gpu-state, --gpu-map: servers of fixed times (--ttft, --prefill-rate, --itl) have no GPU"
         );
+        ensure!(
+            !self.is_fixed() || self.zmq_endpoint.is_none(),
+            "--zmq-endpoint: servers of fixed times (--ttft, --prefill-rate, --itl) have no prefix cache"
+        );
+        if let Some(events) = self.kv_events() {
+            events
+                .check(self.servers - 1)
+                .context("--zmq-endpoint, --kv-events-replay-endpoint")?;
+        }
         Ok(())
     }
 
@@ -191,6 +218,17 @@ impl SimArgs {
         Ok(spec)
     }
 
+    /// How they publish what becomes of their prefix caches, if they do.
+    pub(super) fn kv_events(&self) -> Option<KvEvents> {
+        Some(KvEvents {
+            zmq_endpoint: self.zmq_endpoint.clone()?,
+            replay_endpoint: self.kv_events_replay_endpoint.clone(),
+            replay_queue_size: self.kv_events_replay_queue_size,
+            event_batch_size: self.event_batch_size.get(),
+            map_format: self.use_vllm_map_event_format,
+        })
+    }
+
     fn mig(&self) -> Result<Option<MigProfile>, StepError> {
         self.mig.as_deref().map(MigProfile::find).transpose()
     }
@@ -230,6 +268,7 @@ impl SimArgs {
             } else {
                 self.max_cpu_loras()
             },
+            sleep_mode: self.enable_sleep_mode,
             engine: EngineConfig {
                 pace: self.pace(spec),
                 speed: self.speed,

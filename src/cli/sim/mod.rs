@@ -24,6 +24,7 @@ pub async fn run(args: SimArgs) -> anyhow::Result<()> {
     let spec = args.spec()?;
     let layout = args.layout()?;
     let boards = layout.clone().map(Boards::new).transpose()?;
+    let events = args.kv_events();
     let stop = CancellationToken::new();
     let mut endpoints = String::from("endpoints:\n");
     let mut servers = JoinSet::new();
@@ -37,12 +38,17 @@ pub async fn run(args: SimArgs) -> anyhow::Result<()> {
             .with_context(|| format!("binding port {port} for server {index} (--port)"))?;
         let address = listener.local_addr()?;
         let seat = boards.as_ref().map(|boards| boards.seat(index.into()));
-        let server = Arc::new(Server::new(args.server(index, &spec), address, seat)?);
+        let mut server = Server::new(args.server(index, &spec), address, seat)?;
         if index == 0 {
             server.set_slow(f64::from(args.slow_first));
         }
-        servers.spawn(server.serve(listener, stop.clone().cancelled_owned()));
         println!("{} http://{address}", name(index));
+        if let Some(events) = &events {
+            let at = server.publish(events, index).await;
+            let at = at.with_context(|| format!("KV events of server {index}"))?;
+            println!("{} kv-events {}", name(index), at.join(" "));
+        }
+        servers.spawn(Arc::new(server).serve(listener, stop.clone().cancelled_owned()));
         endpoint(&mut endpoints, index, address);
     }
     let map = layout.map(|layout| layout.map(|server| name(server as u16)));

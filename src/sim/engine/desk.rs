@@ -9,8 +9,8 @@ use super::generation::{Lost, Ticket};
 use super::lora::{Combination, History};
 use super::model::Model;
 use super::stats::Finished;
-use super::{EngineConfig, LONGEST_QUEUE, NotTaken, Stats};
-use crate::sim::step::{Event, Gauges, GpuState, Request, StepError};
+use super::{EngineConfig, LONGEST_QUEUE, NotTaken, Notice, Outbox, SleepLevel, Stats};
+use crate::sim::step::{Event, Gauges, GpuState, Origin, Request, StepError};
 
 /// An engine and its requests, at a moment of virtual time.
 #[derive(Debug)]
@@ -25,6 +25,8 @@ pub(super) struct State {
     gpu_slow: [f64; 2],
     known_slow: [f64; 2],
     member: Member,
+    asleep: Option<SleepLevel>,
+    outbox: Option<Arc<Outbox>>,
     /// For a new life.
     longest: u64,
 }
@@ -77,6 +79,8 @@ impl State {
             gpu_slow: [1.0; 2],
             known_slow: [1.0; 2],
             member: Member::new(crowd),
+            asleep: None,
+            outbox: None,
             longest,
         })
     }
@@ -107,6 +111,7 @@ impl State {
         }
         if happened {
             self.desk.tell(&self.model);
+            self.publish();
         }
     }
 
@@ -114,7 +119,8 @@ impl State {
     pub(super) fn submit(
         &mut self,
         ticket: &Arc<Ticket>,
-        request: Request,
+        mut request: Request,
+        origin: Origin,
         adapter: Option<&str>,
     ) -> Result<u64, NotTaken> {
         if self.is_dead() {
@@ -137,6 +143,9 @@ impl State {
             first: self.now,
             last: self.now,
         };
+        if self.outbox.is_some() {
+            request.keys = request.keys.with_origin(Arc::new(origin));
+        }
         // Its length was looked at, so only a dead engine is left to refuse it.
         let taken = self.model.submit(Request { id, ..request }, self.now);
         taken.map_err(|_| Lost)?;
@@ -150,6 +159,7 @@ impl State {
         if self.desk.requests.remove(&id).is_some() {
             self.model.cancel(id, self.now);
             self.desk.tell(&self.model);
+            self.publish();
         }
     }
 
@@ -168,6 +178,33 @@ impl State {
     pub(super) fn withhold(&mut self, share: f64) {
         self.model.withhold(share, self.now);
         self.desk.tell(&self.model);
+        self.publish();
+    }
+
+    pub(super) fn tell(&mut self, outbox: Arc<Outbox>) {
+        self.model.log_blocks();
+        self.outbox = Some(outbox);
+    }
+
+    pub(super) fn sleep(&mut self, level: SleepLevel) {
+        if !matches!(self.life, Life::Up) {
+            return;
+        }
+        self.model.sleep(level, self.now);
+        self.asleep = Some(level);
+        self.desk.abort();
+        self.desk.tell(&self.model);
+        self.publish();
+    }
+
+    pub(super) fn wake_up(&mut self) {
+        if self.asleep.take().is_some() {
+            self.model.wake_up(self.now);
+        }
+    }
+
+    pub(super) fn asleep(&self) -> Option<SleepLevel> {
+        self.asleep
     }
 
     pub(super) fn die(&mut self) {
@@ -186,7 +223,13 @@ impl State {
 
     pub(super) fn restart(&mut self) {
         self.life = Life::Up;
+        self.asleep = None;
         self.model.restart(self.now);
+        // What had become of the cache of the old process interests nobody any more.
+        self.model.block_changes();
+        if let Some(outbox) = &self.outbox {
+            outbox.push([Notice::Restarted]);
+        }
         self.desk.lose();
         self.desk = Desk::new(self.longest, self.desk.lora.is_some());
     }
@@ -223,6 +266,15 @@ impl State {
     /// Whether there is a prefix cache.
     pub(super) fn caches(&self) -> bool {
         self.model.caches()
+    }
+
+    /// Tells what has become of the prefix cache.
+    fn publish(&mut self) {
+        let Some(outbox) = &self.outbox else { return };
+        let changes = self.model.block_changes();
+        if !changes.is_empty() {
+            outbox.push(changes.into_iter().map(Notice::Change));
+        }
     }
 
     /// Before a step is put together: how slow it will be.
@@ -301,6 +353,14 @@ impl Desk {
     fn lose(&mut self) {
         for (_, request) in self.requests.drain() {
             request.ticket.lose();
+        }
+    }
+
+    /// All requests are given up.
+    fn abort(&mut self) {
+        for (_, request) in self.requests.drain() {
+            self.stats.aborted.fetch_add(1, Ordering::Relaxed);
+            request.ticket.abort();
         }
     }
 

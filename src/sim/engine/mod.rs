@@ -11,6 +11,7 @@ mod fixed;
 mod generation;
 mod lora;
 mod model;
+mod outbox;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -28,6 +29,7 @@ use desk::State;
 pub use fixed::Times;
 pub(super) use generation::{Generation, Lost, Prompt};
 pub(super) use lora::Combination;
+pub(super) use outbox::{Notice, Outbox};
 pub(super) use stats::Stats;
 
 use super::step::{EngineSpec, Gauges, GpuState, StepError};
@@ -88,6 +90,17 @@ pub(super) enum NotTaken {
     /// HTTP 500.
     #[error(transparent)]
     Dead(#[from] Lost),
+}
+
+/// What a sleeping engine has given up: vLLM's levels 0 to 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SleepLevel {
+    /// Nothing but its requests.
+    Paused,
+    /// KV cache and weights, which main memory keeps.
+    Offloaded,
+    /// Both.
+    Discarded,
 }
 
 /// One engine.
@@ -209,8 +222,31 @@ impl Engine {
         limit: Option<u64>,
         adapter: Option<&str>,
     ) -> Result<Generation, NotTaken> {
-        let limit = self.config.limit(prompt.tokens, limit)?;
-        Generation::begin(&self.shared, prompt, limit, adapter)
+        let limit = self.config.limit(prompt.len(), limit)?;
+        let caches = matches!(self.config.pace, Pace::Steps(_));
+        let cached_in = caches.then_some(self.config.block_size);
+        Generation::begin(&self.shared, prompt, limit, adapter, cached_in)
+    }
+
+    /// From now on what becomes of the prefix cache is told there. Before the first request.
+    pub(super) fn tell(&self, outbox: Arc<Outbox>) {
+        self.change(|state| state.tell(outbox));
+    }
+
+    /// Gives up all requests, and does nothing with new ones until [`wake_up`](Self::wake_up). From level 1 on the cache
+    /// is empty and the memory free.
+    pub(super) fn sleep(&self, level: SleepLevel) {
+        self.change(|state| state.sleep(level));
+    }
+
+    /// What has waited meanwhile goes on.
+    pub(super) fn wake_up(&self) {
+        self.change(State::wake_up);
+    }
+
+    /// How deep it sleeps; `None`: it is awake.
+    pub(super) fn asleep(&self) -> Option<SleepLevel> {
+        self.shared.state.lock().asleep()
     }
 
     /// Makes what computes and what reads memory slower by these factors (1 = healthy), from the next step on.

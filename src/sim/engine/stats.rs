@@ -58,6 +58,8 @@ pub(in crate::sim) struct Stats {
     pub(in crate::sim) generated_tokens: AtomicU64,
     /// Requests that ended, all tokens made.
     pub(in crate::sim) finished: AtomicU64,
+    /// Requests that the engine gave up.
+    pub(in crate::sim) aborted: AtomicU64,
     pub(in crate::sim) prompt: Histogram,
     pub(in crate::sim) generation: Histogram,
     pub(in crate::sim) max_generation: Histogram,
@@ -104,6 +106,7 @@ impl Stats {
             cached_tokens: zero(),
             generated_tokens: zero(),
             finished: zero(),
+            aborted: zero(),
             prompt: tokens(),
             generation: tokens(),
             max_generation: tokens(),

@@ -3,10 +3,14 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::{Builder, Piece, Reading, Source};
-use crate::sim::engine::{EngineConfig, Stats};
+use crate::sim::engine::{EngineConfig, SleepLevel, Stats};
 
 fn count(counter: &AtomicU64) -> f64 {
     counter.load(Ordering::Relaxed) as f64
+}
+
+fn flag(is: bool) -> f64 {
+    f64::from(u8::from(is))
 }
 
 fn prompt_tokens(reading: &Reading<'_>) -> f64 {
@@ -151,9 +155,15 @@ fn scheduler(page: &mut Builder<'_>) {
         "vllm:engine_sleep_state",
         "Engine sleep state; awake = 0 means engine is sleeping; awake = 1 means engine is awake; weights_offloaded = 1 means sleep level 1; discard_all = 1 means sleep level 2.",
         &[
-            (Some(("sleep_state", "awake")), Some(|_| 1.0)),
-            (Some(("sleep_state", "weights_offloaded")), None),
-            (Some(("sleep_state", "discard_all")), None),
+            (Some(("sleep_state", "awake")), Some(|r| flag(r.asleep.is_none()))),
+            (
+                Some(("sleep_state", "weights_offloaded")),
+                Some(|r| flag(r.asleep == Some(SleepLevel::Offloaded))),
+            ),
+            (
+                Some(("sleep_state", "discard_all")),
+                Some(|r| flag(r.asleep == Some(SleepLevel::Discarded))),
+            ),
         ],
     );
     page.gauge(
@@ -233,7 +243,7 @@ fn counters(page: &mut Builder<'_>) {
         "Number of generation tokens processed.",
         &[(None, Some(|r| count(&r.stats.generated_tokens)))],
     );
-    // All answers end at their limit; those whose client left are not counted.
+    // All answers end at their limit, or are given up; those whose client left are not counted.
     page.counter(
         "vllm:request_success",
         "Count of successfully processed requests.",
@@ -243,7 +253,10 @@ fn counters(page: &mut Builder<'_>) {
                 Some(("finished_reason", "length")),
                 Some(|r| count(&r.stats.finished)),
             ),
-            (Some(("finished_reason", "abort")), None),
+            (
+                Some(("finished_reason", "abort")),
+                Some(|r| count(&r.stats.aborted)),
+            ),
             (Some(("finished_reason", "error")), None),
             (Some(("finished_reason", "repetition")), None),
         ],

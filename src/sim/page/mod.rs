@@ -30,7 +30,7 @@ use histogram::Lines;
 pub(super) use http::HttpStats;
 use labels::{Label, sorted};
 
-use super::engine::{Combination, Engine, Stats};
+use super::engine::{Combination, Engine, SleepLevel, Stats};
 use super::step::Gauges;
 
 /// The page of one server. What never changes of it, nearly all, is printed once.
@@ -55,6 +55,7 @@ enum Piece {
 #[derive(Debug)]
 struct Reading<'a> {
     gauges: Gauges,
+    asleep: Option<SleepLevel>,
     stats: &'a Stats,
 }
 
@@ -101,6 +102,7 @@ impl Page {
         let stats = engine.stats();
         let reading = Reading {
             gauges: engine.gauges(),
+            asleep: engine.asleep(),
             stats: &stats,
         };
         // All but the longest of pages.

@@ -16,6 +16,9 @@ use super::step::EngineSpec;
 use super::{Boards, Division, EngineConfig, Layout, Pace, Server, ServerConfig, Times};
 use crate::dialect::{ResponseScanner, Usage};
 
+mod caching;
+mod sleep;
+
 struct Sim {
     address: SocketAddr,
     client: Client<HttpConnector, Full<bytes::Bytes>>,
@@ -38,6 +41,7 @@ impl Sim {
             model: "base".to_owned(),
             adapters: vec!["a".to_owned(), "b".to_owned()],
             max_cpu_loras: 3,
+            sleep_mode: true,
             engine: EngineConfig {
                 pace,
                 speed: 1.0,
@@ -143,7 +147,7 @@ async fn anthropics_errors_have_its_envelope() {
         "/v1/messages/count_tokens",
         r#"{"model":"a","messages":["12345678"]}"#,
     );
-    assert_eq!(counted.await, (200, json!({"input_tokens": 3})));
+    assert_eq!(counted.await, (200, json!({"input_tokens": 11})));
     let (status, answer) = sim
         .post("/v1/messages/count_tokens", r#"{"model":"a"}"#)
         .await;
@@ -210,17 +214,19 @@ async fn openais_requests_are_read_as_python_reads_them() {
 #[tokio::test]
 async fn every_apis_usage_is_found() {
     let sim = Sim::start().await;
-    for (path, body, output) in [
-        ("/v1/chat/completions", r#"{"messages":["12"]}"#, 3),
-        ("/v1/completions", r#"{"prompt":"1234"}"#, 3),
+    for (path, body, input, output) in [
+        ("/v1/chat/completions", r#"{"messages":["12"]}"#, 10, 3),
+        ("/v1/completions", r#"{"prompt":"1234"}"#, 1, 3),
         (
             "/v1/responses",
             r#"{"input":"1234","max_output_tokens":5}"#,
+            10,
             5,
         ),
         (
             "/v1/messages",
             r#"{"model":"base","messages":["12"],"max_tokens":4}"#,
+            10,
             4,
         ),
     ] {
@@ -236,7 +242,7 @@ async fn every_apis_usage_is_found() {
             let usage = scanner.usage().unwrap();
             assert_eq!(
                 (usage.input, usage.output),
-                (Some(2), Some(output)),
+                (Some(input), Some(output)),
                 "{answer}"
             );
         }
@@ -247,7 +253,7 @@ async fn every_apis_usage_is_found() {
     let mut scanner = ResponseScanner::new(false);
     scanner.feed(answer.as_bytes());
     let usage = Usage {
-        input: Some(3),
+        input: Some(2),
         ..Usage::default()
     };
     assert_eq!(scanner.usage(), Some(usage));
@@ -319,27 +325,6 @@ async fn requests_are_counted_when_their_answer_has_ended() {
         .find_map(|line| line.strip_prefix("http_request_duration_highr_seconds_sum "));
     let seconds: f64 = sum.unwrap().parse().unwrap();
     assert!(seconds >= 0.003, "{seconds}");
-}
-
-#[tokio::test]
-async fn a_prompt_that_was_read_before_is_cached_and_usage_says_so() {
-    let sim = Sim::of(Pace::Steps(EngineSpec::new("H100", "llama3-8b", 1))).await;
-    let prompt = "y".repeat(400);
-    for (n, cached) in [0, 96, 96].into_iter().enumerate() {
-        let body = format!(
-            r#"{{"prompt":"{prompt}","stream":{},"stream_options":{{"include_usage":true}}}}"#,
-            n == 2
-        );
-        let (status, answer) = sim.send("POST", "/v1/completions", &body).await;
-        let mut scanner = ResponseScanner::new(n == 2);
-        scanner.feed(answer.as_bytes());
-        assert_eq!(status, 200, "{answer}");
-        assert_eq!(scanner.usage().unwrap().cached, Some(cached), "{answer}");
-    }
-    // Whose cache does not exist says nothing of it.
-    let fixed = Sim::start().await;
-    let (_, answer) = fixed.post("/v1/completions", r#"{"prompt":"1"}"#).await;
-    assert_eq!(answer["usage"]["prompt_tokens_details"], Value::Null);
 }
 
 #[tokio::test]
