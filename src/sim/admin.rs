@@ -14,8 +14,8 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::boards::{Order, Seat, Slow};
-use super::reply;
 use super::server::Server;
+use super::{page, reply};
 
 /// Why a fault's answer is none.
 const FAULT: &str = "a fault was set";
@@ -197,6 +197,11 @@ pub(super) async fn metrics(State(server): State<Arc<Server>>) -> Response {
         _ => server.page(),
     };
     ([(header::CONTENT_TYPE, kind)], page).into_response()
+}
+
+/// What `trtllm-serve` has at `/metrics`.
+pub(super) async fn iterations(State(server): State<Arc<Server>>) -> Response {
+    Json(page::iterations(server.engine())).into_response()
 }
 
 /// As vLLM: 503 when the engine process is gone. A hung one is not noticed.

@@ -62,7 +62,8 @@ async fn answer(server: &Server, body: &[u8]) -> Result<Response, Refused> {
     let streams = prompt.fields.flag("stream")?;
     let limit = prompt.fields.required("max_tokens")?;
     let adapter = prompt.adapter.as_deref();
-    let generation = server.engine().start(prompt.prompt, Some(limit), adapter)?;
+    let asked = prompt.prompt.streaming(streams);
+    let generation = server.engine().start(asked, Some(limit), adapter)?;
     let block = server.engine().config().block_size;
     let id = format!("msg_{}", uuid::Uuid::new_v4().simple());
     let model = prompt.model;

@@ -179,7 +179,8 @@ impl<'a> Prompt<'a> {
     /// Queues it.
     pub(super) fn start(self, server: &Server, limit: Option<u64>) -> Result<Started, Refused> {
         let salt: Option<String> = self.fields.get("cache_salt")?;
-        let prompt = engine::Prompt::new(self.tokens, salt);
+        let streams = self.fields.flag("stream")?;
+        let prompt = engine::Prompt::new(self.tokens, salt).streaming(streams);
         let adapter = self.adapter.as_deref();
         Ok(Started {
             generation: server.engine().start(prompt, limit, adapter)?,

@@ -18,7 +18,7 @@ use tokio::net::TcpListener;
 
 use super::admin::{self, Fault};
 use super::boards::Seat;
-use super::engine::{Engine, EngineConfig, Outbox};
+use super::engine::{Engine, EngineConfig, EngineKind, Outbox};
 use super::events::{KvEvents, KvEventsError, Publisher};
 use super::page::{HttpStats, Page};
 use super::reply::Refused;
@@ -211,12 +211,20 @@ fn router(server: Arc<Server>) -> Router {
     } else {
         inference
     };
+    let metrics = match server.config.engine.kind {
+        EngineKind::Vllm | EngineKind::Sglang => {
+            Router::new().route("/metrics", get(admin::metrics))
+        }
+        EngineKind::Trtllm => Router::new()
+            .route("/prometheus/metrics", get(admin::metrics))
+            .route("/metrics", get(admin::iterations)),
+    };
     other
         .route("/v1/models", get(openai::models))
         .route("/v1/load_lora_adapter", post(load_adapter))
         .route("/v1/unload_lora_adapter", post(unload_adapter))
         .route("/health", get(admin::health))
-        .route("/metrics", get(admin::metrics))
+        .merge(metrics)
         .route("/admin/echo", any(admin::echo))
         .route("/admin/echo/{*rest}", any(admin::echo))
         .route("/admin/fault", post(admin::fault))

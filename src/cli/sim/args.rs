@@ -11,7 +11,9 @@ use clap::value_parser;
 
 use crate::cli::units::duration;
 use crate::sim::step::{Engine, EngineSpec, StepError};
-use crate::sim::{Division, EngineConfig, KvEvents, Layout, MigProfile, Pace, ServerConfig, Times};
+use crate::sim::{
+    Division, EngineConfig, EngineKind, KvEvents, Layout, MigProfile, Pace, ServerConfig, Times,
+};
 
 /// The median of cold loads in GenTD26 (p99 8.2 s): gpu-and-simulation.md §2.2.
 const LORA_LOAD: Duration = Duration::from_millis(4_400);
@@ -31,6 +33,9 @@ pub struct SimArgs {
     /// The base model.
     #[arg(long, value_parser = NonEmptyStringValueParser::new(), default_value = "meta-llama/Llama-3.1-8B-Instruct")]
     model: String,
+    /// Whose metrics the servers have.
+    #[arg(long, value_enum, default_value_t)]
+    engine: EngineKind,
     /// LoRA adapters that are loaded from the start, comma separated. LoRA is enabled if there are any, or by
     /// --max-loras.
     #[arg(long, value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
@@ -170,6 +175,14 @@ impl SimArgs {
             !self.is_fixed() || self.zmq_endpoint.is_none(),
             "--zmq-endpoint: servers of fixed times (--ttft, --prefill-rate, --itl) have no prefix cache"
         );
+        ensure!(
+            self.engine == EngineKind::Vllm || !self.enable_sleep_mode,
+            "--enable-sleep-mode: only --engine vllm has it"
+        );
+        ensure!(
+            self.engine != EngineKind::Trtllm || self.zmq_endpoint.is_none(),
+            "--zmq-endpoint: vllm and sglang publish so, trtllm does not (--engine)"
+        );
         if let Some(events) = self.kv_events() {
             events
                 .check(self.servers - 1)
@@ -216,6 +229,15 @@ impl SimArgs {
         spec.kv_blocks = self.kv_blocks;
         spec.kv_blocks = Some(Engine::new(&spec)?.kv_blocks());
         Ok(spec)
+    }
+
+    /// What the picker knows their engine by, where it must be told.
+    pub(super) fn engine_label(&self) -> Option<&'static str> {
+        match self.engine {
+            EngineKind::Vllm => None,
+            EngineKind::Sglang => Some("sglang"),
+            EngineKind::Trtllm => Some("trtllm-serve"),
+        }
     }
 
     /// How they publish what becomes of their prefix caches, if they do.
@@ -270,6 +292,7 @@ impl SimArgs {
             },
             sleep_mode: self.enable_sleep_mode,
             engine: EngineConfig {
+                kind: self.engine,
                 pace: self.pace(spec),
                 speed: self.speed,
                 max_num_seqs: self.max_num_seqs(),

@@ -49,7 +49,7 @@ pub async fn run(args: SimArgs) -> anyhow::Result<()> {
             println!("{} kv-events {}", name(index), at.join(" "));
         }
         servers.spawn(Arc::new(server).serve(listener, stop.clone().cancelled_owned()));
-        endpoint(&mut endpoints, index, address);
+        endpoint(&mut endpoints, index, address, args.engine_label());
     }
     let map = layout.map(|layout| layout.map(|server| name(server as u16)));
     for (flag, path, text) in [
@@ -82,14 +82,16 @@ fn name(index: u16) -> String {
     format!("sim-{index}")
 }
 
-fn endpoint(out: &mut String, index: u16, address: SocketAddr) {
+fn endpoint(out: &mut String, index: u16, address: SocketAddr, engine: Option<&str>) {
+    let label = |engine: &str| format!(", labels: {{llm-d.ai/engine-type: {engine}}}");
     // Writing to a String cannot fail.
     let _ = writeln!(
         out,
-        "- {{name: {}, namespace: default, address: \"{}\", port: \"{}\"}}",
+        "- {{name: {}, namespace: default, address: \"{}\", port: \"{}\"{}}}",
         name(index),
         address.ip(),
-        address.port()
+        address.port(),
+        engine.map(label).unwrap_or_default()
     );
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::sim::step::{EngineSpec, MigProfile};
-use crate::sim::{EngineConfig, Pace};
+use crate::sim::{EngineConfig, EngineKind, Pace};
 
 /// Boards of H100s and the engines on them.
 struct Rig {
@@ -25,6 +25,7 @@ impl Rig {
         spec.mig = layout.mig();
         let boards = Boards::new(layout).unwrap();
         let config = EngineConfig {
+            kind: EngineKind::Vllm,
             pace: Pace::Steps(spec),
             speed: 1.0,
             max_num_seqs: 8,

@@ -28,7 +28,7 @@ pub(super) struct State {
     asleep: Option<SleepLevel>,
     outbox: Option<Arc<Outbox>>,
     /// For a new life.
-    longest: u64,
+    config: EngineConfig,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -68,20 +68,19 @@ struct Served {
 
 impl State {
     pub(super) fn new(config: &EngineConfig, crowd: Arc<Crowd>) -> Result<Self, StepError> {
-        let longest = config.longest();
         Ok(Self {
             model: Model::new(config)?,
             life: Life::Up,
             now: 0.0,
             last_id: 0,
-            desk: Desk::new(longest, config.max_loras > 0),
+            desk: Desk::new(config),
             slow: [1.0; 2],
             gpu_slow: [1.0; 2],
             known_slow: [1.0; 2],
             member: Member::new(crowd),
             asleep: None,
             outbox: None,
-            longest,
+            config: config.clone(),
         })
     }
 
@@ -231,7 +230,7 @@ impl State {
             outbox.push([Notice::Restarted]);
         }
         self.desk.lose();
-        self.desk = Desk::new(self.longest, self.desk.lora.is_some());
+        self.desk = Desk::new(&self.config);
     }
 
     pub(super) fn is_dead(&self) -> bool {
@@ -291,13 +290,13 @@ impl State {
 // === impl Desk ===
 
 impl Desk {
-    fn new(longest: u64, lora: bool) -> Self {
+    fn new(config: &EngineConfig) -> Self {
         Self {
             requests: HashMap::new(),
-            stats: Arc::new(Stats::new(longest)),
+            stats: Arc::new(Stats::new(config.kind, config.longest())),
             steps: 0,
             tokens: 0,
-            lora: lora.then(History::default),
+            lora: (config.max_loras > 0).then(History::default),
         }
     }
 
@@ -317,8 +316,12 @@ impl Desk {
                 request.scheduled = scheduled;
                 (request.first, request.last) = (at, at);
                 let after = at - request.arrived;
-                self.stats
-                    .first_token(request.prompt, request.cached, after);
+                self.stats.first_token(
+                    request.prompt,
+                    request.cached,
+                    after,
+                    request.ticket.streams,
+                );
                 request
                     .ticket
                     .cached
@@ -390,6 +393,7 @@ impl Served {
 
     fn finished(&self) -> Finished {
         Finished {
+            streams: self.ticket.streams,
             prompt_tokens: self.prompt,
             cached_tokens: self.cached,
             generated: self.generated,

@@ -136,6 +136,7 @@ impl Fixed {
         let deferred = self.waiting.iter().filter(|entry| entry.deferred).count();
         Gauges {
             running: self.running.len() as u32,
+            reading: self.running.iter().filter(|entry| entry.done == 0).count() as u32,
             waiting: self.waiting.len() as u32,
             deferred: deferred as u32,
             kv_usage: (self.blocks + self.withheld) as f64 / self.kv_blocks as f64,

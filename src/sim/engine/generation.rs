@@ -24,6 +24,7 @@ pub(in crate::sim) struct Lost;
 #[derive(Clone, Debug, Default)]
 pub(in crate::sim) struct Prompt {
     len: u64,
+    streams: bool,
     /// No tokens: it shares nothing with any other.
     origin: Origin,
 }
@@ -31,6 +32,8 @@ pub(in crate::sim) struct Prompt {
 /// What an engine tells of a request. A counter and not a queue: a client that reads slowly costs no memory.
 #[derive(Debug, Default)]
 pub(super) struct Ticket {
+    /// Whether tokens go out one by one.
+    pub(super) streams: bool,
     generated: AtomicU64,
     /// Prompt tokens from the prefix cache; known with the first token.
     pub(super) cached: AtomicU32,
@@ -59,6 +62,7 @@ impl Prompt {
     pub(in crate::sim) fn new(tokens: Vec<u32>, salt: Option<String>) -> Self {
         Self {
             len: tokens.len() as u64,
+            streams: false,
             origin: Origin {
                 tokens,
                 answer: ANSWER,
@@ -66,6 +70,11 @@ impl Prompt {
                 salt,
             },
         }
+    }
+
+    /// The same; whether its answer goes out token by token.
+    pub(in crate::sim) fn streaming(self, streams: bool) -> Self {
+        Self { streams, ..self }
     }
 
     /// Tokens.
@@ -109,6 +118,7 @@ impl From<u64> for Prompt {
     fn from(len: u64) -> Self {
         Self {
             len,
+            streams: false,
             origin: Origin::default(),
         }
     }
@@ -163,7 +173,10 @@ impl Generation {
             // Adapters come and go; a hash needs no list of them.
             adapter: adapter.map(|name| xxh3_64_with_seed(name.as_bytes(), 0) as u32),
         };
-        let ticket = Arc::new(Ticket::default());
+        let ticket = Arc::new(Ticket {
+            streams: prompt.streams,
+            ..Ticket::default()
+        });
         let (id, caches) = shared.change(|state| {
             let id = state.submit(&ticket, request, prompt.origin, adapter)?;
             Ok::<_, NotTaken>((id, state.caches()))

@@ -5,6 +5,7 @@
 //! that ended meanwhile is told then, at the virtual time at which it did: a machine that is late makes tokens come in
 //! bunches, but does not make the model slower.
 
+mod bounds;
 mod crowd;
 mod desk;
 mod fixed;
@@ -40,9 +41,23 @@ const LONGEST_DELAY: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Requests that wait in one engine at most. vLLM has no bound; a simulator's memory does.
 const LONGEST_QUEUE: u32 = 16_384;
 
+/// Whose metrics a server has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum EngineKind {
+    /// vLLM.
+    #[default]
+    Vllm,
+    /// SGLang.
+    Sglang,
+    /// TensorRT-LLM behind `trtllm-serve`.
+    Trtllm,
+}
+
 /// How fast and how large.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
+    /// Whose metrics it keeps; what it does is the same.
+    pub kind: EngineKind,
     /// How it keeps time.
     pub pace: Pace,
     /// Virtual seconds that pass in a real one; more than 0.

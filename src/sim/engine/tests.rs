@@ -6,6 +6,7 @@ use super::*;
 
 fn config() -> EngineConfig {
     EngineConfig {
+        kind: EngineKind::Vllm,
         pace: Pace::Fixed(Times {
             ttft: Duration::from_millis(100),
             prefill_rate: 1000.0,

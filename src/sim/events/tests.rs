@@ -9,7 +9,7 @@ use super::*;
 use crate::sim::engine::{Crowd, Engine, Prompt, SleepLevel};
 use crate::sim::step::EngineSpec;
 use crate::sim::text::ANSWER;
-use crate::sim::{EngineConfig, Pace};
+use crate::sim::{EngineConfig, EngineKind, Pace};
 
 const BLOCK: usize = 16;
 
@@ -23,6 +23,7 @@ impl Rig {
     /// Of so many blocks.
     async fn new(kv_blocks: u64, change: impl FnOnce(&mut KvEvents)) -> Self {
         let config = EngineConfig {
+            kind: EngineKind::Vllm,
             pace: Pace::Steps(EngineSpec::new("H100", "llama3-8b", 1)),
             speed: 10.0,
             max_num_seqs: 8,

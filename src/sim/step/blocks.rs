@@ -114,6 +114,11 @@ impl Blocks {
         self.free + self.idle
     }
 
+    /// Those of them in which there is something to hit.
+    pub(super) fn idle(&self) -> u32 {
+        self.idle
+    }
+
     pub(super) fn total(&self) -> u32 {
         self.total
     }

@@ -76,12 +76,16 @@ enum Life {
 pub struct Gauges {
     /// Requests that run.
     pub running: u32,
+    /// Those of them that read their prompt.
+    pub reading: u32,
     /// Requests that wait, deferred ones included.
     pub waiting: u32,
     /// Requests that were passed over because of their adapters.
     pub deferred: u32,
     /// Share of the KV cache blocks that are in use, 0 to 1.
     pub kv_usage: f64,
+    /// Share of the blocks that nobody uses and that can be hit, 0 to 1.
+    pub kv_cached: f64,
     /// Times that a request lost its blocks, in all.
     pub preemptions: u64,
     /// Prompt tokens looked up in the prefix cache, in all.
@@ -269,9 +273,11 @@ impl Engine {
         let free = u64::from(self.blocks.available()).saturating_sub(grown);
         Gauges {
             running: self.running.len() as u32,
+            reading: self.running.len() as u32 - self.decoders.count,
             waiting: self.waiting.len() as u32,
             deferred: self.deferred,
             kv_usage: 1.0 - free as f64 / f64::from(self.blocks.total()),
+            kv_cached: f64::from(self.blocks.idle()) / f64::from(self.blocks.total()),
             preemptions: self.totals.preemptions,
             prefix_queries: self.totals.queries,
             prefix_hits: self.totals.hits,
@@ -375,6 +381,8 @@ impl Engine {
         let work = work.filter(|_| matches!(self.life, Life::Up));
         let blocks = u64::from(self.blocks.total());
         let mut state = GpuState::new(&self.cost, blocks, self.block_size, self.budget, work);
+        let step = self.flight.map(|flight| flight.work).or(self.last_work);
+        state.step = step.map_or(0.0, |work| work.seconds);
         match self.life {
             Life::Dead => state.memory_used = 0,
             Life::Asleep { resident: false } => {

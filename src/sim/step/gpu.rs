@@ -14,6 +14,8 @@ pub struct GpuState {
     pub bandwidth: f64,
     /// Share of the peak FLOP/s, 0 to 1.
     pub tensor: f64,
+    /// Seconds of the step that runs, or of the last one.
+    pub step: f64,
 }
 
 /// Shares of the power above idle that full bandwidth and full tensor cores take: between them they match Splitwise's
@@ -45,6 +47,7 @@ impl GpuState {
             utilisation: if work.is_some() { 1.0 } else { 0.0 },
             bandwidth,
             tensor,
+            step: 0.0,
         }
     }
 }

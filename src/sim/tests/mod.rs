@@ -13,7 +13,9 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::step::EngineSpec;
-use super::{Boards, Division, EngineConfig, Layout, Pace, Server, ServerConfig, Times};
+use super::{
+    Boards, Division, EngineConfig, EngineKind, Layout, Pace, Server, ServerConfig, Times,
+};
 use crate::dialect::{ResponseScanner, Usage};
 
 mod caching;
@@ -36,6 +38,10 @@ impl Sim {
     }
 
     async fn of(pace: Pace) -> Self {
+        Self::with(EngineKind::Vllm, pace).await
+    }
+
+    async fn with(kind: EngineKind, pace: Pace) -> Self {
         let config = ServerConfig {
             name: "sim-0".to_owned(),
             model: "base".to_owned(),
@@ -43,6 +49,7 @@ impl Sim {
             max_cpu_loras: 3,
             sleep_mode: true,
             engine: EngineConfig {
+                kind,
                 pace,
                 speed: 1.0,
                 max_num_seqs: 4,
@@ -259,6 +266,32 @@ async fn every_apis_usage_is_found() {
     assert_eq!(scanner.usage(), Some(usage));
     let answer: Value = serde_json::from_str(&answer).unwrap();
     assert_eq!(answer["data"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn every_engines_page_is_where_it_has_it() {
+    for (kind, path, gauge) in [
+        (EngineKind::Vllm, "/metrics", "vllm:num_requests_running{"),
+        (EngineKind::Sglang, "/metrics", "sglang:num_running_reqs{"),
+        (
+            EngineKind::Trtllm,
+            "/prometheus/metrics",
+            "trtllm_num_requests_running{",
+        ),
+    ] {
+        let spec = EngineSpec::new("H100", "llama3-8b", 1);
+        let sim = Sim::with(kind, Pace::Steps(spec)).await;
+        let (status, page) = sim.send("GET", path, "").await;
+        assert!(status == 200 && page.contains(gauge), "{page}");
+        // Faults are the same everywhere.
+        sim.post("/admin/fault", r#"{"metrics":"missing"}"#).await;
+        assert_eq!(sim.send("GET", path, "").await.0, 503);
+        if kind == EngineKind::Trtllm {
+            let (_, iterations) = sim.send("GET", "/metrics", "").await;
+            let iterations: Value = serde_json::from_str(&iterations).unwrap();
+            assert_eq!(iterations[0]["kvCacheStats"]["tokensPerBlock"], 16);
+        }
+    }
 }
 
 #[tokio::test]

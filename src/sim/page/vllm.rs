@@ -1,32 +1,14 @@
-//! The families of the page, in their order, and where their numbers come from.
+//! vLLM's families, in their order, and where their numbers come from.
 
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use super::{Builder, Piece, Reading, Source};
+use super::{Builder, Piece, Source, cached_tokens, computed_tokens, count, prompt_tokens};
 use crate::sim::engine::{EngineConfig, SleepLevel, Stats};
-
-fn count(counter: &AtomicU64) -> f64 {
-    counter.load(Ordering::Relaxed) as f64
-}
 
 fn flag(is: bool) -> f64 {
     f64::from(u8::from(is))
 }
 
-fn prompt_tokens(reading: &Reading<'_>) -> f64 {
-    count(&reading.stats.prompt_tokens)
-}
-
-fn cached_tokens(reading: &Reading<'_>) -> f64 {
-    count(&reading.stats.cached_tokens)
-}
-
-fn computed_tokens(reading: &Reading<'_>) -> f64 {
-    prompt_tokens(reading) - cached_tokens(reading)
-}
-
 /// The families of prometheus_client itself.
-pub(super) fn python(page: &mut Builder<'_>) {
+pub(super) fn python(page: &mut Builder<'_>, started: &str) {
     for (name, help) in [
         ("python_gc_objects_collected", "Objects collected during gc"),
         (
@@ -53,7 +35,6 @@ pub(super) fn python(page: &mut Builder<'_>) {
         ("version", "3.12.12"),
     ];
     page.line("python_info", &labels, "1.0");
-    let started = page.created.clone();
     for (name, kind, help, value) in [
         (
             "process_virtual_memory_bytes",
@@ -71,7 +52,7 @@ pub(super) fn python(page: &mut Builder<'_>) {
             "process_start_time_seconds",
             "gauge",
             "Start time of the process since unix epoch in seconds.",
-            &started,
+            started,
         ),
         (
             "process_cpu_seconds_total",
