@@ -2,8 +2,14 @@
 //!
 //! - [`telemetry`]: what is known of a GPU, and how it travels: generated from `proto/pointsman/gpu/v1/telemetry.proto`.
 //! - [`probe`]: where readings come from.
+//! - [`nvml`]: GPUs as NVIDIA's library on the node tells of them.
+//! - [`dcgm`]: GPUs as a dcgm-exporter tells of them.
+//! - [`architecture`]: which generation a GPU is of, from its name.
 //! - [`xid`]: what NVIDIA's error numbers mean for whoever sends requests to the GPU.
 
+pub mod architecture;
+pub mod dcgm;
+pub mod nvml;
 pub mod probe;
 pub mod xid;
 
