@@ -1,4 +1,6 @@
-//! The NVML source, all of it through the fake library. Each test has a copy of the library and a state file of its own.
+//! Black-box tests of what a node knows of its GPUs. The NVML source runs through the fake library, each test with a copy
+//! of it and a state file of its own; [`agent`] holds a whole agent against a source that follows a script, and a kubelet
+//! behind a real socket.
 
 #![allow(
     clippy::unwrap_used,
@@ -6,6 +8,7 @@
 )]
 
 mod abi;
+mod agent;
 mod driver;
 mod events;
 mod mig;

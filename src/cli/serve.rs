@@ -9,6 +9,7 @@ use anyhow::Context as _;
 use prometheus_client::encoding::DescriptorEncoder;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::options::{ConfigSource, Settings};
@@ -17,15 +18,18 @@ use super::polling::Polling;
 use super::reload::{ReloadCounts, Reloader, Running};
 use crate::config::params::FileDiscoveryParams;
 use crate::config::{self, LoadOptions};
-use crate::extproc::health::{self, Readiness};
+use crate::extproc::health::{self as grpc_health, Readiness};
 use crate::extproc::listener::{self, Incoming};
 use crate::extproc::server::{self, OpenStreams};
 use crate::extproc::tls::Tls;
 use crate::extproc::{BodyBudget, Limits, StreamMetrics};
 use crate::picker::{Desk, OldPrefixGauges, Picker, PickerOptions, PrefixGauges};
 use crate::pool::gauges::{OldPoolGauges, PoolGauges};
+use crate::pool::gpu::agents::{self, Agents};
+use crate::pool::gpu::gauges::GpuGauges;
+use crate::pool::gpu::{Gpus, page};
 use crate::pool::polls::{OldPollCounters, PollCounters};
-use crate::pool::{Pool, Snapshot, discovery};
+use crate::pool::{Health, Pool, Snapshot, clock_ms, discovery, health};
 use crate::prefix::{PrefixCache, Who};
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::{EndpointNames, Metrics};
@@ -78,6 +82,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     let grpc_address = grpc.local_addr()?;
 
     let pool = Arc::new(Pool::default());
+    pool.limit_ejections(settings.max_ejected_share);
     discovery::file::spawn(
         Arc::clone(&pool),
         endpoints.path.clone().into(),
@@ -86,9 +91,18 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     )
     .context("file-discovery")?;
     readiness.set_synced();
+    let gpus = Arc::new(Gpus::new(Arc::clone(&pool)));
+    let joining = Arc::clone(&gpus);
+    let joining = async move { joining.follow().await };
+    tokio::spawn(stop.clone().run_until_cancelled_owned(joining));
+    if !settings.gpu_agents.is_empty() {
+        let agents = Agents::new(Arc::clone(&gpus));
+        let following = agents::follow_all(agents, settings.gpu_agents.clone());
+        tokio::spawn(stop.clone().run_until_cancelled_owned(following));
+    }
     let mut running = Running {
         settings: Arc::clone(&settings),
-        polling: Polling::new(Arc::clone(&pool), stop.clone()),
+        polling: Polling::new(Arc::clone(&pool), Arc::clone(&gpus), stop.clone()),
         staleness_ms: Arc::default(),
     };
     let policy = running.take(plan).await;
@@ -103,6 +117,10 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         });
         registry.register_collector(Box::new(gauges));
         registry.register_collector(Box::new(PollCounters(running.polling.polled())));
+        registry.register_collector(Box::new(GpuGauges {
+            name: settings.pool_name.clone(),
+            gpus: Arc::clone(&gpus),
+        }));
         registry.register_collector(Box::new(BodyGauge(Arc::clone(&bodies))));
     });
 
@@ -113,13 +131,16 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         metrics.register(|registry| streams = Some(StreamMetrics::register(registry)));
     }
 
-    health::spawn(health_socket, Arc::clone(&readiness), stop.clone())?;
+    grpc_health::spawn(health_socket, Arc::clone(&readiness), stop.clone())?;
     let decisions = match settings.decision_records {
         0 => None,
         records => Some(Arc::new(Decisions::new(records))),
     };
     let states = Arc::new(States::default());
     running.polling.show(&states);
+    let all = Arc::clone(&gpus);
+    let shown = move || serde_json::to_value(page::page(&all)).unwrap_or_default();
+    states.add(admin::GPUS, shown);
     let admin_listener = TcpListener::from_std(admin_socket)?;
     tokio::spawn(admin::serve(
         admin_listener,
@@ -166,6 +187,8 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     states.add("scheduling", move || deciding.state());
     let predicting = Arc::clone(&picker);
     states.add("prefix_index", move || predicting.prefix_state());
+    let watching = watch_health(Arc::clone(&pool));
+    tokio::spawn(stop.clone().run_until_cancelled_owned(watching));
     let forgetting = forget_the_gone(Arc::clone(&pool), prefix);
     tokio::spawn(stop.clone().run_until_cancelled_owned(forgetting));
     if let ConfigSource::File(path) = &settings.config {
@@ -294,6 +317,17 @@ fn endpoints(
             path.display()
         ),
         (None, None) => anyhow::bail!("{}", no_endpoints()),
+    }
+}
+
+/// Looks at how the endpoints of `pool` are, again and again.
+async fn watch_health(pool: Arc<Pool>) {
+    let mut ticker = tokio::time::interval(Duration::from_millis(health::TICK_MS));
+    ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut health = Health::default();
+    loop {
+        ticker.tick().await;
+        health.tick(&pool.snapshot(), clock_ms());
     }
 }
 

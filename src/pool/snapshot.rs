@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use super::breaker::Cause;
 use super::endpoint::{Endpoint, EndpointId};
+use super::health::Cause;
 use super::objectives::Objectives;
 use super::slab::{SEGMENT, Segment, Slab, Slot};
 use super::stages::Stages;
@@ -35,6 +35,7 @@ pub struct Snapshot {
     segments: Vec<Arc<Segment>>,
     by_address: HashMap<SocketAddr, u32>,
     by_ip: HashMap<IpAddr, Vec<u32>>,
+    slab: Arc<Slab>,
 }
 
 /// An endpoint and its cells.
@@ -74,7 +75,11 @@ impl Pool {
         self.slab.known_adapters()
     }
 
-    /// How often endpoints were ejected because of `cause`, since the process started.
+    pub(super) fn slab(&self) -> &Slab {
+        &self.slab
+    }
+
+    /// How often endpoints were put out because of `cause`, since the process started.
     pub fn ejections(&self, cause: Cause) -> u64 {
         self.slab.ejections(cause)
     }
@@ -107,7 +112,7 @@ impl Pool {
                 _ => Arc::new(Member::new(endpoint, self.slab.take())),
             })
             .collect();
-        let next = Arc::new(Snapshot::new(old.version + 1, members));
+        let next = Arc::new(Snapshot::new(old.version + 1, members, &self.slab));
         self.current.store(Arc::clone(&next));
         next
     }
@@ -116,7 +121,7 @@ impl Pool {
 // === impl Snapshot ===
 
 impl Snapshot {
-    fn new(version: u64, members: Vec<Arc<Member>>) -> Self {
+    fn new(version: u64, members: Vec<Arc<Member>>, slab: &Arc<Slab>) -> Self {
         let mut snapshot = Self {
             version,
             numbers: members.iter().map(|m| m.slot.number()).collect(),
@@ -124,6 +129,7 @@ impl Snapshot {
             segments: Vec::new(),
             by_address: HashMap::with_capacity(members.len()),
             by_ip: HashMap::with_capacity(members.len()),
+            slab: Arc::clone(slab),
             members,
         };
         let mut by_index: Vec<Option<Arc<Segment>>> = Vec::new();
@@ -149,6 +155,10 @@ impl Snapshot {
                 .collect();
         }
         snapshot
+    }
+
+    pub(super) fn slab(&self) -> &Slab {
+        &self.slab
     }
 
     /// How many endpoints there are.
@@ -240,6 +250,7 @@ pub(super) mod tests {
             },
             address: address.ip(),
             port: address.port(),
+            hardware: Default::default(),
             labels: Default::default(),
         }
     }

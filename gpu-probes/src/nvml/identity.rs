@@ -19,6 +19,7 @@ pub(super) fn board(library: &Library, index: u32) -> Result<Found, Why> {
     let mut gpu = Gpu {
         uuid: device.uuid()?,
         index,
+        minor: optional(device.minor_number())?,
         architecture: architecture(library, handle, &name).into(),
         name,
         pci_bus_id: optional(device.pci_info())?
