@@ -177,6 +177,7 @@ fn endpoint(n: u32) -> Endpoint {
         },
         address: std::net::Ipv4Addr::from(0x0a00_0001 + n).into(),
         port: 8000,
+        hardware: Default::default(),
         labels: Default::default(),
     }
 }

@@ -37,6 +37,7 @@ fn pool(roles: &[&str]) -> Arc<Snapshot> {
         },
         address: [10, 0, 0, n].into(),
         port: 8000,
+        hardware: Default::default(),
         labels: [(ROLE_LABEL.to_owned(), (*role).to_owned())]
             .into_iter()
             .filter(|(_, role)| !role.is_empty())

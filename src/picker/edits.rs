@@ -126,6 +126,7 @@ mod tests {
                 },
                 address: at.ip(),
                 port: at.port(),
+                hardware: Default::default(),
                 labels: Default::default(),
             }
         });

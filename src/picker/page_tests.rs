@@ -209,6 +209,7 @@ async fn the_page_of_a_thousand_endpoints_is_bounded() {
         },
         address: [10, 0, (n >> 8) as u8, n as u8].into(),
         port: 8000,
+        hardware: Default::default(),
         labels: Default::default(),
     });
     picker.pool.replace(endpoints.collect());

@@ -77,6 +77,7 @@ mod tests {
                         },
                         address: address.ip(),
                         port: address.port(),
+                        hardware: Default::default(),
                         labels: Default::default(),
                     }
                 })

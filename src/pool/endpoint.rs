@@ -24,6 +24,17 @@ pub struct Endpoint {
     pub port: u16,
     /// Labels of the pod, or those of the endpoints file.
     pub labels: BTreeMap<String, String>,
+    /// What it runs on, as far as discovery knows.
+    pub hardware: Hardware,
+}
+
+/// What an endpoint runs on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Hardware {
+    /// The node, as Kubernetes and the node's agent name it.
+    pub node: Option<String>,
+    /// UUIDs of its GPUs, or of its MIG instances. None: those that its pod was given, or all of its node.
+    pub gpus: Vec<String>,
 }
 
 impl Endpoint {

@@ -36,7 +36,7 @@ pub mod state;
 pub mod tls;
 
 pub use breaker::{Breaker, Cause, Outcome};
-pub use endpoint::{Endpoint, EndpointId};
+pub use endpoint::{Endpoint, EndpointId, Hardware};
 pub use ledger::{Reservation, Tokens};
 pub use load::LoadView;
 pub use objectives::Objectives;

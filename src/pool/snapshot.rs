@@ -240,6 +240,7 @@ pub(super) mod tests {
             },
             address: address.ip(),
             port: address.port(),
+            hardware: Default::default(),
             labels: Default::default(),
         }
     }

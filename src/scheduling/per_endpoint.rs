@@ -61,6 +61,7 @@ mod tests {
             },
             address: [10, 0, 0, 1].into(),
             port: 80,
+            hardware: Default::default(),
             labels: Default::default(),
         };
         let cache = PerEndpoint::default();

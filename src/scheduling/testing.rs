@@ -54,6 +54,7 @@ pub(super) fn labelled(labels: &[&[(&str, &str)]]) -> Arc<Snapshot> {
         },
         address: [10, 0, 0, n].into(),
         port: 8000,
+        hardware: Default::default(),
         labels: labels
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))

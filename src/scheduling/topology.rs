@@ -104,6 +104,7 @@ pub(super) mod tests {
             },
             address: [10, 0, 0, n].into(),
             port: 8000,
+            hardware: Default::default(),
             labels: keys
                 .iter()
                 .cloned()

@@ -38,6 +38,7 @@ pub(in crate::picker) fn picker_with(
         },
         address: [10, 0, 0, n].into(),
         port: 80,
+        hardware: Default::default(),
         labels: Default::default(),
     });
     let snapshot = pool.replace(endpoints.collect());

@@ -114,6 +114,7 @@ fn snapshot() -> Arc<Snapshot> {
         },
         address: ip.parse().unwrap(),
         port: 80,
+        hardware: Default::default(),
         labels: Default::default(),
     });
     Pool::default().replace(members.to_vec())

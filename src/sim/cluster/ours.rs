@@ -66,6 +66,7 @@ impl Ours {
             },
             address: std::net::Ipv4Addr::from(0x0a00_0000 + n).into(),
             port: 8000,
+            hardware: Default::default(),
             labels: Default::default(),
         });
         let snapshot = Pool::default().replace(all.collect());
