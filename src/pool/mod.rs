@@ -5,7 +5,8 @@
 //! [`slab::Slab`] of atomics that outlives any snapshot; a snapshot only says which cells are whose.
 //!
 //! [`discovery`] says who is in the pool, [`scrape`] how loaded they are, [`models`] what they serve, [`ledger`] what we
-//! sent them, [`load`] what both come to, [`breaker`] who fails. [`objectives`] says how much each request matters.
+//! sent them, [`load`] what both come to, [`breaker`] who fails. [`objectives`] says how much each request matters,
+//! [`rewrites`] which model it is sent on for.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -27,6 +28,7 @@ pub mod objectives;
 mod per_member;
 pub mod polls;
 pub mod residents;
+pub mod rewrites;
 pub mod scan;
 pub mod scrape;
 pub mod slab;
@@ -40,7 +42,8 @@ pub use endpoint::{Endpoint, EndpointId, Hardware};
 pub use ledger::{Reservation, Tokens};
 pub use load::LoadView;
 pub use objectives::Objectives;
-pub use snapshot::{Member, Pool, Snapshot};
+pub use rewrites::Rewrites;
+pub use snapshot::{Change, Member, Pool, Snapshot};
 pub use stages::Stages;
 
 thread_local! {

@@ -1,0 +1,205 @@
+//! The objects that are read, by the fields that are used of them.
+//!
+//! They are [`Object`]s, not derived types: which group serves them is known when the process runs (`--pool-group`, the
+//! legacy group), and what a type does not name is dropped while it is read.
+
+use std::collections::BTreeMap;
+
+use kube::core::{DeserializeGuard, GroupVersionKind, Object};
+use kube::discovery::ApiResource;
+use serde::Deserialize;
+
+/// Where InferencePools are served.
+pub const POOL_GROUP: &str = "inference.networking.k8s.io";
+/// Where objectives and rewrites are served, by preference: the second counts only where the first lacks them.
+pub(super) const POLICY_GROUPS: [&str; 2] = ["llm-d.ai", "inference.networking.x-k8s.io"];
+/// The version of both.
+pub(super) const POLICY_VERSION: &str = "v1alpha2";
+/// What a reference to a pool is of, if it does not say.
+const POOL_KIND: &str = "InferencePool";
+
+pub(super) type Pod = Object<PodSpec, PodStatus>;
+/// Objects of custom types may be anything: one that cannot be read must not hide the others.
+pub(super) type InferencePool = DeserializeGuard<Object<PoolSpec, NoStatus>>;
+pub(super) type InferenceObjective = DeserializeGuard<Object<ObjectiveSpec, PolicyStatus>>;
+pub(super) type InferenceModelRewrite = DeserializeGuard<Object<RewriteSpec, PolicyStatus>>;
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct PodSpec {
+    pub(super) node_name: Option<String>,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub(super) struct PodStatus {
+    #[serde(rename = "podIP")]
+    pub(super) pod_ip: Option<String>,
+    pub(super) conditions: Vec<PodCondition>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct PodCondition {
+    pub(super) r#type: String,
+    pub(super) status: String,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PoolSpec {
+    pub(super) selector: LabelSelector,
+    pub(super) target_ports: Vec<TargetPort>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct LabelSelector {
+    pub(super) match_labels: BTreeMap<String, String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct TargetPort {
+    pub(super) number: u16,
+}
+
+/// A pool's status is its gateways' to write, and tells nothing that matters here.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct NoStatus {}
+
+/// Which pool an object is for.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(super) struct PoolRef {
+    #[serde(default = "pool_group")]
+    pub(super) group: String,
+    #[serde(default = "pool_kind")]
+    pub(super) kind: String,
+    pub(super) name: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ObjectiveSpec {
+    pub(super) priority: Option<i32>,
+    pub(super) pool_ref: PoolRef,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RewriteSpec {
+    pub(super) pool_ref: PoolRef,
+    #[serde(default)]
+    pub(super) rules: Vec<RewriteRule>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(super) struct RewriteRule {
+    /// None: any request.
+    #[serde(default)]
+    pub(super) matches: Vec<RewriteMatch>,
+    #[serde(default)]
+    pub(super) targets: Vec<RewriteTarget>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(super) struct RewriteMatch {
+    pub(super) model: ModelMatch,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub(super) struct ModelMatch {
+    #[serde(default)]
+    pub(super) r#type: MatchType,
+    pub(super) value: String,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+pub(super) enum MatchType {
+    #[default]
+    Exact,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct RewriteTarget {
+    pub(super) model_rewrite: String,
+    /// 1 to 1,000,000.
+    pub(super) weight: Option<u32>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub(super) struct PolicyStatus {
+    pub(super) conditions: Vec<PolicyCondition>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct PolicyCondition {
+    pub(super) r#type: String,
+    pub(super) status: String,
+    pub(super) reason: String,
+    #[serde(default)]
+    pub(super) message: String,
+    pub(super) observed_generation: Option<i64>,
+    #[serde(default)]
+    pub(super) last_transition_time: String,
+}
+
+/// Of what there are conditions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Kind {
+    Objective,
+    Rewrite,
+}
+
+// === impl Kind ===
+
+impl Kind {
+    pub(super) const ALL: [Self; 2] = [Self::Objective, Self::Rewrite];
+
+    pub(super) const fn plural(self) -> &'static str {
+        match self {
+            Self::Objective => "inferenceobjectives",
+            Self::Rewrite => "inferencemodelrewrites",
+        }
+    }
+
+    /// As `group` serves it.
+    pub(super) fn resource(self, group: &str) -> ApiResource {
+        let kind = match self {
+            Self::Objective => "InferenceObjective",
+            Self::Rewrite => "InferenceModelRewrite",
+        };
+        resource(group, POLICY_VERSION, kind, self.plural())
+    }
+}
+
+pub(super) fn pods() -> ApiResource {
+    resource("", "v1", "Pod", "pods")
+}
+
+/// As `group` serves them.
+pub(super) fn pools(group: &str) -> ApiResource {
+    resource(group, "v1", POOL_KIND, "inferencepools")
+}
+
+fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource {
+    ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
+}
+
+fn pool_group() -> String {
+    POOL_GROUP.to_owned()
+}
+
+fn pool_kind() -> String {
+    POOL_KIND.to_owned()
+}
+
+// === impl PoolRef ===
+
+impl PoolRef {
+    /// Whether it can name a pool at all.
+    pub(super) fn is_of_pools(&self) -> bool {
+        self.kind == POOL_KIND
+    }
+}

@@ -1,0 +1,4 @@
+//! wip
+mod api;
+mod mirror;
+mod pods;
