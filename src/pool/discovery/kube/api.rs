@@ -5,9 +5,11 @@
 
 use std::collections::BTreeMap;
 
-use kube::core::{DeserializeGuard, GroupVersionKind, Object};
+use kube::core::{GroupVersionKind, Object};
 use kube::discovery::ApiResource;
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
 
 /// Where InferencePools are served.
 pub const POOL_GROUP: &str = "inference.networking.k8s.io";
@@ -19,10 +21,8 @@ pub(super) const POLICY_VERSION: &str = "v1alpha2";
 const POOL_KIND: &str = "InferencePool";
 
 pub(super) type Pod = Object<PodSpec, PodStatus>;
-/// Objects of custom types may be anything: one that cannot be read must not hide the others.
-pub(super) type InferencePool = DeserializeGuard<Object<PoolSpec, NoStatus>>;
-pub(super) type InferenceObjective = DeserializeGuard<Object<ObjectiveSpec, PolicyStatus>>;
-pub(super) type InferenceModelRewrite = DeserializeGuard<Object<RewriteSpec, PolicyStatus>>;
+/// Of a custom type. It is read in two steps: a list of such objects must not fail for one that says nonsense.
+pub(super) type Custom = Object<Option<Value>, Value>;
 
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -61,10 +61,6 @@ pub(super) struct LabelSelector {
 pub(super) struct TargetPort {
     pub(super) number: u16,
 }
-
-/// A pool's status is its gateways' to write, and tells nothing that matters here.
-#[derive(Clone, Debug, Deserialize)]
-pub(super) struct NoStatus {}
 
 /// Which pool an object is for.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -126,30 +122,20 @@ pub(super) struct RewriteTarget {
     pub(super) weight: Option<u32>,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(default)]
-pub(super) struct PolicyStatus {
-    pub(super) conditions: Vec<PolicyCondition>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct PolicyCondition {
-    pub(super) r#type: String,
-    pub(super) status: String,
-    pub(super) reason: String,
-    #[serde(default)]
-    pub(super) message: String,
-    pub(super) observed_generation: Option<i64>,
-    #[serde(default)]
-    pub(super) last_transition_time: String,
-}
-
-/// Of what there are conditions.
+/// Custom types that have conditions of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Kind {
     Objective,
     Rewrite,
+}
+
+/// What `object` says it should be; the error names the field.
+pub(super) fn spec<S: DeserializeOwned>(object: &mut Custom) -> Result<S, String> {
+    let spec = object.spec.take().unwrap_or_default();
+    serde_path_to_error::deserialize(spec).map_err(|error| match error.path().iter().next() {
+        Some(_) => format!("spec.{}: {}", error.path(), error.inner()),
+        None => format!("spec: {}", error.inner()),
+    })
 }
 
 // === impl Kind ===

@@ -15,9 +15,14 @@ pub(super) struct Mirror<V> {
 // === impl Mirror ===
 
 impl<V: PartialEq> Mirror<V> {
-    /// Whether it was read whole, ever.
+    /// Whether it was read whole.
     pub(super) fn synced(&self) -> bool {
         self.synced
+    }
+
+    /// Others are followed from now on; what is known stays until they were read whole.
+    pub(super) fn begin_again(&mut self) {
+        (self.synced, self.listing) = (false, None);
     }
 
     pub(super) fn get(&self, name: &str) -> Option<&V> {
