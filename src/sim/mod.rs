@@ -2,7 +2,7 @@
 //!
 //! [`step`] models an engine and its GPUs in virtual time; `engine` lets it run in real time, or one of given times, for
 //! requests that wait. `openai`, `responses`, `embeddings` and `anthropic` put tokens into the APIs' shapes, `page` prints
-//! the metrics as vLLM does, `server` listens.
+//! the metrics as vLLM does, `server` listens. [`kube`] stands in for a Kubernetes API server.
 
 mod admin;
 mod anthropic;
@@ -11,6 +11,7 @@ mod embeddings;
 mod engine;
 mod fields;
 mod front;
+pub mod kube;
 mod openai;
 mod page;
 mod reply;

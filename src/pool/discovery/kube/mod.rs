@@ -21,7 +21,6 @@ use std::time::Duration;
 use kube::client::ClientBuilder;
 use kube::{Client, Config};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::util::MapResultLayer;
@@ -104,33 +103,27 @@ pub struct Discovery {
     pub synced: watch::Receiver<bool>,
     /// Whether this replica leads; always, where there is no election.
     pub leading: watch::Receiver<bool>,
-    election: CancellationToken,
-    candidate: Option<JoinHandle<()>>,
     /// Says that this replica leads, where there is no election.
     _leads: Option<watch::Sender<bool>>,
 }
 
-/// Begins to fill `pool`, until `stop`.
+/// Begins to fill `pool`, until the first token is cancelled; with the second, another replica gets to lead at once.
 pub async fn spawn(
     pool: Arc<Pool>,
     options: Options,
     counts: Counts,
-    stop: CancellationToken,
+    (stop, resign): (CancellationToken, CancellationToken),
 ) -> Result<Discovery, KubeError> {
     let (client, default_namespace) = client(&counts).await?;
     let namespace = options.namespace.unwrap_or(default_namespace);
-    let (leading_tx, leading) = watch::channel(options.identity.is_none());
-    let election = stop.child_token();
-    let (candidate, leads) = match options.identity {
-        None => (None, Some(leading_tx)),
-        Some(identity) => {
-            let pool = &options.pool_name;
-            let counts = counts.clone();
-            let candidate = Candidate::new(client.clone(), &namespace, pool, identity, counts);
-            let running = tokio::spawn(candidate.run(leading_tx, election.clone()));
-            (Some(running), None)
-        }
-    };
+    let election = options.identity.is_some();
+    let (leading_tx, leading) = watch::channel(!election);
+    let mut leads = Some(leading_tx);
+    if let (Some(identity), Some(leading)) = (options.identity, leads.take_if(|_| election)) {
+        let pool = &options.pool_name;
+        let candidate = Candidate::new(client.clone(), &namespace, pool, identity, counts.clone());
+        tokio::spawn(candidate.run(leading, resign));
+    }
     let (standing_tx, standing) = watch::channel(Standing::default());
     let (policies_tx, policies_synced) = watch::channel(false);
     if let Target::Pool { group, name } = &options.target {
@@ -179,8 +172,6 @@ pub async fn spawn(
     Ok(Discovery {
         synced,
         leading,
-        election,
-        candidate,
         _leads: leads,
     })
 }
@@ -220,15 +211,6 @@ async fn tell_synced(
 // === impl Discovery ===
 
 impl Discovery {
-    /// Lets another replica lead, at once.
-    pub async fn resign(&mut self) {
-        self.election.cancel();
-        if let Some(candidate) = self.candidate.take() {
-            // It does not panic.
-            let _ = candidate.await;
-        }
-    }
-
     /// Waits until one of its receivers tells something else.
     pub async fn changed(&mut self) {
         tokio::select! {
