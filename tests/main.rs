@@ -2,7 +2,7 @@
 //!
 //! One binary, one module a room: [`wire`] holds our protos against Envoy's, [`vectors`] holds any picker against the
 //! protocol, [`envoy`] runs both profiles through a real Envoy, [`serving`] looks at the process around the picker,
-//! [`chaos`] kills and stops it under load.
+//! [`kubernetes`] gives it a pool in a cluster, [`chaos`] kills and stops it under load.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,6 +11,7 @@
 
 mod chaos;
 mod envoy;
+mod kubernetes;
 mod serving;
 mod support;
 mod vectors;

@@ -115,8 +115,27 @@ impl fmt::Display for Source {
     }
 }
 
+/// Pods without an InferencePool are a pool that is called as the Deployment of this process, if `POD_NAME` tells it.
+pub(super) fn name_pool(settings: &mut Settings) {
+    if let Some(Target::Pods { .. }) = settings.kubernetes
+        && let Some(deployment) = of_environment("POD_NAME").as_deref().and_then(deployment)
+    {
+        settings.pool_name = deployment.to_owned();
+    }
+}
+
+/// That of a pod called `<deployment>-<replica set>-<pod>`.
+fn deployment(pod: &str) -> Option<&str> {
+    let mut parts = pod.rsplitn(3, '-');
+    let (pod, set, deployment) = (parts.next()?, parts.next()?, parts.next()?);
+    (![pod, set, deployment].contains(&"")).then_some(deployment)
+}
+
+fn of_environment(name: &str) -> Option<String> {
+    std::env::var(name).ok().filter(|value| !value.is_empty())
+}
+
 fn options(target: &Target, settings: &Settings) -> Options {
-    let of_environment = |name: &str| std::env::var(name).ok().filter(|value| !value.is_empty());
     let namespace = settings.namespace.clone();
     let pod = of_environment("POD_NAME");
     Options {
@@ -164,7 +183,22 @@ mod tests {
         let both = source(Some("a"), &["--endpoints-file=b"]).unwrap_err();
         assert!(both.contains("give one"), "{both}");
         let none = source(None, &[]).unwrap_err();
-        assert!(none.contains("--endpoints-file") && none.contains("--pool-name"), "{none}");
+        assert!(
+            none.contains("--endpoints-file") && none.contains("--pool-name"),
+            "{none}"
+        );
+    }
+
+    #[test]
+    fn a_pod_tells_its_deployment() {
+        let expected = [
+            ("my-epp-7d9c-x2x4z", Some("my-epp")),
+            ("epp-0", None),
+            ("-a-b", None),
+        ];
+        for (pod, name) in expected {
+            assert_eq!(deployment(pod), name, "{pod}");
+        }
     }
 
     #[test]
@@ -172,11 +206,20 @@ mod tests {
         let pool = ["--pool-name=p", "--pool-namespace=n"];
         assert!(source(Some("a"), &pool).unwrap().starts_with("File"));
         let got = source(None, &pool).unwrap();
-        assert!(got.contains("inference.networking.k8s.io") && got.contains("Some(\"n\")"), "{got}");
+        assert!(
+            got.contains("inference.networking.k8s.io") && got.contains("Some(\"n\")"),
+            "{got}"
+        );
         assert!(got.contains("identity: None"), "{got}");
-        let pods = ["--endpoint-selector=a=b, c=d", "--endpoint-target-ports=8001,8000"];
+        let pods = [
+            "--endpoint-selector=a=b, c=d",
+            "--endpoint-target-ports=8001,8000",
+        ];
         let got = source(None, &pods).unwrap();
-        assert!(got.contains("a=b,c=d") && got.contains("[8001, 8000]"), "{got}");
+        assert!(
+            got.contains("a=b,c=d") && got.contains("[8001, 8000]"),
+            "{got}"
+        );
         let election = source(None, &["--pool-name=p", "--ha-enable-leader-election"]).unwrap();
         assert!(election.contains("identity: Some("), "{election}");
     }

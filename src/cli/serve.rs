@@ -10,7 +10,7 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::discovery::Source;
+use super::discovery::{self, Source};
 use super::options::{ConfigSource, Settings};
 use super::plan::Plan;
 use super::polling::Polling;
@@ -44,8 +44,9 @@ const DRAIN_CHECK: Duration = Duration::from_millis(50);
 const FORGET: Duration = Duration::from_secs(10);
 
 /// Serves until SIGTERM or SIGINT, then drains.
-pub async fn run(settings: Settings) -> anyhow::Result<()> {
+pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
     logs::init(settings.log_level, settings.log_format);
+    discovery::name_pool(&mut settings);
     for flag in &settings.without_effect {
         tracing::warn!("{flag} has no effect in this version.");
     }
@@ -56,8 +57,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     let plan = Plan::of(&text, options).inspect_err(|_| eprintln!("In {name}:"))?;
     plan.tell(&name);
-    let endpoints =
-        Source::of(plan.endpoints.as_ref(), &settings).with_context(|| name.clone())?;
+    let endpoints = Source::of(plan.endpoints.as_ref(), &settings).with_context(|| name.clone())?;
     let handler = plan.config.handler.name.clone();
     let stop = CancellationToken::new();
     let readiness = Arc::new(endpoints.readiness());

@@ -105,7 +105,8 @@ impl Readiness {
 
     /// Whether this replica leads.
     pub fn set_leading(&self, leading: bool) {
-        self.standby.store(self.election && !leading, Ordering::Release);
+        self.standby
+            .store(self.election && !leading, Ordering::Release);
     }
 
     /// The process was asked to stop.

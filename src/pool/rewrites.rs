@@ -98,7 +98,9 @@ mod tests {
 
     /// Of 10,000 requests, how many go where.
     fn draws(targets: &[(&str, Option<u32>)]) -> HashMap<String, u32> {
-        let targets = targets.iter().map(|&(model, weight)| (model.to_owned(), weight));
+        let targets = targets
+            .iter()
+            .map(|&(model, weight)| (model.to_owned(), weight));
         let rule = Rule::new("r".into(), targets.collect()).unwrap();
         let mut rng = SmallRng::seed_from_u64(7);
         let mut counts = HashMap::new();
@@ -115,7 +117,10 @@ mod tests {
         let counts = draws(&[("a", None), ("b", None)]);
         assert!((4800..5200).contains(&counts["a"]), "{counts:?}");
         let counts = draws(&[("a", None), ("b", Some(1)), ("c", Some(1_000_000))]);
-        assert!(!counts.contains_key("a") && counts["c"] > 9900, "{counts:?}");
+        assert!(
+            !counts.contains_key("a") && counts["c"] > 9900,
+            "{counts:?}"
+        );
         assert_eq!(draws(&[("a", Some(5))])["a"], 10_000);
         assert_eq!(Rule::new("r".into(), Vec::new()), None);
         assert_eq!(Rule::new("r".into(), vec![("a".into(), Some(0))]), None);
@@ -133,7 +138,10 @@ mod tests {
         assert!(rewrites.replace(rules(false)) && !rewrites.replace(rules(false)));
         assert_eq!(rewrites.rule(Some("other")), None);
         assert!(rewrites.replace(rules(true)));
-        assert_eq!((rewrites.rule(Some("m")), rewrites.rule(Some("M"))), (rule("exact"), rule("any")));
+        assert_eq!(
+            (rewrites.rule(Some("m")), rewrites.rule(Some("M"))),
+            (rule("exact"), rule("any"))
+        );
         assert_eq!((rewrites.rule(None), rewrites.count()), (rule("any"), 2));
     }
 }

@@ -1,6 +1,7 @@
 //! What the rooms of this binary share: processes, and ways to talk to them.
 
 pub(crate) mod ask;
+pub(crate) mod cluster;
 pub(crate) mod envoy;
 pub(crate) mod machine;
 pub(crate) mod picker;

@@ -297,7 +297,9 @@ impl ServeOptions {
         ports.sort_unstable();
         ports.dedup();
         if ports.len() < self.endpoint_target_ports.len() || ports.contains(&0) {
-            return Err("--endpoint-target-ports: write each port once, from 1 to 65535".to_owned());
+            return Err(
+                "--endpoint-target-ports: write each port once, from 1 to 65535".to_owned(),
+            );
         }
         Ok(Some(Target::Pods {
             selector: labels.collect::<Vec<_>>().join(","),
@@ -308,7 +310,10 @@ impl ServeOptions {
 
 /// `key=value`, of the characters that Kubernetes has in labels.
 fn is_label(text: &str) -> bool {
-    let plain = |text: &str| text.chars().all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c));
+    let plain = |text: &str| {
+        text.chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
+    };
     let pair = text.split_once('=');
     pair.is_some_and(|(key, value)| !key.is_empty() && plain(key) && plain(value))
 }

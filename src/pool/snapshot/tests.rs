@@ -148,13 +148,19 @@ fn a_change_touches_no_other_endpoint() {
         Change::Remove(id.clone()),
         Change::Put(endpoint("new", "10.0.0.4:80")),
     ]);
-    assert_eq!((before.len(), after.len(), after.version), (3, 3, before.version + 1));
+    assert_eq!(
+        (before.len(), after.len(), after.version),
+        (3, 3, before.version + 1)
+    );
     for address in ["10.0.0.2:80", "10.0.0.3:80"] {
         let address = address.parse().unwrap();
         let [b, a] = [&before, &after].map(|s| s.member(s.by_address(&address).unwrap()));
         assert!(Arc::ptr_eq(b, a));
     }
     // Who is told what is so already makes no snapshot.
-    let again = pool.update([Change::Remove(id), Change::Put(endpoint("new", "10.0.0.4:80"))]);
+    let again = pool.update([
+        Change::Remove(id),
+        Change::Put(endpoint("new", "10.0.0.4:80")),
+    ]);
     assert!(Arc::ptr_eq(&after, &again));
 }

@@ -81,7 +81,12 @@ pub(super) async fn serve(
 
 async fn answer(server: Arc<ApiServer>, request: Request) -> Response {
     let (parts, body) = request.into_parts();
-    let path: Vec<&str> = parts.uri.path().split('/').filter(|s| !s.is_empty()).collect();
+    let path: Vec<&str> = parts
+        .uri
+        .path()
+        .split('/')
+        .filter(|s| !s.is_empty())
+        .collect();
     if let ["apis", group, version] = path[..] {
         return resources(&server, group, version);
     }
@@ -97,7 +102,11 @@ async fn answer(server: Arc<ApiServer>, request: Request) -> Response {
         resource: format!("{}{status}", asked.selected.of.plural),
     };
     if let Some(code) = server.called(call) {
-        let reason = if code == 429 { "TooManyRequests" } else { "Refused" };
+        let reason = if code == 429 {
+            "TooManyRequests"
+        } else {
+            "Refused"
+        };
         return refusal(code, reason, "Refused, as told.");
     }
     let Ok(body) = Limited::new(body, LARGEST_BODY).collect().await else {
@@ -135,7 +144,9 @@ fn asked(path: &[&str], query: &str) -> Option<Asked> {
         _ => return None,
     };
     let uri = format!("/?{query}").parse().ok()?;
-    let query = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&uri).ok()?.0;
+    let query = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(&uri)
+        .ok()?
+        .0;
     let mut asked = Asked {
         selected: Selected {
             of: Type::named(group, plural)?,
@@ -163,7 +174,11 @@ fn list(server: &ApiServer, asked: &Asked) -> Response {
     let number = |name: &str| asked.query(name).and_then(|number| number.parse().ok());
     let first = number("continue").unwrap_or(0).min(all.len());
     let last = number("limit").map_or(all.len(), |limit: usize| all.len().min(first + limit));
-    let next = if last < all.len() { last.to_string() } else { String::new() };
+    let next = if last < all.len() {
+        last.to_string()
+    } else {
+        String::new()
+    };
     let version = store.version().to_string();
     Json(json!({
         "apiVersion": of.api_version(),
@@ -179,20 +194,31 @@ fn one(server: &ApiServer, asked: &Asked, verb: &str, body: Value) -> Response {
     let name = asked.selected.name.as_deref().unwrap_or_default();
     let mut store = server.store.lock();
     let done = match verb {
-        "get" => store.get(of, namespace, name).cloned().ok_or(Refused::Missing),
+        "get" => store
+            .get(of, namespace, name)
+            .cloned()
+            .ok_or(Refused::Missing),
         "create" => {
             let mut object = body;
             object["metadata"]["namespace"] = json!(namespace);
             store.create(of, object)
         }
-        "update" => store.change(of, (namespace, name), (&body, |object| {
-            let part = if asked.status { "status" } else { "spec" };
-            object[part] = body[part].clone();
-        })),
-        "patch" => store.change(of, (namespace, name), (&body, |object| match asked.status {
-            true => merge(&mut object["status"], &body["status"]),
-            false => merge(object, &body),
-        })),
+        "update" => store.change(
+            of,
+            (namespace, name),
+            (&body, |object| {
+                let part = if asked.status { "status" } else { "spec" };
+                object[part] = body[part].clone();
+            }),
+        ),
+        "patch" => store.change(
+            of,
+            (namespace, name),
+            (&body, |object| match asked.status {
+                true => merge(&mut object["status"], &body["status"]),
+                false => merge(object, &body),
+            }),
+        ),
         "delete" => {
             let found = store.get(of, namespace, name).cloned();
             store.delete(of, namespace, name);
@@ -234,7 +260,9 @@ fn watch(server: Arc<ApiServer>, asked: Asked) -> Response {
 }
 
 fn resources(server: &ApiServer, group: &str, version: &str) -> Response {
-    let ours = TYPES.iter().filter(|of| (of.group, of.version) == (group, version));
+    let ours = TYPES
+        .iter()
+        .filter(|of| (of.group, of.version) == (group, version));
     let served: Vec<Value> = ours
         .filter(|of| server.serves(of))
         .map(|of| json!({"name": of.plural, "singularName": "", "namespaced": true, "kind": of.kind, "verbs": ["get", "list", "watch"]}))
@@ -261,7 +289,8 @@ fn refusal(code: u16, reason: &str, message: &str) -> Response {
 impl Asked {
     fn query(&self, name: &str) -> Option<&str> {
         let mut all = self.query.iter();
-        all.find(|(key, _)| key == name).map(|(_, value)| value.as_str())
+        all.find(|(key, _)| key == name)
+            .map(|(_, value)| value.as_str())
     }
 
     fn verb(&self, method: &Method) -> &'static str {

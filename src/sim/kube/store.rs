@@ -127,7 +127,9 @@ impl Store {
         let fresh = json!({"uid": uuid::Uuid::new_v4().to_string(), "creationTimestamp": Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()});
         let metadata = &mut object["metadata"];
         for field in ["uid", "creationTimestamp"] {
-            let kept = before.as_ref().map(|before| before["metadata"][field].clone());
+            let kept = before
+                .as_ref()
+                .map(|before| before["metadata"][field].clone());
             if kept.is_some() || metadata[field].is_null() {
                 metadata[field] = kept.unwrap_or_else(|| fresh[field].clone());
             }
@@ -169,9 +171,15 @@ impl Store {
         if version < self.forgotten {
             return None;
         }
-        let first = self.changes.partition_point(|change| change.version <= version);
+        let first = self
+            .changes
+            .partition_point(|change| change.version <= version);
         let changes = self.changes.range(first..);
-        Some(changes.filter_map(|change| change.seen_by(selected)).collect())
+        Some(
+            changes
+                .filter_map(|change| change.seen_by(selected))
+                .collect(),
+        )
     }
 }
 
@@ -203,7 +211,10 @@ impl Selected {
         (*group, *plural) == (self.of.group, self.of.plural)
             && (self.namespace.is_empty() || *namespace == self.namespace)
             && self.name.as_ref().is_none_or(|wanted| wanted == name)
-            && self.labels.iter().all(|(key, value)| labels[key] == **value)
+            && self
+                .labels
+                .iter()
+                .all(|(key, value)| labels[key] == **value)
     }
 }
 
@@ -212,7 +223,12 @@ fn key(of: &'static Type, namespace: &str, name: &str) -> Key {
 }
 
 fn name_of(object: &Value) -> (String, String) {
-    let field = |name: &str| object["metadata"][name].as_str().unwrap_or_default().to_owned();
+    let field = |name: &str| {
+        object["metadata"][name]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    };
     (field("namespace"), field("name"))
 }
 

@@ -13,11 +13,36 @@ pub(super) struct Type {
 
 pub(super) const TYPES: [Type; 7] = [
     of("", "v1", "Pod", "pods"),
-    of("inference.networking.k8s.io", "v1", "InferencePool", "inferencepools"),
-    of("llm-d.ai", "v1alpha2", "InferenceObjective", "inferenceobjectives"),
-    of("llm-d.ai", "v1alpha2", "InferenceModelRewrite", "inferencemodelrewrites"),
-    of("inference.networking.x-k8s.io", "v1alpha2", "InferenceObjective", "inferenceobjectives"),
-    of("inference.networking.x-k8s.io", "v1alpha2", "InferenceModelRewrite", "inferencemodelrewrites"),
+    of(
+        "inference.networking.k8s.io",
+        "v1",
+        "InferencePool",
+        "inferencepools",
+    ),
+    of(
+        "llm-d.ai",
+        "v1alpha2",
+        "InferenceObjective",
+        "inferenceobjectives",
+    ),
+    of(
+        "llm-d.ai",
+        "v1alpha2",
+        "InferenceModelRewrite",
+        "inferencemodelrewrites",
+    ),
+    of(
+        "inference.networking.x-k8s.io",
+        "v1alpha2",
+        "InferenceObjective",
+        "inferenceobjectives",
+    ),
+    of(
+        "inference.networking.x-k8s.io",
+        "v1alpha2",
+        "InferenceModelRewrite",
+        "inferencemodelrewrites",
+    ),
     of("coordination.k8s.io", "v1", "Lease", "leases"),
 ];
 
@@ -41,11 +66,15 @@ impl Type {
     /// That of `object`, by its `apiVersion` and `kind`.
     pub(super) fn of(object: &Value) -> Option<&'static Self> {
         let (version, kind) = (object["apiVersion"].as_str()?, object["kind"].as_str()?);
-        TYPES.iter().find(|of| of.api_version() == version && of.kind == kind)
+        TYPES
+            .iter()
+            .find(|of| of.api_version() == version && of.kind == kind)
     }
 
     pub(super) fn named(group: &str, plural: &str) -> Option<&'static Self> {
-        TYPES.iter().find(|of| of.group == group && of.plural == plural)
+        TYPES
+            .iter()
+            .find(|of| of.group == group && of.plural == plural)
     }
 
     pub(super) fn api_version(&self) -> String {

@@ -65,7 +65,8 @@ pub(super) struct TargetPort {
 /// Which pool an object is for.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub(super) struct PoolRef {
-    #[serde(default = "pool_group")]
+    /// An empty one is the default too: no pool is in the core group.
+    #[serde(default = "pool_group", deserialize_with = "group")]
     pub(super) group: String,
     #[serde(default = "pool_kind")]
     pub(super) kind: String,
@@ -175,6 +176,15 @@ fn resource(group: &str, version: &str, kind: &str, plural: &str) -> ApiResource
 
 fn pool_group() -> String {
     POOL_GROUP.to_owned()
+}
+
+fn group<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let group = String::deserialize(deserializer)?;
+    Ok(if group.is_empty() {
+        pool_group()
+    } else {
+        group
+    })
 }
 
 fn pool_kind() -> String {

@@ -49,7 +49,11 @@ impl Counts {
     pub fn register(registry: &mut Registry, election: bool) -> Self {
         let counts = Self::default();
         let all = counts.clone();
-        registry.register("kubernetes_api_up", "Whether the API server answers", all.up);
+        registry.register(
+            "kubernetes_api_up",
+            "Whether the API server answers",
+            all.up,
+        );
         let help = "Requests to the API server by HTTP status; 0: no answer";
         registry.register("kubernetes_requests", help, all.requests);
         let help = "Watches and lists that failed; the watch goes on";
@@ -73,7 +77,9 @@ impl Counts {
     }
 
     pub(super) fn watch_failed(&self, resource: &'static str) {
-        self.watch_errors.get_or_create(&Resource { resource }).inc();
+        self.watch_errors
+            .get_or_create(&Resource { resource })
+            .inc();
     }
 
     /// There are `count` objects like that now.

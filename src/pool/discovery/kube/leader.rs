@@ -71,7 +71,11 @@ impl Candidate {
                 }
                 Err(error) => {
                     if !std::mem::replace(&mut failing, true) {
-                        tracing::warn!(lease = self.lease, error, "The lease cannot be had or renewed.");
+                        tracing::warn!(
+                            lease = self.lease,
+                            error,
+                            "The lease cannot be had or renewed."
+                        );
                     }
                     if self.renewed.elapsed() >= DEADLINE {
                         self.tell(&leading, false);
@@ -94,7 +98,11 @@ impl Candidate {
     fn tell(&self, leading: &watch::Sender<bool>, leads: bool) {
         let changed = leading.send_if_modified(|now| std::mem::replace(now, leads) != leads);
         if changed {
-            tracing::info!(lease = self.lease, leads, "Another leads, or this one does.");
+            tracing::info!(
+                lease = self.lease,
+                leads,
+                "Another leads, or this one does."
+            );
             self.counts.leading(leads);
         }
     }
@@ -130,7 +138,9 @@ impl Candidate {
     fn has_run_out(&self, spec: &LeaseSpec) -> bool {
         let lasts = spec.lease_duration_seconds.and_then(|s| s.try_into().ok());
         let lasts = lasts.map_or(LASTS, Duration::from_secs);
-        self.seen.as_ref().is_some_and(|(_, since)| since.elapsed() > lasts)
+        self.seen
+            .as_ref()
+            .is_some_and(|(_, since)| since.elapsed() > lasts)
     }
 
     fn wrote(&mut self, written: Result<Lease, Error>) -> Result<bool, Error> {
@@ -148,7 +158,9 @@ impl Candidate {
     /// The lease in our hands, after it was as `before`.
     fn spec(&self, before: Option<&LeaseSpec>) -> LeaseSpec {
         let now = MicroTime(Timestamp::now());
-        let transitions = before.and_then(|before| before.lease_transitions).unwrap_or_default();
+        let transitions = before
+            .and_then(|before| before.lease_transitions)
+            .unwrap_or_default();
         let ours = before.filter(|b| b.holder_identity.as_deref() == Some(&self.identity));
         LeaseSpec {
             holder_identity: Some(self.identity.clone()),
@@ -178,7 +190,9 @@ impl Candidate {
             }),
             ..lease
         };
-        self.leases.replace(&self.lease, &PostParams::default(), &next).await?;
+        self.leases
+            .replace(&self.lease, &PostParams::default(), &next)
+            .await?;
         Ok(())
     }
 }

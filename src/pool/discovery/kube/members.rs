@@ -15,10 +15,10 @@ use tokio::time::{Instant, sleep_until};
 use super::Target;
 use super::api::{self, Custom, PoolSpec};
 use super::counts::Counts;
+use super::events::{Events, follow};
 use super::mirror::Mirror;
 use super::pods::{self, View};
 use super::roster::Roster;
-use super::events::{Events, follow};
 use crate::pool::Pool;
 
 /// How long changes of pods are collected before requests see them.
@@ -72,7 +72,14 @@ impl Members {
                 let what = ("inferencepools", config);
                 let (client, counts) = (&self.client, &self.counts);
                 let view = |pool: Custom| (pool.name_any(), wanted_of(pool));
-                pools = Some(follow(client, &self.namespace, &resource, what, counts, view));
+                pools = Some(follow(
+                    client,
+                    &self.namespace,
+                    &resource,
+                    what,
+                    counts,
+                    view,
+                ));
             }
             Target::Pods { selector, ports } => {
                 let wanted = Wanted {
@@ -119,7 +126,8 @@ impl Members {
         roster: &mut Roster,
     ) {
         let standing = |standing, holds: bool| {
-            self.counts.objects("inferencepools", standing, holds.into());
+            self.counts
+                .objects("inferencepools", standing, holds.into());
         };
         standing("accepted", matches!(pool, Some(Ok(_))));
         standing("invalid", matches!(pool, Some(Err(_))));
@@ -129,7 +137,10 @@ impl Members {
         match pool {
             Some(Ok(wanted)) => self.watch(watched, roster, wanted.clone()),
             Some(Err(error)) => {
-                tracing::error!(error, "The InferencePool cannot be used; what it was last stays.");
+                tracing::error!(
+                    error,
+                    "The InferencePool cannot be used; what it was last stays."
+                );
             }
             None => {
                 if watched.take().is_some() {
@@ -139,7 +150,8 @@ impl Members {
                 }
                 *roster = Roster::default();
                 self.pool.replace(Vec::new());
-                self.standing.send_modify(|standing| standing.synced = false);
+                self.standing
+                    .send_modify(|standing| standing.synced = false);
             }
         }
     }
@@ -162,7 +174,14 @@ impl Members {
         let config = Config::default().labels(&wanted.selector);
         let what = ("pods", config);
         let (client, counts) = (&self.client, &self.counts);
-        let pods = follow(client, &self.namespace, &api::pods(), what, counts, pods::view);
+        let pods = follow(
+            client,
+            &self.namespace,
+            &api::pods(),
+            what,
+            counts,
+            pods::view,
+        );
         *watched = Some(Watched { wanted, pods });
     }
 }
@@ -184,21 +203,30 @@ fn wanted_of(mut pool: Custom) -> Result<Wanted, String> {
     let spec: PoolSpec = api::spec(&mut pool)?;
     let labels = spec.selector.match_labels;
     if labels.is_empty() {
-        return Err("spec.selector.matchLabels: it is empty; name the labels of the pods".to_owned());
+        return Err(
+            "spec.selector.matchLabels: it is empty; name the labels of the pods".to_owned(),
+        );
     }
     let mut ports: Vec<u16> = Vec::new();
     for (n, port) in spec.target_ports.iter().enumerate() {
         if port.number == 0 {
-            return Err(format!("spec.targetPorts[{n}].number: 0 is not from 1 to 65535"));
+            return Err(format!(
+                "spec.targetPorts[{n}].number: 0 is not from 1 to 65535"
+            ));
         }
         if ports.contains(&port.number) {
-            return Err(format!("spec.targetPorts[{n}].number: {} is there twice", port.number));
+            return Err(format!(
+                "spec.targetPorts[{n}].number: {} is there twice",
+                port.number
+            ));
         }
         ports.push(port.number);
     }
     if !(1..=MOST_PORTS).contains(&ports.len()) {
         let count = ports.len();
-        return Err(format!("spec.targetPorts: there are {count}; give 1 to {MOST_PORTS}"));
+        return Err(format!(
+            "spec.targetPorts: there are {count}; give 1 to {MOST_PORTS}"
+        ));
     }
     Ok(Wanted {
         selector: selector(&labels),
@@ -239,13 +267,34 @@ mod tests {
         let labels = json!({"matchLabels": {"a": "b"}});
         let ports = |ports: Value| json!({"selector": labels, "targetPorts": ports});
         for (spec, expected) in [
-            (ports(json!([])), "spec.targetPorts: there are 0; give 1 to 8"),
-            (ports(json!([{"number": 0}])), "spec.targetPorts[0].number: 0"),
-            (ports(json!([{"number": 1}, {"number": 1}])), "spec.targetPorts[1].number: 1 is there twice"),
-            (ports(json!([{"number": 70000}])), "spec.targetPorts[0].number: invalid value"),
-            (json!({"selector": labels}), "spec: missing field `targetPorts`"),
-            (json!({"selector": {"matchLabels": {}}, "targetPorts": []}), "spec.selector.matchLabels: it is empty"),
-            (json!({"selector": {"app": "v1alpha2"}, "targetPorts": []}), "spec.selector: missing field `matchLabels`"),
+            (
+                ports(json!([])),
+                "spec.targetPorts: there are 0; give 1 to 8",
+            ),
+            (
+                ports(json!([{"number": 0}])),
+                "spec.targetPorts[0].number: 0",
+            ),
+            (
+                ports(json!([{"number": 1}, {"number": 1}])),
+                "spec.targetPorts[1].number: 1 is there twice",
+            ),
+            (
+                ports(json!([{"number": 70000}])),
+                "spec.targetPorts[0].number: invalid value",
+            ),
+            (
+                json!({"selector": labels}),
+                "spec: missing field `targetPorts`",
+            ),
+            (
+                json!({"selector": {"matchLabels": {}}, "targetPorts": []}),
+                "spec.selector.matchLabels: it is empty",
+            ),
+            (
+                json!({"selector": {"app": "v1alpha2"}, "targetPorts": []}),
+                "spec.selector: missing field `matchLabels`",
+            ),
             (Value::Null, "spec"),
         ] {
             let error = wanted(spec).unwrap_err();

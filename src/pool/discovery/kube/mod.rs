@@ -197,11 +197,18 @@ async fn tell_synced(
     synced: watch::Sender<bool>,
 ) {
     while standing.wait_for(|standing| standing.synced).await.is_ok() {
-        if timeout(POLICY_PATIENCE, policies.wait_for(|&read| read)).await.is_err() {
+        if timeout(POLICY_PATIENCE, policies.wait_for(|&read| read))
+            .await
+            .is_err()
+        {
             tracing::warn!("Objectives and rewrites cannot be read; serving without.");
         }
         synced.send_replace(true);
-        if standing.wait_for(|standing| !standing.synced).await.is_err() {
+        if standing
+            .wait_for(|standing| !standing.synced)
+            .await
+            .is_err()
+        {
             return;
         }
         synced.send_replace(false);

@@ -138,7 +138,10 @@ mod tests {
     fn who_is_not_ready_takes_no_requests() {
         assert!(pod(|pod| pod["status"]["conditions"][1]["status"] = json!("False")).is_none());
         assert!(pod(|pod| pod["status"]["conditions"] = json!([])).is_none());
-        assert!(pod(|pod| pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z")).is_none());
+        assert!(
+            pod(|pod| pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z"))
+                .is_none()
+        );
         assert!(pod(|pod| pod["status"]["podIP"] = json!("")).is_none());
         assert!(pod(|pod| pod["status"] = json!(null)).is_none());
     }
@@ -153,7 +156,10 @@ mod tests {
                 .collect::<Vec<_>>()
         };
         for key in ACTIVE_PORTS {
-            assert_eq!(active(key, "8002, 8000,8000"), ["vllm-0-rank-0", "vllm-0-rank-2"]);
+            assert_eq!(
+                active(key, "8002, 8000,8000"),
+                ["vllm-0-rank-0", "vllm-0-rank-2"]
+            );
             assert_eq!(active(key, "x,0,70000,9000,8001"), ["vllm-0-rank-1"]);
             assert_eq!(active(key, ""), [""; 0]);
         }

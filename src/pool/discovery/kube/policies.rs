@@ -12,11 +12,11 @@ use tokio::time::{Instant, sleep_until};
 
 use super::api::{Kind, ObjectiveSpec, POLICY_GROUPS, POLICY_VERSION, RewriteSpec};
 use super::counts::Counts;
+use super::events::{Events, follow};
 use super::members::{self, next};
 use super::mirror::Mirror;
 use super::policy::{self, OurPool, Policy, Resolved, Standing, Verdict};
 use super::status::Report;
-use super::events::{Events, follow};
 use crate::pool::Pool;
 
 /// How long changes are collected before they count.
@@ -112,7 +112,10 @@ impl Policies {
                 Err(error) => return Err(error),
             };
             for kind in Kind::ALL {
-                if resources.iter().any(|resource| resource.name == kind.plural()) {
+                if resources
+                    .iter()
+                    .any(|resource| resource.name == kind.plural())
+                {
                     served.entry(kind).or_insert(group);
                 }
             }
@@ -135,7 +138,14 @@ impl Policies {
             let resource = followed.kind.resource(group);
             let what = (plural, Config::default());
             let (client, counts) = (&self.client, &self.counts);
-            follow(client, &self.namespace, &resource, what, counts, policy::view)
+            follow(
+                client,
+                &self.namespace,
+                &resource,
+                what,
+                counts,
+                policy::view,
+            )
         });
         match group {
             Some(_) => followed.objects.begin_again(),
@@ -164,7 +174,9 @@ impl Policies {
     fn count(&self, verdicts: &[Verdict]) {
         for kind in Kind::ALL {
             for word in Standing::WORDS {
-                let alike = verdicts.iter().filter(|v| (v.kind, v.standing.word()) == (kind, word));
+                let alike = verdicts
+                    .iter()
+                    .filter(|v| (v.kind, v.standing.word()) == (kind, word));
                 self.counts.objects(kind.plural(), word, alike.count());
             }
         }

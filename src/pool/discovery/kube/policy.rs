@@ -198,7 +198,9 @@ impl Rules {
         for (at, rule) in rules.iter().enumerate() {
             match checked(&name, rule) {
                 Ok((made, note)) => {
-                    faults.told.extend(note.map(|note| format!("spec.rules[{at}].{note}")));
+                    faults
+                        .told
+                        .extend(note.map(|note| format!("spec.rules[{at}].{note}")));
                     self.place(at, rule, Arc::new(made), &mut faults);
                 }
                 Err(fault) => faults.invalid(format!("spec.rules[{at}].{fault}")),
@@ -252,11 +254,16 @@ fn checked(rewrite: &Arc<str>, rule: &RewriteRule) -> Result<(Rule, Option<Strin
         if let Some(weight) = target.weight
             && !(1..=MOST_WEIGHT).contains(&weight)
         {
-            return Err(format!("targets[{n}].weight: {weight} is not from 1 to {MOST_WEIGHT}"));
+            return Err(format!(
+                "targets[{n}].weight: {weight} is not from 1 to {MOST_WEIGHT}"
+            ));
         }
     }
     let some = rule.targets.iter().any(|target| target.weight.is_some());
-    let without = rule.targets.iter().position(|target| target.weight.is_none());
+    let without = rule
+        .targets
+        .iter()
+        .position(|target| target.weight.is_none());
     let note = without.filter(|_| some).map(|n| {
         format!("targets[{n}]: it has no weight, beside others that have one: it is never drawn")
     });

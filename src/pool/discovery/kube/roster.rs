@@ -104,14 +104,19 @@ mod tests {
 
     fn names(pool: &Pool) -> Vec<String> {
         let snapshot = pool.snapshot();
-        let mut names: Vec<String> = snapshot.members().iter().map(|m| m.endpoint.id.name.clone()).collect();
+        let mut names: Vec<String> = snapshot
+            .members()
+            .iter()
+            .map(|m| m.endpoint.id.name.clone())
+            .collect();
         names.sort();
         names
     }
 
     fn listed(roster: &mut Roster, pods: &[&str]) {
         roster.take(Event::Init);
-        pods.iter().for_each(|name| roster.take(Event::InitApply(pod(name, true))));
+        pods.iter()
+            .for_each(|name| roster.take(Event::InitApply(pod(name, true))));
         roster.take(Event::InitDone);
     }
 

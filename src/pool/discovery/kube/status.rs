@@ -78,7 +78,10 @@ impl Writer {
 
     async fn write(&mut self, report: &Report) {
         let mut failures = 0;
-        let current = report.verdicts.iter().map(|v| (v.uid.clone(), v.generation));
+        let current = report
+            .verdicts
+            .iter()
+            .map(|v| (v.uid.clone(), v.generation));
         let current: HashSet<_> = current.collect();
         self.others.retain(|other| current.contains(other));
         for verdict in &*report.verdicts {
@@ -132,7 +135,10 @@ impl Writer {
                 Some(("PoolNotFound", no_pool(&other.name)))
             }
             Standing::InvalidKind => Some(("InvalidKind", verdict.message.clone())),
-            _ if !pool_exists => Some(("PoolNotFound", "Its InferencePool does not exist.".to_owned())),
+            _ if !pool_exists => Some((
+                "PoolNotFound",
+                "Its InferencePool does not exist.".to_owned(),
+            )),
             _ => None,
         };
         let condition = |r#type: &str, holds, reason: &str, message: &str| Condition {
@@ -190,7 +196,9 @@ impl Writer {
             let before = verdict.conditions.iter();
             let mut before =
                 before.filter(|b| (&b.type_, &b.status) == (&condition.type_, &condition.status));
-            let since = before.next().map(|before| before.last_transition_time.clone());
+            let since = before
+                .next()
+                .map(|before| before.last_transition_time.clone());
             Condition {
                 last_transition_time: since.unwrap_or_else(|| now.clone()),
                 ..condition
