@@ -195,7 +195,7 @@ impl Picker {
         let page = self.page("/debug/plugins/state").await;
         let page: Value = serde_json::from_str(&page).unwrap();
         let shown = page
-            .pointer("/endpoints/endpoints")
+            .pointer("/pool/endpoints")
             .unwrap_or_else(|| panic!("{page}"));
         let names = shown.as_array().unwrap().iter();
         let mut names: Vec<String> = names

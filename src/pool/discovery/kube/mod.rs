@@ -13,7 +13,6 @@
 //! What becomes of each objective and rewrite is told in its status ([`status`]), in the log and in [`Counts`]. All replicas
 //! serve; with an election one of them leads ([`leader`]), and only that one is ready and writes.
 
-use std::collections::{HashMap, HashSet};
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
@@ -140,14 +139,8 @@ pub async fn spawn(
             reports: reports_tx,
             synced: policies_tx,
         };
-        let writer = Writer {
-            client: client.clone(),
-            namespace: namespace.clone(),
-            pool_group: group.clone(),
-            counts: counts.clone(),
-            others: HashSet::new(),
-            forbidden_until: HashMap::new(),
-        };
+        let (ours, group) = (namespace.clone(), group.clone());
+        let writer = Writer::new(client.clone(), ours, group, counts.clone());
         let following = policies.follow(standing.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(following));
         let writing = writer.follow(reports, leading.clone());
@@ -178,7 +171,9 @@ pub async fn spawn(
 
 /// A client that counts its requests, and the namespace of its credentials.
 async fn client(counts: &Counts) -> Result<(Client, String), KubeError> {
-    let config = Config::infer().await?;
+    let mut config = Config::infer().await?;
+    // Whoever asks asks again, and each refusal is to be counted.
+    config.default_retry = false;
     let namespace = config.default_namespace.clone();
     let counts = counts.clone();
     let counting = MapResultLayer::new(move |answer: Result<http::Response<_>, _>| {

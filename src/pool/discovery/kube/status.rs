@@ -43,18 +43,37 @@ pub(super) struct Report {
 
 /// Writes conditions, while it may.
 pub(super) struct Writer {
-    pub(super) client: Client,
-    pub(super) namespace: String,
-    pub(super) pool_group: String,
-    pub(super) counts: Counts,
+    client: Client,
+    namespace: String,
+    pool_group: String,
+    counts: Counts,
+    /// What was written of objects that are not seen with it yet: their conditions before, and those written.
+    written: HashMap<String, (Vec<Condition>, [Condition; 2])>,
     /// Objects of other pools that exist: theirs to write.
-    pub(super) others: HashSet<(String, Option<i64>)>,
-    pub(super) forbidden_until: HashMap<Kind, Instant>,
+    others: HashSet<(String, Option<i64>)>,
+    forbidden_until: HashMap<Kind, Instant>,
 }
 
 // === impl Writer ===
 
 impl Writer {
+    pub(super) fn new(
+        client: Client,
+        namespace: String,
+        pool_group: String,
+        counts: Counts,
+    ) -> Self {
+        Self {
+            client,
+            namespace,
+            pool_group,
+            counts,
+            written: HashMap::new(),
+            others: HashSet::new(),
+            forbidden_until: HashMap::new(),
+        }
+    }
+
     /// Follows `reports` for as long as there are any, and writes while `leading`.
     pub(super) async fn follow(
         mut self,
@@ -78,12 +97,11 @@ impl Writer {
 
     async fn write(&mut self, report: &Report) {
         let mut failures = 0;
-        let current = report
-            .verdicts
-            .iter()
-            .map(|v| (v.uid.clone(), v.generation));
-        let current: HashSet<_> = current.collect();
-        self.others.retain(|other| current.contains(other));
+        let verdicts = report.verdicts.iter();
+        let current: HashMap<_, _> = verdicts.map(|v| (&v.uid, v.generation)).collect();
+        self.others
+            .retain(|(uid, generation)| current.get(uid) == Some(generation));
+        self.written.retain(|uid, _| current.contains_key(uid));
         for verdict in &*report.verdicts {
             let forbidden = self.forbidden_until.get(&verdict.kind);
             let Some(group) = report.groups.get(&verdict.kind) else {
@@ -96,10 +114,22 @@ impl Writer {
                 continue;
             };
             if wanted.iter().all(|condition| is_there(condition, verdict)) {
+                self.written.remove(&verdict.uid);
+                continue;
+            }
+            // It was written, and is not heard of yet.
+            let written = self.written.get(&verdict.uid);
+            if written
+                .is_some_and(|(before, after)| (before, after) == (&verdict.conditions, &wanted))
+            {
                 continue;
             }
             match self.apply(verdict, group, &wanted).await {
-                Ok(_) => self.counts.status_written("written"),
+                Ok(_) => {
+                    let before = verdict.conditions.clone();
+                    self.written.insert(verdict.uid.clone(), (before, wanted));
+                    self.counts.status_written("written");
+                }
                 Err(Error::Api(status)) if status.code == 403 => {
                     let until = Instant::now() + FORBIDDEN;
                     if self.forbidden_until.insert(verdict.kind, until).is_none() {
