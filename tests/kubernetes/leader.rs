@@ -69,6 +69,31 @@ async fn the_leader_hands_over_at_once_when_it_is_asked_to_stop() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_lease_that_nobody_renews_runs_out() {
+    let _machine = machine::shared().await;
+    let cluster = Cluster::start().await;
+    cluster.pool(&[8000]);
+    // Its holder died; its clock was ahead by years, which must not matter.
+    let dead = serde_json::json!({
+        "apiVersion": "coordination.k8s.io/v1",
+        "kind": "Lease",
+        "metadata": {"name": LEASE, "namespace": NAMESPACE},
+        "spec": {"holderIdentity": "dead", "leaseDurationSeconds": 3, "leaseTransitions": 4, "renewTime": "2099-01-01T00:00:00.000000Z"},
+    });
+    assert!(cluster.api.put(dead));
+    let picker = cluster.picker(&["--ha-enable-leader-election"]).await;
+    picker.until_health("liveness", true).await;
+    assert_eq!(
+        picker.health_of("readiness").await,
+        Some(ServingStatus::NotServing)
+    );
+    picker.until_health("readiness", true).await;
+    let held = lease(&cluster).unwrap()["spec"].clone();
+    assert_eq!(held["leaseTransitions"], 5);
+    assert_eq!(held["leaseDurationSeconds"], 15);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_leader_alone_writes_status() {
     let _machine = machine::shared().await;
     let cluster = Cluster::start().await;

@@ -17,6 +17,8 @@ pub const POOL_GROUP: &str = "inference.networking.k8s.io";
 pub(super) const POLICY_GROUPS: [&str; 2] = ["llm-d.ai", "inference.networking.x-k8s.io"];
 /// The version of both.
 pub(super) const POLICY_VERSION: &str = "v1alpha2";
+/// The largest weight of a target.
+pub(super) const MOST_WEIGHT: u32 = 1_000_000;
 /// What a reference to a pool is of, if it does not say.
 const POOL_KIND: &str = "InferencePool";
 
@@ -119,7 +121,7 @@ pub(super) enum MatchType {
 #[serde(rename_all = "camelCase")]
 pub(super) struct RewriteTarget {
     pub(super) model_rewrite: String,
-    /// 1 to 1,000,000.
+    /// 1 to [`MOST_WEIGHT`].
     pub(super) weight: Option<u32>,
 }
 
@@ -197,5 +199,82 @@ impl PoolRef {
     /// Whether it can name a pool at all.
     pub(super) fn is_of_pools(&self) -> bool {
         self.kind == POOL_KIND
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    /// Our definition of the type.
+    fn definition(kind: Kind) -> Value {
+        let crds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/crds");
+        let text = std::fs::read_to_string(crds.join(format!("{}.yaml", kind.plural())));
+        serde_saphyr::from_str(&text.unwrap()).unwrap()
+    }
+
+    fn fields(schema: &Value) -> Vec<&str> {
+        let properties = schema["properties"].as_object().unwrap();
+        let mut names: Vec<&str> = properties.keys().map(String::as_str).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_is_read_is_what_our_definitions_define() {
+        for kind in Kind::ALL {
+            let crd = definition(kind);
+            let resource = kind.resource(POLICY_GROUPS[0]);
+            let (spec, version) = (&crd["spec"], &crd["spec"]["versions"][0]);
+            assert_eq!(spec["group"], resource.group);
+            assert_eq!(
+                (&spec["names"]["kind"], &spec["names"]["plural"]),
+                (&json!(resource.kind), &json!(resource.plural))
+            );
+            assert_eq!(
+                (&version["name"], &spec["scope"]),
+                (&json!(POLICY_VERSION), &json!("Namespaced"))
+            );
+            assert_eq!(version["subresources"]["status"], json!({}));
+            let schema = &version["schema"]["openAPIV3Schema"]["properties"];
+            let conditions = &schema["status"]["properties"]["conditions"];
+            assert_eq!(conditions["x-kubernetes-list-map-keys"], json!(["type"]));
+            let pool_ref = &schema["spec"]["properties"]["poolRef"];
+            assert_eq!(fields(pool_ref), ["group", "kind", "name"]);
+            let read: PoolRef = serde_json::from_value(json!({"name": "p"})).unwrap();
+            assert_eq!(pool_ref["properties"]["group"]["default"], read.group);
+            assert_eq!(pool_ref["properties"]["kind"]["default"], read.kind);
+            let expected = match kind {
+                Kind::Objective => ["poolRef", "priority"],
+                Kind::Rewrite => ["poolRef", "rules"],
+            };
+            assert_eq!(fields(&schema["spec"]), expected);
+        }
+    }
+
+    #[test]
+    fn rules_are_read_as_our_definition_has_them() {
+        let crd = definition(Kind::Rewrite);
+        let spec = &crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"];
+        let rule = &spec["properties"]["rules"]["items"];
+        assert_eq!(fields(rule), ["matches", "targets"]);
+        let model = &rule["properties"]["matches"]["items"]["properties"]["model"];
+        assert_eq!(
+            (fields(model), &model["properties"]["type"]["enum"]),
+            (vec!["type", "value"], &json!(["Exact"]))
+        );
+        let target = &rule["properties"]["targets"]["items"];
+        assert_eq!(fields(target), ["modelRewrite", "weight"]);
+        assert_eq!(target["properties"]["weight"]["maximum"], MOST_WEIGHT);
+        let read: RewriteRule = serde_json::from_value(json!({
+            "matches": [{"model": {"type": "Exact", "value": "m"}}],
+            "targets": [{"modelRewrite": "x", "weight": 7}],
+        }))
+        .unwrap();
+        assert_eq!(
+            (read.matches[0].model.r#type, read.targets[0].weight),
+            (MatchType::Exact, Some(7))
+        );
     }
 }

@@ -10,15 +10,15 @@ use kube::ResourceExt as _;
 use serde::Deserialize as _;
 use serde::de::DeserializeOwned;
 
-use super::api::{self, Custom, Kind, ObjectiveSpec, PoolRef, RewriteRule, RewriteSpec};
+use super::api::{
+    self, Custom, Kind, MOST_WEIGHT, ObjectiveSpec, PoolRef, RewriteRule, RewriteSpec,
+};
 use super::mirror::Mirror;
 use crate::pool::objectives::{DEFAULT_PRIORITY, MOST_OBJECTIVES};
 use crate::pool::rewrites::{MOST_RULES, Rule, Rules};
 
 /// Problems that one object is told of.
 const TOLD: usize = 5;
-/// The largest weight of a target.
-const MOST_WEIGHT: u32 = 1_000_000;
 
 /// An objective or a rewrite, trimmed to what is used of it.
 #[derive(Clone, Debug, PartialEq)]
