@@ -39,12 +39,20 @@ impl Source {
         configured: Option<&FileDiscoveryParams>,
         settings: &Settings,
     ) -> anyhow::Result<Self> {
+        let file = |params| {
+            if settings.election {
+                tracing::warn!(
+                    "--ha-enable-leader-election has no effect: the endpoints are in a file."
+                );
+            }
+            Ok(Self::File(params))
+        };
         match (configured, &settings.endpoints_file, &settings.kubernetes) {
-            (Some(params), None, _) => Ok(Self::File(params.clone())),
-            (None, Some(path), _) => Ok(Self::File(FileDiscoveryParams {
+            (Some(params), None, _) => file(params.clone()),
+            (None, Some(path), _) => file(FileDiscoveryParams {
                 path: path.to_string_lossy().into_owned(),
                 watch_file: true,
-            })),
+            }),
             (Some(params), Some(path), _) => anyhow::bail!(
                 "dataLayer.discovery has the endpoints in {}, --endpoints-file in {}; give one",
                 params.path,

@@ -175,6 +175,7 @@ pub struct ServeOptions {
     /// Taken for compatibility.
     #[arg(long, value_parser = boolean, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", action = ArgAction::Set)]
     tracing: bool,
+
     // --- logs ---
     /// Verbosity: up to 3 information, 4 debug, 5 all.
     #[arg(long = "v", default_value_t = 2)]

@@ -102,7 +102,10 @@ impl Members {
                 event = next(watched.as_mut().map(|watched| &mut watched.pods)) => roster.take(event),
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     due = None;
-                    roster.flush(&self.pool);
+                    // Meanwhile it may be other pods that are asked for, and these are not known yet.
+                    if roster.is_behind() {
+                        roster.flush(&self.pool);
+                    }
                 }
             }
             let synced = watched.is_some() && roster.synced();
