@@ -236,10 +236,6 @@ impl Rules {
             }
         }
     }
-
-    fn count(&self) -> usize {
-        self.exact.len() + usize::from(self.any.is_some())
-    }
 }
 
 /// The rule, and what its author should know of it; or what is wrong, by field.
