@@ -49,11 +49,17 @@ pub trait GpuProbe: Send {
     /// Who is there: identities, without readings. Boards first, each followed by its MIG instances.
     fn discover(&mut self) -> Result<Vec<Gpu>, ProbeError>;
 
+    /// Why the last [`GpuProbe::discover`] did not give all; none = it did.
+    fn problem(&self) -> Option<String> {
+        None
+    }
+
     /// Reads the signals of `classes` into `gpu`, which [`GpuProbe::discover`] gave; the others stay as they are. A GPU
     /// that is lost is marked so, and that is no error.
     fn sample(&mut self, gpu: &mut Gpu, classes: &[Class]) -> Result<(), ProbeError>;
 
-    /// A second handle that waits for events, for a thread of its own; none = the source has no events.
+    /// A second handle that waits for events, for a thread of its own; none = the source has no events, or knows no GPUs
+    /// as yet. When it fails, or after GPUs came, another is to be asked for.
     fn events(&mut self) -> Option<Box<dyn EventSource>>;
 }
 

@@ -60,11 +60,11 @@ impl Detector {
             return FULL;
         }
         let snapshot = view.snapshot;
-        // Where all breakers are open, scheduling offers all.
-        let all_open = candidates.iter().all(|&c| snapshot.is_open(c));
+        // Those that scheduling will offer.
+        let mut offered = candidates.to_vec();
+        snapshot.retain_healthy(true, &mut offered);
         let of_stage = |does: fn(Stages) -> bool| {
-            let candidates = candidates.iter().copied();
-            let offered = candidates.filter(|&c| all_open || !snapshot.is_open(c));
+            let offered = offered.iter().copied();
             let does = |&c: &u32| does(snapshot.member(c).stages);
             self.of_endpoints(view, offered.filter(does)).unwrap_or(0.0)
         };

@@ -1,7 +1,9 @@
 use super::*;
 use crate::config::{LoadOptions, load};
 use crate::pool::stages::ROLE_LABEL;
-use crate::pool::{Endpoint, EndpointId, Pool, Reservation, Tokens, slab::Scrape};
+use crate::pool::{
+    Breaker, Endpoint, EndpointId, Outcome, Pool, Reservation, Tokens, breaker, slab::Scrape,
+};
 use rand::SeedableRng as _;
 use std::sync::Arc;
 
@@ -234,8 +236,10 @@ fn an_endpoint_that_gets_nothing_has_no_room() {
         now_ms: 1,
     };
     let open = |position: u32| {
-        let (segment, i) = snapshot.cell(position);
-        segment.open_until[i].store(1, std::sync::atomic::Ordering::Relaxed);
+        for _ in 0..breaker::STREAK {
+            let slot = &snapshot.member(position).slot;
+            Breaker::observe(slot, Outcome::Failed, 1, 1);
+        }
     };
     near(detector.saturation(view, &[0, 1]), 1.0, &"both");
     open(1);

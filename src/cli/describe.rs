@@ -44,6 +44,9 @@ pub(super) fn pipeline(plan: &Plan) -> String {
     if let Some(models) = &config.sources.models {
         source(&models.source_parameters, &models.extractor_parameters);
     }
+    if let Some(dcgm) = &config.sources.dcgm {
+        source(&dcgm.source_parameters, &dcgm.extractor_parameters);
+    }
     match &config.sources.metrics {
         None => line("", "metrics none: nothing is scraped"),
         Some(metrics) => {

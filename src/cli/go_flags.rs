@@ -3,7 +3,9 @@
 //! The llm-d picker is started with flags alone (`--pool-name x`), with one dash or two, and with `-v=4`: that is `serve`.
 
 /// The subcommands; anything else in first place must be a flag of `serve`.
-const COMMANDS: [&str; 7] = ["serve", "check", "sim", "load", "replay", "demo", "help"];
+const COMMANDS: [&str; 9] = [
+    "serve", "check", "sim", "probe", "gpus", "load", "replay", "demo", "help",
+];
 
 /// Rewrites the arguments of `serve`; those of other subcommands stay as they are.
 pub(super) fn normalise(arguments: Vec<String>) -> Result<Vec<String>, String> {

@@ -8,10 +8,13 @@ pub mod demo;
 mod describe;
 mod discovery;
 mod go_flags;
+pub mod gpus;
+mod http;
 pub mod load;
 pub mod options;
 mod plan;
 mod polling;
+pub mod probe;
 mod reload;
 pub mod replay;
 pub mod serve;
@@ -44,6 +47,10 @@ enum Command {
     Check(check::CheckArgs),
     /// Simulated model servers.
     Sim(sim::SimArgs),
+    /// The node agent: what the GPUs of a node do, for pickers and Prometheus.
+    Probe(Box<probe::ProbeArgs>),
+    /// What a picker, or a node's agent, knows of GPUs.
+    Gpus(gpus::GpusArgs),
     /// Load for any ext_proc endpoint picker.
     Load(load::LoadArgs),
     /// Traffic from a file, through a simulated cluster.
@@ -68,7 +75,13 @@ pub fn run() -> u8 {
             return code;
         }
     };
-    let runtime = match runtime() {
+    let workers = match cli.command {
+        // It serves few, and a GPU node has many cores.
+        Command::Probe(_) => 1,
+        // One more than there are cores: decisions leave it alone, see `picker::Desk`.
+        _ => serve::cores() + serve::SPARE_WORKERS,
+    };
+    let runtime = match runtime(workers) {
         Ok(runtime) => runtime,
         Err(error) => return failure(&error.into()),
     };
@@ -83,6 +96,11 @@ pub fn run() -> u8 {
             Err(error) => Err(error),
         },
         Command::Sim(args) => runtime.block_on(sim::run(args)),
+        Command::Probe(args) => match args.check() {
+            Ok(args) => runtime.block_on(probe::run(args)),
+            Err(message) => return usage(&message),
+        },
+        Command::Gpus(args) => runtime.block_on(gpus::run(args)),
         Command::Load(args) => runtime.block_on(load::run(args)),
         Command::Replay(args) => replay::run(&args),
         Command::Demo(args) => runtime.block_on(demo::run(args)),
@@ -96,10 +114,9 @@ pub fn run() -> u8 {
     }
 }
 
-/// One worker more than there are cores: decisions leave it alone, see `picker::Desk`.
-fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+fn runtime(workers: usize) -> std::io::Result<tokio::runtime::Runtime> {
     tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(serve::cores() + serve::SPARE_WORKERS)
+        .worker_threads(workers)
         .enable_all()
         .build()
 }

@@ -12,6 +12,7 @@ use crate::config::{
 use crate::dialect::Dialect;
 use crate::picker::{Policy, Reporters};
 use crate::pool::engines::{self, EngineSpec};
+use crate::pool::gpu::dcgm::DcgmConfig;
 use crate::pool::models::ModelsConfig;
 use crate::pool::scrape::ScrapeConfig;
 use crate::pool::tls::ClientTls;
@@ -39,6 +40,8 @@ pub(super) struct Parts {
     pub(super) scrape: Option<ScrapeConfig>,
     /// `None`: models are not asked for.
     pub(super) models: Option<ModelsConfig>,
+    /// `None`: exporters are not asked.
+    pub(super) dcgm: Option<DcgmConfig>,
 }
 
 /// TLS of the sources; `None` = the source does without, or there is none.
@@ -46,6 +49,7 @@ pub(super) struct Parts {
 pub(super) struct SourceTls {
     pub(super) metrics: Option<ClientTls>,
     pub(super) models: Option<ClientTls>,
+    pub(super) dcgm: Option<ClientTls>,
 }
 
 // === impl SourceTls ===
@@ -57,15 +61,21 @@ impl SourceTls {
         let metrics = metrics.and_then(|s| Some((s.source.tls()?, &s.source_parameters)));
         let models = sources.models.as_ref();
         let models = models.and_then(|s| Some((s.source.tls()?, &s.source_parameters)));
-        let [metrics, models] = [metrics, models].map(|source| {
+        let dcgm = sources.dcgm.as_ref();
+        let dcgm = dcgm.and_then(|s| Some((s.source.tls()?, &s.source_parameters)));
+        let made = [metrics, models, dcgm].map(|source| {
             let made = source.map(|(params, at)| ClientTls::of(&params, at));
             made.transpose()
         });
-        match (metrics, models) {
-            (Ok(metrics), Ok(models)) => Ok(Self { metrics, models }),
-            (metrics, models) => {
-                let problems = [metrics.err(), models.err()];
-                Err(ConfigErrors(problems.into_iter().flatten().collect()))
+        match made {
+            [Ok(metrics), Ok(models), Ok(dcgm)] => Ok(Self {
+                metrics,
+                models,
+                dcgm,
+            }),
+            made => {
+                let problems = made.into_iter().filter_map(Result::err);
+                Err(ConfigErrors(problems.collect()))
             }
         }
     }
@@ -121,6 +131,8 @@ impl Plan {
             metrics.map(|metrics| polling::scrape_config(metrics, engines, tls.metrics, least));
         let models = self.config.sources.models.as_ref();
         let models = models.map(|models| polling::models_config(models, tls.models));
+        let dcgm = self.config.sources.dcgm.as_ref();
+        let dcgm = dcgm.map(|dcgm| polling::dcgm_config(dcgm, tls.dcgm));
         let parsers = self.config.parsers.iter();
         let turnover = scrape.as_ref().map(ScrapeConfig::turnover);
         Parts {
@@ -136,6 +148,7 @@ impl Plan {
             },
             scrape,
             models,
+            dcgm,
         }
     }
 

@@ -74,6 +74,7 @@ impl Running {
             policy,
             scrape,
             models,
+            dcgm,
         } = plan.parts(self.settings.refresh_metrics, asked);
         let staleness = policy.metrics_staleness;
         if staleness != asked {
@@ -86,6 +87,7 @@ impl Running {
             .store(staleness.as_millis() as u64, Ordering::Relaxed);
         self.polling.scrape(scrape).await;
         self.polling.list_models(models).await;
+        self.polling.ask_exporters(dcgm).await;
         policy
     }
 }

@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use prometheus_client::encoding::DescriptorEncoder;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::discovery::{self, Source};
@@ -16,15 +17,18 @@ use super::plan::Plan;
 use super::polling::Polling;
 use super::reload::{ReloadCounts, Reloader, Running};
 use crate::config::{self, LoadOptions};
-use crate::extproc::health;
+use crate::extproc::health as grpc_health;
 use crate::extproc::listener::{self, Incoming};
 use crate::extproc::server::{self, OpenStreams};
 use crate::extproc::tls::Tls;
 use crate::extproc::{BodyBudget, Limits, StreamMetrics};
 use crate::picker::{Desk, OldPrefixGauges, Picker, PickerOptions, PrefixGauges};
 use crate::pool::gauges::{OldPoolGauges, PoolGauges};
+use crate::pool::gpu::agents::{self, Agents};
+use crate::pool::gpu::gauges::GpuGauges;
+use crate::pool::gpu::{Gpus, page};
 use crate::pool::polls::{OldPollCounters, PollCounters};
-use crate::pool::{Pool, Snapshot};
+use crate::pool::{Health, Pool, Snapshot, clock_ms, health};
 use crate::prefix::{PrefixCache, Who};
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::{EndpointNames, Metrics};
@@ -77,12 +81,22 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
     let grpc_address = grpc.local_addr()?;
 
     let pool = Arc::new(Pool::default());
+    pool.limit_ejections(settings.max_ejected_share);
     let discovery = endpoints
         .start(&pool, &metrics, &readiness, stop.clone())
         .await?;
+    let gpus = Arc::new(Gpus::new(Arc::clone(&pool)));
+    let joining = Arc::clone(&gpus);
+    let joining = async move { joining.follow().await };
+    tokio::spawn(stop.clone().run_until_cancelled_owned(joining));
+    if !settings.gpu_agents.is_empty() {
+        let agents = Agents::new(Arc::clone(&gpus));
+        let following = agents::follow_all(agents, settings.gpu_agents.clone());
+        tokio::spawn(stop.clone().run_until_cancelled_owned(following));
+    }
     let mut running = Running {
         settings: Arc::clone(&settings),
-        polling: Polling::new(Arc::clone(&pool), stop.clone()),
+        polling: Polling::new(Arc::clone(&pool), Arc::clone(&gpus), stop.clone()),
         staleness_ms: Arc::default(),
     };
     let policy = running.take(plan).await;
@@ -97,6 +111,10 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
         });
         registry.register_collector(Box::new(gauges));
         registry.register_collector(Box::new(PollCounters(running.polling.polled())));
+        registry.register_collector(Box::new(GpuGauges {
+            name: settings.pool_name.clone(),
+            gpus: Arc::clone(&gpus),
+        }));
         registry.register_collector(Box::new(BodyGauge(Arc::clone(&bodies))));
     });
 
@@ -107,13 +125,16 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
         metrics.register(|registry| streams = Some(StreamMetrics::register(registry)));
     }
 
-    health::spawn(health_socket, Arc::clone(&readiness), stop.clone())?;
+    grpc_health::spawn(health_socket, Arc::clone(&readiness), stop.clone())?;
     let decisions = match settings.decision_records {
         0 => None,
         records => Some(Arc::new(Decisions::new(records))),
     };
     let states = Arc::new(States::default());
     running.polling.show(&states);
+    let all = Arc::clone(&gpus);
+    let shown = move || serde_json::to_value(page::page(&all)).unwrap_or_default();
+    states.add(admin::GPUS, shown);
     let admin_listener = TcpListener::from_std(admin_socket)?;
     tokio::spawn(admin::serve(
         admin_listener,
@@ -160,6 +181,8 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
     states.add("scheduling", move || deciding.state());
     let predicting = Arc::clone(&picker);
     states.add("prefix_index", move || predicting.prefix_state());
+    let watching = watch_health(Arc::clone(&pool));
+    tokio::spawn(stop.clone().run_until_cancelled_owned(watching));
     let forgetting = forget_the_gone(Arc::clone(&pool), prefix);
     tokio::spawn(stop.clone().run_until_cancelled_owned(forgetting));
     if let ConfigSource::File(path) = &settings.config {
@@ -270,6 +293,17 @@ pub(super) async fn asked_to_stop() -> std::io::Result<()> {
         _ = interrupt.recv() => {}
     }
     Ok(())
+}
+
+/// Looks at how the endpoints of `pool` are, again and again.
+async fn watch_health(pool: Arc<Pool>) {
+    let mut ticker = tokio::time::interval(Duration::from_millis(health::TICK_MS));
+    ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    let mut health = Health::default();
+    loop {
+        ticker.tick().await;
+        health.tick(&pool.snapshot(), clock_ms());
+    }
 }
 
 /// Keeps the prefix index from filling up with endpoints that left `pool`.

@@ -16,8 +16,8 @@ pub mod units;
 mod yaml;
 
 pub use resolve::{
-    DisaggSpec, Discovery, HandlerSpec, HandlerUse, LoadOptions, MetricsSource, ModelsSource,
-    Parser, PickerConfig, PluginUse, ProfileSpec, Sources, load,
+    DcgmSource, DisaggSpec, Discovery, HandlerSpec, HandlerUse, LoadOptions, MetricsSource,
+    ModelsSource, Parser, PickerConfig, PluginUse, ProfileSpec, Sources, load,
 };
 pub use yaml::read as read_yaml;
 
@@ -26,13 +26,23 @@ pub const DEFAULT: &str = "\
 apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins:
+- type: gpu-health-filter
+- type: gpu-memory-filter
 - type: work-scorer
+- type: speed-scorer
+- type: gpu-memory-scorer
+- type: gpu-cotenant-scorer
 - type: metrics-data-source
 - type: core-metrics-extractor
 schedulingProfiles:
 - name: default
   plugins:
+  - pluginRef: gpu-health-filter
+  - pluginRef: gpu-memory-filter
   - pluginRef: work-scorer
+  - pluginRef: speed-scorer
+  - {pluginRef: gpu-memory-scorer, weight: 0.2}
+  - {pluginRef: gpu-cotenant-scorer, weight: 0.5}
 ";
 
 /// Something wrong with a configuration: where, what, and what to do.

@@ -162,6 +162,9 @@ impl Ground<'_> {
             decisions.put(record);
         }
         let decision = decided?;
+        if decision.rearranged {
+            self.metrics.fallbacks_rearranged().inc();
+        }
         let at = Instant::now();
         let took = at.duration_since(begun).as_secs_f64();
         self.metrics.scheduling.observe(took);

@@ -40,12 +40,29 @@ pub(super) struct Response {
     scanner: ResponseScanner,
     streaming: bool,
     failed: bool,
+    /// When the request was sent, in milliseconds of [`clock_ms`].
+    sent_at: u64,
     bytes: u64,
     first_token: Option<Instant>,
     /// When the last piece of its body came.
     last_chunk: Option<Instant>,
     /// How long we worked on it.
     worked: Duration,
+}
+
+/// How an engine's stream breaks off: an event with an error in the place of tokens.
+const ERROR_EVENT: &[u8] = b"data: {\"error\"";
+/// Tokens of an answer in one piece from which on the time to its first hardly counts.
+const LONG: u64 = 32;
+
+/// Whether `chunk` begins with the event of an error that is the server's: vLLM and SGLang write each event by itself, and
+/// put the status that it would have been into it.
+fn breaks_off(chunk: &[u8]) -> bool {
+    let code = |chunk: &[u8]| {
+        let at = memchr::memmem::find(chunk, b"\"code\":")?;
+        chunk[at + 7..].trim_ascii_start().first().copied()
+    };
+    chunk.starts_with(ERROR_EVENT) && code(chunk) == Some(b'5')
 }
 
 /// HTTP statuses that say that the server, not the request, is at fault. 429 is load, not a fault.
@@ -134,6 +151,9 @@ impl Response {
             Breaker::observe(slot, outcome, sent_at, now);
         }
         let failed = status >= 400;
+        if let Some(slot) = slot.filter(|_| !failed) {
+            slot.marks().piece();
+        }
         if let Some(booking) = booking.as_ref().filter(|_| failed) {
             booking.series.failed("ModelServerError");
         }
@@ -142,6 +162,7 @@ impl Response {
             scanner: ResponseScanner::new(streaming),
             streaming,
             failed,
+            sent_at,
             bytes: 0,
             first_token: None,
             last_chunk: None,
@@ -159,8 +180,12 @@ impl Response {
     /// A piece of its body, which came at `at`.
     pub(super) fn chunk(&mut self, chunk: &[u8], at: Instant) {
         self.bytes += chunk.len() as u64;
+        self.moved();
         if self.streaming && self.first_token.is_some() {
             self.gap(at);
+        }
+        if self.streaming && !self.failed && breaks_off(chunk) {
+            self.broken();
         }
         self.last_chunk = Some(at);
         self.scanner.feed(chunk);
@@ -176,6 +201,13 @@ impl Response {
         }
     }
 
+    /// The engine did something for it.
+    fn moved(&self) {
+        if let Some(booking) = self.booking.as_ref().filter(|_| !self.failed) {
+            booking.reservation.slot().marks().piece();
+        }
+    }
+
     /// What the server counted, if it did.
     pub(super) fn usage(&self) -> Option<Usage> {
         self.scanner.usage()
@@ -184,8 +216,19 @@ impl Response {
     /// A piece after the first token, at `at`: how long after the one before.
     fn gap(&self, at: Instant) {
         if let (Some(booking), Some(last)) = (&self.booking, self.last_chunk) {
-            let gap = at.duration_since(last).as_secs_f64();
-            booking.series.itl.observe(gap);
+            let gap = at.duration_since(last);
+            booking.series.itl.observe(gap.as_secs_f64());
+            booking.reservation.slot().marks().generated(1, gap);
+        }
+    }
+
+    /// The server gave up on it.
+    fn broken(&mut self) {
+        self.failed = true;
+        if let Some(booking) = &self.booking {
+            let slot = booking.reservation.slot();
+            Breaker::observe(slot, Outcome::Failed, self.sent_at, clock_ms());
+            booking.series.failed("ModelServerError");
         }
     }
 
@@ -196,6 +239,7 @@ impl Response {
 
     /// All of the response came by.
     pub(super) fn ended(mut self) {
+        self.moved();
         let Some(mut booking) = self.booking.take() else {
             return;
         };
@@ -251,6 +295,10 @@ impl Response {
         }
         if let Some(output) = usage.output.filter(|&n| n > 0) {
             series.ntpot.observe(total / output as f64);
+            if !self.streaming && output >= LONG {
+                let marks = booking.reservation.slot().marks();
+                marks.generated(output, booking.started.elapsed());
+            }
             if let Some(ttft) = ttft.filter(|_| self.streaming && output > 1) {
                 series.tpot.observe((total - ttft) / (output - 1) as f64);
             }

@@ -1,19 +1,18 @@
-//! Keeps requests away from an endpoint that fails them.
+//! When failures keep requests away from an endpoint.
 //!
 //! A server that fails fast has an empty queue, which is the best score there is: without this it attracts all traffic.
 //! The breaker is passive, it learns from what was served. It opens after [`STREAK`] failures in a row, or when at
 //! least half of [`ENOUGH`] or more results within [`WINDOW_MS`] are failures. It stays open for [`PAUSE_MS`],
 //! doubled with each probe that fails, up to [`LONGEST_PAUSE_MS`]. Then one request at a time is sent there, whatever
-//! the scores say, and the first success closes it. While it is open, only requests that were sent after it opened
-//! count: the others tell what was known. If all candidates are open, all are offered: the breaker never empties a pool.
+//! the scores say, and the first success closes it. Open, it is one of the causes of [`super::health`].
 //!
-//! What counts as a failure is the caller's to say: connect failures and 500, 502, 503, 504; never 429, never a client
-//! that went away.
+//! What counts as a failure is the caller's to say: connect failures and 500, 502, 503, 504, and answers that break off with
+//! an error; never 429, never a client that went away. Each failure also weighs as much as a request in flight
+//! for a while ([`FADES_MS`]): a server that fails fast does not look idle, before it is out and where it cannot be kept out.
 
-use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
 
 use super::slab::Slot;
-use super::snapshot::Snapshot;
 
 /// Failures in a row that open it.
 pub const STREAK: u32 = 5;
@@ -27,6 +26,12 @@ pub const PAUSE_MS: u64 = 2_000;
 pub const LONGEST_PAUSE_MS: u64 = 60_000;
 /// For how long a probe that tells nothing holds up the next, in milliseconds.
 pub const PROBE_MS: u64 = 1_000;
+/// In so many milliseconds the weight of failures halves: they count as long as a usual request would have.
+pub const FADES_MS: u64 = 5_000;
+/// The greatest weight of failures, in requests.
+const HEAVIEST: f32 = 1_000.0;
+/// What is below has faded.
+const FADED: f32 = 0.25;
 
 /// What came of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,176 +42,97 @@ pub enum Outcome {
     Failed,
 }
 
-/// Why requests are kept away from an endpoint.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// It failed them.
-    Failures,
-}
-
-/// The breaker of each endpoint; its state is in the endpoint's [`Slot`].
+/// Tells endpoints' health what came of requests.
 #[derive(Debug)]
 pub struct Breaker;
 
-// === impl Cause ===
-
-impl Cause {
-    /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 1] = [Self::Failures];
-
-    /// As metrics have it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Failures => "failures",
-        }
-    }
+/// The results of a window.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Results {
+    began: u64,
+    ok: u32,
+    failed: u32,
+    streak: u32,
 }
 
 // === impl Breaker ===
 
 impl Breaker {
-    /// Tells the breaker of `slot` what came of a request that was sent at `sent_at`. Times are milliseconds of
+    /// Tells the health of `slot` what came of a request that was sent at `sent_at`. Times are milliseconds of
     /// [`super::clock_ms`].
     pub fn observe(slot: &Slot, outcome: Outcome, sent_at: u64, now_ms: u64) {
-        let (s, i) = (&**slot.segment(), slot.index());
-        let open_until = s.open_until[i].load(Acquire);
-        if open_until != 0 {
-            if sent_at <= s.tripped_at[i].load(Relaxed) {
-                return;
-            }
-            match outcome {
-                Outcome::Ok => Self::close(slot, open_until, now_ms),
-                Outcome::Failed if open_until <= now_ms => Self::open(slot, open_until, now_ms),
-                // Sent in the pause, for want of anything better: no probe.
-                Outcome::Failed => {}
-            }
-            return;
+        if outcome == Outcome::Failed {
+            let cell = &slot.segment().blame[slot.index()];
+            // Of two at once one may be lost, and no more depends on it.
+            let weight = weight_of_failures(cell.load(Relaxed), now_ms) + 1.0;
+            cell.store(blame(weight.min(HEAVIEST), now_ms), Relaxed);
         }
-        Self::roll(slot, now_ms);
-        match outcome {
-            Outcome::Ok => {
-                s.failure_streak[i].store(0, Relaxed);
-                s.window_ok[i].fetch_add(1, Relaxed);
-            }
-            Outcome::Failed => {
-                let streak = s.failure_streak[i].fetch_add(1, Relaxed) + 1;
-                let failed = s.window_failed[i].fetch_add(1, Relaxed) + 1;
-                let ok = s.window_ok[i].load(Relaxed);
-                if streak >= STREAK || (failed + ok >= ENOUGH && failed >= ok) {
-                    Self::open(slot, open_until, now_ms);
-                }
-            }
-        }
-    }
-
-    /// Opens it, unless another thread changed `open_until` since this one read `seen`: one trip, however many
-    /// requests failed at once.
-    fn open(slot: &Slot, seen: u64, now_ms: u64) {
-        let (s, i) = (slot.segment(), slot.index());
-        let pause = PAUSE_MS
-            .saturating_mul(1 << s.breaker_trips[i].load(Relaxed).min(16))
-            .min(LONGEST_PAUSE_MS);
-        // First, so that whoever sees it open also sees since when.
-        s.tripped_at[i].fetch_max(now_ms, Relaxed);
-        if s.open_until[i]
-            .compare_exchange(seen, now_ms + pause, AcqRel, Relaxed)
-            .is_ok()
-        {
-            s.breaker_trips[i].fetch_add(1, Relaxed);
-            // A probe that fails keeps out what is out already.
-            if seen == 0 {
-                slot.ejected(Cause::Failures);
-            }
-            Self::forget(slot, now_ms);
-        }
-    }
-
-    fn close(slot: &Slot, seen: u64, now_ms: u64) {
-        let (s, i) = (slot.segment(), slot.index());
-        if s.open_until[i]
-            .compare_exchange(seen, 0, AcqRel, Relaxed)
-            .is_ok()
-        {
-            s.breaker_trips[i].store(0, Relaxed);
-            Self::forget(slot, now_ms);
-        }
-    }
-
-    /// A window is over: its results are forgotten. Two threads may both forget; a result or two is lost.
-    fn roll(slot: &Slot, now_ms: u64) {
-        let (s, i) = (slot.segment(), slot.index());
-        if now_ms.saturating_sub(s.window_start[i].load(Relaxed)) > WINDOW_MS {
-            s.window_start[i].store(now_ms, Relaxed);
-            s.window_ok[i].store(0, Relaxed);
-            s.window_failed[i].store(0, Relaxed);
-        }
-    }
-
-    fn forget(slot: &Slot, now_ms: u64) {
-        let (s, i) = (slot.segment(), slot.index());
-        s.failure_streak[i].store(0, Relaxed);
-        s.window_start[i].store(now_ms, Relaxed);
-        s.window_ok[i].store(0, Relaxed);
-        s.window_failed[i].store(0, Relaxed);
-        s.probe_until[i].store(0, Relaxed);
+        slot.with_health(now_ms, |machine| machine.result(outcome, sent_at, now_ms));
     }
 }
 
-// === impl Snapshot ===
+/// Failures that weighed `weight` requests at `at`, in one number that is never 0.
+fn blame(weight: f32, at: u64) -> u64 {
+    u64::from(weight.to_bits()) << 32 | (at & 0xffff_ffff)
+}
 
-impl Snapshot {
-    /// Whether failures keep requests away from the endpoint at `position`, or let only probes through.
-    pub fn is_open(&self, position: u32) -> bool {
-        let (s, i) = self.cell(position);
-        s.open_until[i].load(Relaxed) != 0
+/// What `blame` weighs now, in requests; 0 of an endpoint that never failed.
+pub(super) fn weight_of_failures(blame: u64, now_ms: u64) -> f32 {
+    if blame == 0 {
+        return 0.0;
     }
+    let age = (now_ms as u32).wrapping_sub(blame as u32);
+    let weight = f32::from_bits((blame >> 32) as u32) * (-(age as f32) / FADES_MS as f32).exp2();
+    if weight < FADED { 0.0 } else { weight }
+}
 
-    /// Why requests are kept away from the endpoint at `position`, if they are.
-    pub fn ejected(&self, position: u32) -> Option<Cause> {
-        self.is_open(position).then_some(Cause::Failures)
-    }
+// === impl Results ===
 
-    /// Whether the pause of the endpoint at `position` is over and no probe is under way: [`Snapshot::take_probe`] may
-    /// succeed.
-    pub fn wants_probe(&self, position: u32, now_ms: u64) -> bool {
-        let (s, i) = self.cell(position);
-        let until = s.open_until[i].load(Relaxed);
-        // Most are closed: that is asked first, and in one comparison.
-        until != 0 && until <= now_ms && s.probe_until[i].load(Relaxed) <= now_ms
-    }
+impl Results {
+    pub(super) const NONE: Self = Self {
+        began: 0,
+        ok: 0,
+        failed: 0,
+        streak: 0,
+    };
 
-    /// Claims the probe of the endpoint at `position`: on `true` the caller, and nobody else, sends a request there.
-    /// The claim ends with what came of the request, or after [`PROBE_MS`].
-    pub fn take_probe(&self, position: u32, now_ms: u64) -> bool {
-        let (s, i) = self.cell(position);
-        let until = s.probe_until[i].load(Relaxed);
-        until <= now_ms
-            && self.wants_probe(position, now_ms)
-            && s.probe_until[i]
-                .compare_exchange(until, now_ms + PROBE_MS, Relaxed, Relaxed)
-                .is_ok()
-    }
-
-    /// Takes those out of `candidates` whose breaker is open, unless that would leave none.
-    pub fn retain_closed(&self, candidates: &mut Vec<u32>) {
-        let closed = candidates.iter().filter(|&&c| !self.is_open(c)).count();
-        if closed > 0 && closed < candidates.len() {
-            candidates.retain(|&c| !self.is_open(c));
+    /// Adds one. `true`: there were too many failures.
+    pub(super) fn add(&mut self, outcome: Outcome, now: u64) -> bool {
+        if now.saturating_sub(self.began) > WINDOW_MS {
+            (self.began, self.ok, self.failed) = (now, 0, 0);
         }
+        match outcome {
+            Outcome::Ok => {
+                self.streak = 0;
+                self.ok += 1;
+                false
+            }
+            Outcome::Failed => {
+                self.streak += 1;
+                self.failed += 1;
+                let half = self.failed + self.ok >= ENOUGH && self.failed >= self.ok;
+                self.streak >= STREAK || half
+            }
+        }
+    }
+
+    /// Failures in a row.
+    pub(super) fn streak(&self) -> u32 {
+        self.streak
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::Pool;
     use super::super::snapshot::tests::pool_of;
+    use super::super::{LoadView, Pool};
     use super::*;
     use std::sync::Arc;
 
     fn after(pool: &Pool) -> Vec<u32> {
         let snapshot = pool.snapshot();
         let mut candidates: Vec<u32> = (0..snapshot.len() as u32).collect();
-        snapshot.retain_closed(&mut candidates);
+        snapshot.retain_healthy(false, &mut candidates);
         candidates
     }
 
@@ -231,21 +157,23 @@ mod tests {
     fn a_streak_opens_and_a_probe_closes() {
         let pool = tripped();
         let (snapshot, slot) = (pool.snapshot(), slot(&pool));
+        let wants = |at, now| snapshot.wants_probe(at, false, now);
+        let takes = |at, now| snapshot.take_probe(at, false, now);
         let half_open = 100 + PAUSE_MS;
-        assert!(!snapshot.take_probe(0, half_open - 1) && !snapshot.take_probe(1, half_open));
+        assert!(!takes(0, half_open - 1) && !takes(1, half_open));
         // One at a time; one that tells nothing frees the place.
         for now in [half_open, half_open + PROBE_MS] {
-            assert!(snapshot.wants_probe(0, now) && snapshot.take_probe(0, now));
-            assert!(!snapshot.wants_probe(0, now) && !snapshot.take_probe(0, now));
+            assert!(wants(0, now) && takes(0, now));
+            assert!(!wants(0, now) && !takes(0, now));
         }
         let failed = half_open + PROBE_MS;
         Breaker::observe(&slot, Outcome::Failed, failed, failed);
         let half_open = failed + 2 * PAUSE_MS;
-        assert!(!snapshot.wants_probe(0, half_open - 1));
-        assert!(snapshot.take_probe(0, half_open));
+        assert!(!wants(0, half_open - 1));
+        assert!(takes(0, half_open));
         Breaker::observe(&slot, Outcome::Ok, half_open, half_open + 5);
         assert_eq!(after(&pool), [0, 1]);
-        assert!(!snapshot.wants_probe(0, half_open + PROBE_MS));
+        assert!(!wants(0, half_open + PROBE_MS));
     }
 
     #[test]
@@ -258,7 +186,7 @@ mod tests {
             assert_eq!(after(&pool), [1], "{now}");
             Breaker::observe(&slot, Outcome::Failed, 60, now);
         }
-        assert!(snapshot.wants_probe(0, half_open));
+        assert!(snapshot.wants_probe(0, false, half_open));
         // Sent in the pause, because there was nothing else: it works again.
         Breaker::observe(&slot, Outcome::Failed, 150, 200);
         Breaker::observe(&slot, Outcome::Ok, 150, 200);
@@ -269,18 +197,17 @@ mod tests {
     fn failures_at_once_are_one_trip() {
         let pool = tripped();
         let slot = slot(&pool);
-        let (s, i) = (slot.segment(), slot.index());
-        assert_eq!(s.breaker_trips[i].load(Relaxed), 1);
-        // Two threads read the same value before either wrote.
-        let (seen, now) = (s.open_until[i].load(Relaxed), 100 + PAUSE_MS);
-        for _ in 0..2 {
-            Breaker::open(&slot, seen, now);
-        }
-        assert_eq!(s.breaker_trips[i].load(Relaxed), 2);
-        assert_eq!(s.open_until[i].load(Relaxed), now + 2 * PAUSE_MS);
-        // A success that was read off before the second trip does not undo it.
-        Breaker::close(&slot, seen, now);
-        assert_eq!(after(&pool), [1]);
+        assert_eq!(slot.failures().1, 1);
+        let now = 100 + PAUSE_MS;
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| Breaker::observe(&slot, Outcome::Failed, now, now));
+            }
+        });
+        assert_eq!(slot.failures().1, 2);
+        assert_eq!(pool.ejections(super::super::Cause::Failures), 1);
+        let wants = |now| pool.snapshot().wants_probe(0, false, now);
+        assert!(!wants(now + 2 * PAUSE_MS - 1) && wants(now + 2 * PAUSE_MS));
     }
 
     #[test]
@@ -289,9 +216,8 @@ mod tests {
         let snapshot = pool.snapshot();
         let now = 100 + PAUSE_MS;
         let taken: usize = std::thread::scope(|scope| {
-            let threads: Vec<_> = (0..8)
-                .map(|_| scope.spawn(|| usize::from(snapshot.take_probe(0, now))))
-                .collect();
+            let take = || usize::from(snapshot.take_probe(0, false, now));
+            let threads: Vec<_> = (0..8).map(|_| scope.spawn(take)).collect();
             threads.into_iter().map(|t| t.join().unwrap()).sum()
         });
         assert_eq!(taken, 1);
@@ -332,7 +258,31 @@ mod tests {
         for _ in 0..STREAK {
             Breaker::observe(&slot, Outcome::Failed, 1, 1);
         }
-        assert!(pool.snapshot().is_open(0));
+        assert!(slot.word().is_out(false));
         assert_eq!(after(&pool), [0]);
+    }
+
+    #[test]
+    fn a_failure_weighs_as_a_request_does_and_fades() {
+        let pool = pool_of(&["10.0.0.1:80", "10.0.0.2:80"]);
+        let slot = slot(&pool);
+        let weight = |now| {
+            let mut load = LoadView::default();
+            load.gather(&pool.snapshot(), now, 1);
+            (load.in_flight[0], load.in_flight[1])
+        };
+        assert_eq!(weight(1), (0, 0));
+        for _ in 0..4 {
+            Breaker::observe(&slot, Outcome::Failed, 1, 1);
+        }
+        assert_eq!(weight(1), (4, 0));
+        assert_eq!(weight(1 + FADES_MS), (2, 0));
+        Breaker::observe(&slot, Outcome::Failed, 1, 1 + FADES_MS);
+        assert_eq!(weight(1 + FADES_MS), (3, 0));
+        assert_eq!(weight(1 + 10 * FADES_MS), (0, 0));
+        for _ in 0..5_000 {
+            Breaker::observe(&slot, Outcome::Failed, 1, 1);
+        }
+        assert_eq!(weight(1).0, HEAVIEST as u32);
     }
 }

@@ -13,6 +13,8 @@ pub enum SourceType {
     Metrics,
     /// For lists of models.
     Models,
+    /// For what exporters tell of GPUs.
+    Dcgm,
 }
 
 /// Causes of a failed poll.
@@ -66,8 +68,8 @@ pub(super) enum PollError {
     Late,
 }
 
-/// hyper's errors do not say what they come from.
-fn with_sources(error: &hyper::Error) -> String {
+/// Errors of hyper, and of what is built on it, do not say what they come from.
+pub(super) fn with_sources(error: &(dyn Error + 'static)) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {
@@ -109,13 +111,14 @@ fn blame(error: &hyper::Error) -> Fault {
 
 impl SourceType {
     /// All of them.
-    pub const ALL: [Self; 2] = [Self::Metrics, Self::Models];
+    pub const ALL: [Self; 3] = [Self::Metrics, Self::Models, Self::Dcgm];
 
     /// As configurations and metrics have it.
     pub fn name(self) -> &'static str {
         match self {
             Self::Metrics => "metrics-data-source",
             Self::Models => "models-data-source",
+            Self::Dcgm => "dcgm-data-source",
         }
     }
 }

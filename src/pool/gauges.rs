@@ -10,13 +10,14 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::failure::SourceType;
+use super::health::{Effect, Word};
 use super::slab::Scraped;
 use super::{Cause, Pool, Snapshot, clock_ms};
 
 const SUMMARY: &str = "Over the endpoints with a recent scrape";
 const QUEUE: &str = "Requests waiting, as scraped";
 /// The label of an endpoint's name.
-const ENDPOINT: &str = "model_server_endpoint";
+pub(super) const ENDPOINT: &str = "model_server_endpoint";
 
 /// Collects the gauges of one pool.
 #[derive(Clone, Debug)]
@@ -43,6 +44,30 @@ struct Summary {
     deviation: f64,
 }
 
+/// A gauge with a row for each endpoint of which `value`, by position, is a number; without rows there is no gauge.
+/// `pool` is its name.
+pub(super) fn of_endpoints(
+    encoder: &mut DescriptorEncoder<'_>,
+    pool: &str,
+    (name, help, label): (&str, &str, &str),
+    snapshot: &Snapshot,
+    value: impl Fn(usize) -> f64,
+) -> fmt::Result {
+    let known = |position: usize| Some((position, value(position))).filter(|(_, v)| !v.is_nan());
+    let mut rows = (0..snapshot.len()).filter_map(known).peekable();
+    if rows.peek().is_none() {
+        return Ok(());
+    }
+    let kind = ConstGauge::new(0.0).metric_type();
+    let mut family = encoder.encode_descriptor(name, help, None, kind)?;
+    for (position, value) in rows {
+        let endpoint = snapshot.members()[position].endpoint.id.name.as_str();
+        let labels = [("name", pool), (label, endpoint)];
+        ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
 // === impl PoolGauges ===
 
 impl PoolGauges {
@@ -67,51 +92,90 @@ impl PoolGauges {
         gauge.encode(family.encode_family(&[("name", self.name.as_str())])?)
     }
 
-    fn of_endpoints(
-        &self,
-        encoder: &mut DescriptorEncoder<'_>,
-        (name, help, label): (&str, &str, &str),
-        snapshot: &Snapshot,
-        value: impl Fn(usize) -> f64,
-    ) -> fmt::Result {
-        if snapshot.is_empty() {
-            return Ok(());
-        }
-        let kind = ConstGauge::new(0.0).metric_type();
-        let mut family = encoder.encode_descriptor(name, help, None, kind)?;
-        for (position, member) in snapshot.members().iter().enumerate() {
-            let value = value(position);
-            if value.is_nan() {
-                continue;
-            }
-            let endpoint = member.endpoint.id.name.as_str();
-            let labels = [("name", self.name.as_str()), (label, endpoint)];
-            ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
-    }
-
     fn of_causes(&self, e: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
         let mut now = [0u32; Cause::ALL.len()];
-        let positions = 0..snapshot.len() as u32;
-        for cause in positions.filter_map(|position| snapshot.ejected(position)) {
+        let words = (0..snapshot.len() as u32).map(|position| snapshot.word(position));
+        for cause in words.filter_map(Word::cause) {
             now[cause as usize] += 1;
         }
-        let help = "Endpoints that requests are kept away from, by cause";
+        let help = "Endpoints that are out, by the worst cause that stands there";
         let kind = ConstGauge::new(0.0).metric_type();
         let mut family = e.encode_descriptor("endpoints_ejected", help, None, kind)?;
-        for cause in Cause::ALL {
+        let puts_out = |cause: &Cause| cause.effect() != Effect::Derate;
+        for cause in Cause::ALL.into_iter().filter(puts_out) {
             let labels = [("name", self.name.as_str()), ("cause", cause.name())];
             let count = f64::from(now[cause as usize]);
             ConstGauge::new(count).encode(family.encode_family(&labels)?)?;
         }
-        let help = "How often that began, by cause";
+        let help = "How often endpoints were put out, by cause";
         let kind = ConstCounter::new(0u64).metric_type();
         let mut family = e.encode_descriptor("endpoint_ejections", help, None, kind)?;
-        for cause in Cause::ALL {
+        for cause in Cause::ALL.into_iter().filter(puts_out) {
             let labels = [("name", self.name.as_str()), ("cause", cause.name())];
             let count = self.pool.ejections(cause);
             ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
+        Ok(())
+    }
+
+    /// How each endpoint is, and whether too many are out.
+    fn of_health(&self, e: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+        let weight = (
+            "endpoint_health_weight",
+            "What health leaves of an endpoint's share: 1 all, 0 nothing",
+            ENDPOINT,
+        );
+        of_endpoints(e, &self.name, weight, snapshot, |i| {
+            let word = snapshot.word(i as u32);
+            match word.is_out(true) {
+                true => 0.0,
+                false => f64::from(word.weight()),
+            }
+        })?;
+        let speed = (
+            "endpoint_speed",
+            "Beside the pool's median, as learned and as the GPUs tell",
+            ENDPOINT,
+        );
+        of_endpoints(e, &self.name, speed, snapshot, |i| {
+            let (s, i) = snapshot.cell(i as u32);
+            f64::from(f32::from_bits(s.speed[i].load(Ordering::Relaxed)))
+        })?;
+        self.of_states(e, snapshot)?;
+        let (out, most) = snapshot.kept_out();
+        let over = f64::from(u8::from(out > most));
+        let help = "1 while more endpoints are out than may be: the least bad get requests";
+        self.of_pool(e, "ejection_limit_exceeded", help, over)?;
+        let overruled = ConstCounter::new(self.pool.overruled());
+        let help = "Decisions that let endpoints in for that reason";
+        let kind = overruled.metric_type();
+        let mut family = e.encode_descriptor("ejection_limit_decisions", help, None, kind)?;
+        overruled.encode(family.encode_family(&[("name", self.name.as_str())])?)
+    }
+
+    /// One for each endpoint that is not well, and each cause of it.
+    fn of_states(&self, e: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
+        let members = snapshot.members().iter();
+        let ill = members.flat_map(|member| {
+            let causes = member.slot.causes().into_iter();
+            causes.map(move |(cause, _)| (member, member.slot.word().name(), cause))
+        });
+        let mut ill = ill.peekable();
+        if ill.peek().is_none() {
+            return Ok(());
+        }
+        let help =
+            "1 while a cause stands at an endpoint, with the state that comes of all of them";
+        let kind = ConstGauge::new(1_i64).metric_type();
+        let mut family = e.encode_descriptor("endpoint_unhealthy", help, None, kind)?;
+        for (member, state, cause) in ill {
+            let labels = [
+                ("name", self.name.as_str()),
+                (ENDPOINT, member.endpoint.id.name.as_str()),
+                ("state", state),
+                ("cause", cause.name()),
+            ];
+            ConstGauge::new(1_i64).encode(family.encode_family(&labels)?)?;
         }
         Ok(())
     }
@@ -189,13 +253,13 @@ impl Collector for PoolGauges {
         }
         let queue = ("per_endpoint_queue_size", QUEUE, ENDPOINT);
         let waiting = &columns.waiting;
-        self.of_endpoints(e, queue, &snapshot, |i| f64::from(waiting[i]))?;
+        of_endpoints(e, &self.name, queue, &snapshot, |i| f64::from(waiting[i]))?;
         let flight = (
             "endpoint_in_flight",
             "Requests sent that have not ended, as far as we see their end",
             ENDPOINT,
         );
-        self.of_endpoints(e, flight, &snapshot, |i| {
+        of_endpoints(e, &self.name, flight, &snapshot, |i| {
             let (s, i) = snapshot.cell(i as u32);
             f64::from(s.in_flight[i].load(Ordering::Relaxed))
         })?;
@@ -204,10 +268,13 @@ impl Collector for PoolGauges {
             "1 while failures keep requests away",
             ENDPOINT,
         );
-        self.of_endpoints(e, open, &snapshot, |i| {
-            f64::from(u8::from(snapshot.is_open(i as u32)))
+        of_endpoints(e, &self.name, open, &snapshot, |i| {
+            let causes = snapshot.member(i as u32).slot.causes();
+            let failing = causes.iter().any(|&(cause, _)| cause == Cause::Failures);
+            f64::from(u8::from(failing))
         })?;
         self.of_causes(e, &snapshot)?;
+        self.of_health(e, &snapshot)?;
         self.of_faults(e, &snapshot)
     }
 }
@@ -236,7 +303,7 @@ impl Collector for OldPoolGauges {
             "model_server_pod",
         );
         let waiting = &columns.waiting;
-        pool.of_endpoints(e, queue, &snapshot, |i| f64::from(waiting[i]))
+        of_endpoints(e, &pool.name, queue, &snapshot, |i| f64::from(waiting[i]))
     }
 }
 
@@ -344,9 +411,61 @@ mod tests {
         lines(0, 1);
         (0..STREAK).for_each(|_| fail(100_001));
         lines(1, 2);
+        // Another cause of the same endpoint: it is out once.
+        let page = Scrape {
+            healthy: Some(false),
+            ..Default::default()
+        };
+        slot.record(&page, 0, clock_ms());
+        lines(1, 2);
         // It takes what it is with it, and what happened stays.
         pool.replace(Vec::new());
         lines(0, 2);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let pool = Arc::new(pool_of(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]));
+        let unhealthy = Scrape {
+            healthy: Some(false),
+            ..Default::default()
+        };
+        let snapshot = pool.snapshot();
+        let page = |text: &mut String| {
+            let mut registry = Registry::default();
+            let staleness = Arc::new(u64::MAX.into());
+            let gauges = PoolGauges::new("p".to_owned(), Arc::clone(&pool), staleness);
+            registry.register_collector(Box::new(gauges));
+            text.clear();
+            prometheus_client::encoding::text::encode(text, &registry).unwrap();
+        };
+        let mut text = String::new();
+        page(&mut text);
+        assert!(!text.contains("endpoint_unhealthy"), "{text}");
+        assert!(
+            text.contains("ejection_limit_exceeded{name=\"p\"} 0"),
+            "{text}"
+        );
+        for position in 0..2 {
+            let slot = &snapshot.member(position).slot;
+            slot.record(&unhealthy, 0, clock_ms());
+        }
+        let mut candidates = vec![0, 1, 2];
+        assert!(!snapshot.retain_healthy(true, &mut candidates));
+        snapshot.overruled();
+        assert_eq!(candidates, [0, 2]);
+        page(&mut text);
+        for line in [
+            "endpoint_unhealthy{name=\"p\",model_server_endpoint=\"10.0.0.1:80\",state=\"ejected\",cause=\"engine-unhealthy\"} 1",
+            "endpoint_health_weight{name=\"p\",model_server_endpoint=\"10.0.0.1:80\"} 0",
+            "endpoint_health_weight{name=\"p\",model_server_endpoint=\"10.0.0.3:80\"} 1",
+            "endpoint_speed{name=\"p\",model_server_endpoint=\"10.0.0.1:80\"} 1",
+            "endpoints_ejected{name=\"p\",cause=\"engine-unhealthy\"} 2",
+            "ejection_limit_exceeded{name=\"p\"} 1",
+            "ejection_limit_decisions_total{name=\"p\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
     }
 
     #[test]

@@ -23,6 +23,8 @@ pub struct Reservation {
     sequence: u64,
     sent_at: u64,
     tokens: Tokens,
+    /// Tokens that were to be worked through there before it.
+    ahead: u64,
 }
 
 /// What a request weighs, estimated.
@@ -56,19 +58,22 @@ impl Reservation {
     pub fn of(slot: &Arc<Slot>, tokens: Tokens) -> Self {
         let (segment, i) = (slot.segment(), slot.index());
         segment.in_flight[i].fetch_add(1, Ordering::Relaxed);
-        segment.tokens[i].fetch_add(tokens.sum(), Ordering::Relaxed);
+        let ahead = segment.tokens[i].fetch_add(tokens.sum(), Ordering::Relaxed);
         let sequence = segment.sent[i].fetch_add(1, Ordering::Relaxed);
         Self {
             slot: Arc::clone(slot),
             sequence,
             sent_at: clock_ms(),
             tokens,
+            ahead,
         }
     }
 
-    /// The engine has read the prompt. Returns how many tokens are left.
+    /// The engine has read the prompt, to be told once. Returns how many tokens are left.
     pub fn prefilled(&mut self) -> u32 {
         let read = u64::from(std::mem::take(&mut self.tokens.input));
+        let took = clock_ms().saturating_sub(self.sent_at);
+        self.slot.marks().first_token(self.ahead + read, took);
         self.slot.segment().tokens[self.slot.index()].fetch_sub(read, Ordering::Relaxed);
         self.tokens.output
     }

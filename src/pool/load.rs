@@ -17,6 +17,9 @@
 //! observer) is never in `ended_since`: it counts until the next scrape. Where the page gives only one of the two
 //! numbers, the middle term is left out.
 //!
+//! A request that failed counts as one in flight for a while longer ([`super::breaker`]): where requests end at once because
+//! they fail, nothing would be in flight, and the queue is empty.
+//!
 //! The first two lines are for scorers that look at one of the two numbers; both have all that is unseen. The third is for
 //! those that want to know how many there are: what others sent, which is what a page shows beyond ours in flight
 //! then, and ours in flight now.
@@ -26,6 +29,7 @@
 
 use std::sync::atomic::Ordering;
 
+use super::breaker::weight_of_failures;
 use super::slab::{Scraped, Segment};
 use super::snapshot::Snapshot;
 
@@ -41,12 +45,14 @@ pub struct LoadView {
     pub requests: Vec<f32>,
     /// Scraped KV cache use, 0 to 1.
     pub kv_usage: Vec<f32>,
-    /// Requests of ours that have not ended.
+    /// Requests of ours that have not ended, and those that failed not long ago.
     pub in_flight: Vec<u32>,
     /// Estimated tokens of those requests that the engines have still to work through.
     pub tokens: Vec<u64>,
     /// Whether there was a scrape that is not too old.
     pub fresh: Vec<bool>,
+    /// How fast it is beside the others: 1.0 = as fast, or not known. See [`super::health`].
+    pub speed: Vec<f32>,
     /// How many endpoints had none.
     pub stale: u32,
     /// How long a scrape may take to be followed by the next one, in milliseconds: not gathered, but set by whoever knows
@@ -67,16 +73,20 @@ impl LoadView {
         self.in_flight.resize(many, 0);
         self.tokens.resize(many, 0);
         self.fresh.resize(many, false);
+        self.speed.resize(many, 1.0);
         self.stale = 0;
         // This is done for every request: columns of one length, walked at once, cost no bounds checks and no growing.
         let columns = self.waiting.iter_mut().zip(&mut self.running);
         let columns = columns.zip(&mut self.kv_usage).zip(&mut self.in_flight);
         let columns = columns.zip(&mut self.tokens).zip(&mut self.fresh);
-        let columns = columns.zip(&mut self.requests);
+        let columns = columns.zip(&mut self.requests).zip(&mut self.speed);
         for (row, (s, i)) in columns.zip(snapshot.cells()) {
+            let (row, speed) = row;
             let ((((((waiting, running), kv_usage), in_flight), tokens), fresh), requests) = row;
+            *speed = f32::from_bits(s.speed[i].load(Ordering::Relaxed));
             let scraped = s.fresh(i, now_ms, max_age_ms);
-            *in_flight = s.in_flight[i].load(Ordering::Relaxed);
+            let failed = weight_of_failures(s.blame[i].load(Ordering::Relaxed), now_ms);
+            *in_flight = s.in_flight[i].load(Ordering::Relaxed) + failed.round() as u32;
             *tokens = s.tokens[i].load(Ordering::Relaxed);
             *fresh = scraped.is_some();
             self.stale += u32::from(scraped.is_none());

@@ -1,12 +1,12 @@
 //! The endpoints: who they are, how loaded they are, whether they work.
 //!
 //! A request takes one [`Snapshot`] and sees one truth: the list of endpoints in it never changes.
-//! The numbers that change all the time (scraped load, requests in flight, breaker state) live in a
+//! The numbers that change all the time (scraped load, requests in flight, health) live in a
 //! [`slab::Slab`] of atomics that outlives any snapshot; a snapshot only says which cells are whose.
 //!
 //! [`discovery`] says who is in the pool, [`scrape`] how loaded they are, [`models`] what they serve, [`ledger`] what we
-//! sent them, [`load`] what both come to, [`breaker`] who fails. [`objectives`] says how much each request matters,
-//! [`rewrites`] which model it is sent on for.
+//! sent them, [`load`] what both come to, [`gpu`] what they run on, [`health`] who is to get requests at all ([`breaker`]: who
+//! fails them). [`objectives`] says how much each request matters, [`rewrites`] which model it is sent on for.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -18,6 +18,7 @@ pub mod discovery;
 pub mod endpoint;
 pub mod engines;
 pub mod failure;
+mod fetch;
 pub mod gauges;
 pub mod gpu;
 pub mod health;
@@ -37,8 +38,9 @@ pub mod stages;
 pub mod state;
 pub mod tls;
 
-pub use breaker::{Breaker, Cause, Outcome};
+pub use breaker::{Breaker, Outcome};
 pub use endpoint::{Endpoint, EndpointId, Hardware};
+pub use health::{Cause, Health};
 pub use ledger::{Reservation, Tokens};
 pub use load::LoadView;
 pub use objectives::Objectives;

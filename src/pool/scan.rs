@@ -81,6 +81,7 @@ impl<'a> PageScanner<'a> {
         let known = |sum: f32| !sum.is_nan();
         self.found.waiting = self.found.waiting.filter(|&sum| known(sum));
         self.found.running = self.found.running.filter(|&sum| known(sum));
+        self.found.progress = self.found.progress.filter(|sum| !sum.is_nan());
         self.found
     }
 
@@ -138,6 +139,18 @@ impl<'a> PageScanner<'a> {
                 found.block_size = of(&self.engine.block_size_label).or(found.block_size);
                 found.kv_blocks = of(&self.engine.blocks_label).or(found.kv_blocks);
             }
+            // Only what rises is progress, and a sum with a wrong number in it is none.
+            Signal::Progress if value >= 0.0 && value.is_finite() => {
+                found.progress = Some(found.progress.unwrap_or(0.0) + value);
+            }
+            Signal::Progress => found.progress = Some(f64::NAN),
+            // Of several ranks all must be well.
+            Signal::Healthy if value == 0.0 || value == 1.0 => {
+                found.healthy = Some(found.healthy.unwrap_or(true) && value == 1.0);
+            }
+            Signal::Healthy => {}
+            Signal::Started if value.is_finite() => found.started = Some(value),
+            Signal::Started => {}
             Signal::Attribute(key) => found.attributes.put(key, value as f32),
             Signal::Lora => {
                 // Strictly greater: of two that are equal the first stays, as in the reference.
@@ -297,6 +310,35 @@ vllm:cache_config_info{block_size="16",cache_dtype="auto",engine="0",num_cpu_blo
         let page = "vllm:num_requests_running 3\nvllm:num_requests_running{engine=\"1\"} -1\nvllm:kv_cache_usage_perc 0.5\nvllm:kv_cache_usage_perc{engine=\"1\"} 99\n";
         let got = scan("vllm", page);
         assert_eq!((got.running, got.kv_usage), (None, Some(0.5)));
+    }
+
+    #[test]
+    fn whether_the_engine_works_and_how_far_it_came() {
+        let of = |page: &str| {
+            let got = scan("vllm", page);
+            (got.healthy, got.progress, got.started)
+        };
+        let both = "vllm:generation_tokens_total{engine=\"0\"} 5.0\nvllm:generation_tokens_total{engine=\"1\"} 7.0\nvllm:prompt_tokens_total{engine=\"0\"} 1e3\nprocess_start_time_seconds 1.788e+09\n";
+        assert_eq!(of(both), (None, Some(1012.0), Some(1.788e9)));
+        for (page, healthy) in [
+            ("", None),
+            ("vllm:engine_healthy{engine=\"0\"} 1.0\n", Some(true)),
+            ("vllm:engine_healthy{engine=\"0\"} 0.0\n", Some(false)),
+            // One rank is enough.
+            (
+                "vllm:engine_healthy{engine=\"0\"} 0.0\nvllm:engine_healthy{engine=\"1\"} 1.0\n",
+                Some(false),
+            ),
+            ("vllm:engine_healthy{engine=\"0\"} NaN\n", None),
+            ("vllm:engine_healthy{engine=\"0\"} 0.5\n", None),
+        ] {
+            assert_eq!(of(page).0, healthy, "{page}");
+        }
+        // What is left of a sum is not the sum.
+        for wrong in ["-1", "NaN", "+Inf"] {
+            let page = format!("{both}vllm:prompt_tokens_total{{engine=\"1\"}} {wrong}\n");
+            assert_eq!(of(&page).1, None, "{wrong}");
+        }
     }
 
     #[test]

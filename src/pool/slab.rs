@@ -14,9 +14,11 @@ use arc_swap::ArcSwapOption;
 use parking_lot::Mutex;
 
 pub use super::attributes::{Attributes, MOST_ATTRIBUTES, attribute_key};
-use super::breaker::Cause;
+use super::clock_ms;
 use super::failure::Faults;
-use super::gpu::EndpointGpus;
+use super::gpu::{EndpointGpus, GpuCells};
+use super::health::limit::MOST_OUT;
+use super::health::{Cause, Condition, Effect, Marks, observe_page};
 use super::ledger::Ends;
 use super::models::ModelList;
 use super::residents::KnownAdapters;
@@ -25,11 +27,17 @@ use super::residents::KnownAdapters;
 pub const SEGMENT: usize = 128;
 
 /// Grows by whole segments, hands out slots, takes them back.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Slab {
     inner: Mutex<SlabInner>,
     adapters: KnownAdapters,
     ejections: [AtomicU64; Cause::ALL.len()],
+    /// Slots whose endpoints are out.
+    out: AtomicU32,
+    /// The share of a pool that may be out, as the bits of an `f32`.
+    pub(super) most_out: AtomicU32,
+    /// Decisions in which that counted for more than the endpoints' health.
+    pub(super) overruled: AtomicU64,
 }
 
 #[derive(Debug, Default)]
@@ -74,22 +82,18 @@ pub struct Segment {
     pub ended_since: [AtomicU32; SEGMENT],
     /// The same for the scrape that is under way.
     pub(super) ends: [Mutex<Ends>; SEGMENT],
-    /// When an open breaker may be probed, in milliseconds of [`crate::pool::clock_ms`]; 0 = closed.
-    pub open_until: [AtomicU64; SEGMENT],
-    /// When the breaker last opened, in milliseconds of the same clock; 0 = never.
-    pub tripped_at: [AtomicU64; SEGMENT],
-    /// When the next probe of an open breaker may go, in milliseconds of the same clock.
-    pub probe_until: [AtomicU64; SEGMENT],
-    /// When the breaker's window of results began.
-    pub window_start: [AtomicU64; SEGMENT],
-    /// Failures in a row.
-    pub failure_streak: [AtomicU32; SEGMENT],
-    /// Successes in the window.
-    pub window_ok: [AtomicU32; SEGMENT],
-    /// Failures in the window.
-    pub window_failed: [AtomicU32; SEGMENT],
-    /// How often the breaker opened since it was last closed.
-    pub breaker_trips: [AtomicU32; SEGMENT],
+    /// What recent failures weigh: see [`crate::pool::breaker`].
+    pub(super) blame: [AtomicU64; SEGMENT],
+    /// Its health, as a [`crate::pool::health::Word`].
+    pub(super) health: [AtomicU32; SEGMENT],
+    /// When it may next be tried out, if it is out.
+    pub(super) next_trial: [AtomicU64; SEGMENT],
+    /// How fast it is beside the others, as the bits of an `f32`; 1.0 = as fast, or not known.
+    pub speed: [AtomicU32; SEGMENT],
+    /// What responses and pages leave for the next look.
+    pub(super) marks: [Marks; SEGMENT],
+    /// All that its health is made of.
+    pub(super) condition: [Mutex<Condition>; SEGMENT],
     /// Numbers that a configuration asks for by name, as scraped.
     pub attributes: [ArcSwapOption<Attributes>; SEGMENT],
     /// LoRA adapters, as scraped, and those remembered.
@@ -106,6 +110,8 @@ pub struct Segment {
     pub block_size: [AtomicU32; SEGMENT],
     /// The GPUs it runs on, as last heard of; none = nothing is known.
     pub gpus: [ArcSwapOption<EndpointGpus>; SEGMENT],
+    /// What scorers and filters go by of that.
+    pub gpu_cells: GpuCells,
 }
 
 /// The adapters of one endpoint. Names are kept as [`lora_key`]s.
@@ -149,6 +155,12 @@ pub struct Scrape {
     pub lora: Option<LoraState>,
     /// Numbers asked for by name.
     pub attributes: Attributes,
+    /// Sum of counters that rise while the engine works.
+    pub progress: Option<f64>,
+    /// Whether the engine says that it works.
+    pub healthy: Option<bool>,
+    /// When its process started, in seconds since 1970.
+    pub started: Option<f64>,
 }
 
 /// What an adapter's name becomes in [`LoraState`]: equal names, equal keys.
@@ -179,7 +191,7 @@ impl Slab {
             }
         };
         let segment = Arc::clone(&inner.segments[number as usize / SEGMENT]);
-        segment.clear(number as usize % SEGMENT);
+        segment.clear(number as usize % SEGMENT, clock_ms());
         inner.lives += 1;
         Arc::new(Slot {
             slab: Arc::clone(self),
@@ -189,9 +201,27 @@ impl Slab {
         })
     }
 
-    /// How often endpoints were ejected because of `cause`.
+    /// How often endpoints were put out because of `cause`.
     pub fn ejections(&self, cause: Cause) -> u64 {
         self.ejections[cause as usize].load(Ordering::Relaxed)
+    }
+
+    /// Whether any endpoint may be out.
+    pub(super) fn any_out(&self) -> bool {
+        self.out.load(Ordering::Acquire) != 0
+    }
+}
+
+impl Default for Slab {
+    fn default() -> Self {
+        Self {
+            inner: Mutex::default(),
+            adapters: KnownAdapters::default(),
+            ejections: Default::default(),
+            out: AtomicU32::new(0),
+            most_out: AtomicU32::new(MOST_OUT.to_bits()),
+            overruled: AtomicU64::new(0),
+        }
     }
 }
 
@@ -227,9 +257,20 @@ impl Slot {
         )
     }
 
-    /// Requests are kept away from it from now on.
-    pub(super) fn ejected(&self, cause: Cause) {
-        self.slab.ejections[cause as usize].fetch_add(1, Ordering::Relaxed);
+    /// `cause` stands there from now on.
+    pub(super) fn began(&self, cause: Cause) {
+        if cause.effect() != Effect::Derate {
+            self.slab.ejections[cause as usize].fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether it is out changed. The calls for a slot are in order.
+    pub(super) fn count_out(&self, before: bool, now: bool) {
+        match (before, now) {
+            (false, true) => self.slab.out.fetch_add(1, Ordering::Release),
+            (true, false) => self.slab.out.fetch_sub(1, Ordering::Release),
+            _ => 0,
+        };
     }
 
     /// A request for the adapter `key` was sent there.
@@ -312,11 +353,13 @@ impl Slot {
         s.flying_at_scrape[i].store(ends.flying(), Ordering::Relaxed);
         drop(ends);
         s.scraped_at[i].store(now_ms.max(1), Ordering::Release);
+        observe_page(self, scrape, now_ms);
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
+        self.count_out(self.word().is_out(true), false);
         self.slab.inner.lock().free.push(self.number);
     }
 }
@@ -337,14 +380,12 @@ impl Segment {
             flying_at_scrape: [const { AtomicU32::new(0) }; SEGMENT],
             ended_since: [const { AtomicU32::new(0) }; SEGMENT],
             ends: [const { Mutex::new(Ends::NONE) }; SEGMENT],
-            open_until: [const { AtomicU64::new(0) }; SEGMENT],
-            tripped_at: [const { AtomicU64::new(0) }; SEGMENT],
-            probe_until: [const { AtomicU64::new(0) }; SEGMENT],
-            window_start: [const { AtomicU64::new(0) }; SEGMENT],
-            failure_streak: [const { AtomicU32::new(0) }; SEGMENT],
-            window_ok: [const { AtomicU32::new(0) }; SEGMENT],
-            window_failed: [const { AtomicU32::new(0) }; SEGMENT],
-            breaker_trips: [const { AtomicU32::new(0) }; SEGMENT],
+            blame: [const { AtomicU64::new(0) }; SEGMENT],
+            health: [const { AtomicU32::new(0) }; SEGMENT],
+            next_trial: [const { AtomicU64::new(0) }; SEGMENT],
+            speed: [const { AtomicU32::new(0) }; SEGMENT],
+            marks: [const { Marks::new() }; SEGMENT],
+            condition: [const { Mutex::new(Condition::NEW) }; SEGMENT],
             attributes: [const { ArcSwapOption::const_empty() }; SEGMENT],
             lora: [const { ArcSwapOption::const_empty() }; SEGMENT],
             lora_hint: [const { AtomicU64::new(0) }; SEGMENT],
@@ -353,10 +394,11 @@ impl Segment {
             kv_blocks: [const { AtomicU32::new(0) }; SEGMENT],
             block_size: [const { AtomicU32::new(0) }; SEGMENT],
             gpus: [const { ArcSwapOption::const_empty() }; SEGMENT],
+            gpu_cells: GpuCells::new(),
         }
     }
 
-    fn clear(&self, i: usize) {
+    fn clear(&self, i: usize, now_ms: u64) {
         for cell in [&self.waiting, &self.running, &self.kv_usage] {
             cell[i].store(f32::NAN.to_bits(), Ordering::Relaxed);
         }
@@ -366,10 +408,7 @@ impl Segment {
             &self.ended_since,
             &self.kv_blocks,
             &self.block_size,
-            &self.failure_streak,
-            &self.window_ok,
-            &self.window_failed,
-            &self.breaker_trips,
+            &self.health,
         ] {
             cell[i].store(0, Ordering::Relaxed);
         }
@@ -378,20 +417,28 @@ impl Segment {
             &self.tokens,
             &self.sent,
             &self.sent_at_scrape,
-            &self.open_until,
-            &self.tripped_at,
-            &self.probe_until,
-            &self.window_start,
+            &self.blame,
+            &self.next_trial,
         ] {
             cell[i].store(0, Ordering::Relaxed);
         }
+        self.speed[i].store(1.0_f32.to_bits(), Ordering::Relaxed);
+        self.marks[i].clear();
+        self.condition[i].lock().clear(now_ms);
         *self.ends[i].lock() = Ends::NONE;
         self.attributes[i].store(None);
         self.lora[i].store(None);
         self.lora_hint[i].store(0, Ordering::Relaxed);
         self.models[i].store(None);
         self.gpus[i].store(None);
+        self.gpu_cells.clear(i);
         self.faults[i].clear();
+    }
+
+    /// Tokens that the KV cache of the endpoint at `i` can hold; 0 = unknown.
+    pub fn kv_tokens(&self, i: usize) -> u64 {
+        let blocks = self.kv_blocks[i].load(Ordering::Relaxed);
+        u64::from(blocks) * u64::from(self.block_size[i].load(Ordering::Relaxed))
     }
 
     /// What the last scrape of the endpoint at `i` found, if it is at most `max_age_ms` old.

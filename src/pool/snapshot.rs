@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
-use super::breaker::Cause;
 use super::endpoint::{Endpoint, EndpointId};
+use super::health::Cause;
 use super::objectives::Objectives;
 use super::rewrites::Rewrites;
 use super::slab::{SEGMENT, Segment, Slab, Slot};
@@ -48,6 +48,7 @@ pub struct Snapshot {
     segments: Vec<Arc<Segment>>,
     by_address: HashMap<SocketAddr, u32>,
     by_ip: HashMap<IpAddr, Vec<u32>>,
+    slab: Arc<Slab>,
 }
 
 /// An endpoint and its cells.
@@ -67,11 +68,15 @@ pub struct Member {
 
 impl Default for Pool {
     fn default() -> Self {
+        let slab: Arc<Slab> = Arc::default();
         Self {
             objectives: Objectives::default(),
             rewrites: Rewrites::default(),
-            slab: Arc::default(),
-            current: ArcSwap::from_pointee(Snapshot::default()),
+            current: ArcSwap::from_pointee(Snapshot {
+                slab: Arc::clone(&slab),
+                ..Snapshot::default()
+            }),
+            slab,
             positions: Mutex::default(),
         }
     }
@@ -88,7 +93,11 @@ impl Pool {
         self.slab.known_adapters()
     }
 
-    /// How often endpoints were ejected because of `cause`, since the process started.
+    pub(super) fn slab(&self) -> &Slab {
+        &self.slab
+    }
+
+    /// How often endpoints were put out because of `cause`, since the process started.
     pub fn ejections(&self, cause: Cause) -> u64 {
         self.slab.ejections(cause)
     }
@@ -110,6 +119,7 @@ impl Pool {
         }
         let mut next = Snapshot {
             version: old.version + 1,
+            slab: Arc::clone(&self.slab),
             ..Snapshot::default()
         };
         let mut places = HashMap::with_capacity(order.len());
@@ -245,6 +255,10 @@ impl Snapshot {
                 self.by_ip.remove(&endpoint.address);
             }
         }
+    }
+
+    pub(super) fn slab(&self) -> &Slab {
+        &self.slab
     }
 
     /// How many endpoints there are.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::failure::SourceType;
 use super::scrape::ScrapeConfig;
-use super::slab::Segment;
+use super::slab::{Segment, Slot};
 use super::{Member, Pool, clock_ms};
 use crate::telemetry::state::MOST_SHOWN;
 
@@ -50,7 +50,7 @@ fn endpoint(
         "failing": failing(member),
         "in_flight": s.in_flight[i].load(Relaxed),
         "sent": s.sent[i].load(Relaxed),
-        "breaker": breaker(s, i, now),
+        "health": health(&member.slot, s, i, now),
         "adapters": s.lora[i].load().as_ref().map(|lora| json!({
             "slots": lora.max,
             "running": lora.running.len(),
@@ -91,18 +91,26 @@ fn failing(member: &Member) -> Value {
     Value::Object(SourceType::ALL.into_iter().filter_map(of).collect())
 }
 
-fn breaker(s: &Segment, i: usize, now: u64) -> Value {
-    let open_until = s.open_until[i].load(Acquire);
-    let state = match open_until {
-        0 => "closed",
-        until if until > now => "open",
-        _ => "probing",
-    };
+/// What is wrong with it, if anything is, and how fast it is.
+fn health(slot: &Slot, s: &Segment, i: usize, now: u64) -> Value {
+    let word = slot.word();
+    let (streak, trips) = slot.failures();
+    let since: Vec<Value> = slot
+        .causes()
+        .into_iter()
+        .map(|(cause, since)| json!({"cause": cause.name(), "for_ms": now.saturating_sub(since)}))
+        .collect();
+    let next = s.next_trial[i].load(Relaxed);
+    // While what puts it out stands, nobody knows when.
+    let trial = (word.is_out(true) && next != u64::MAX).then(|| next.saturating_sub(now));
     json!({
-        "state": state,
-        "probe_in_ms": open_until.saturating_sub(now),
-        "trips": s.breaker_trips[i].load(Relaxed),
-        "failures_in_a_row": s.failure_streak[i].load(Relaxed),
+        "state": word.name(),
+        "causes": since,
+        "weight": (f64::from(word.weight()) * 100.0).round() / 100.0,
+        "speed": (f64::from(f32::from_bits(s.speed[i].load(Relaxed))) * 100.0).round() / 100.0,
+        "trial_in_ms": trial,
+        "trips": trips,
+        "failures_in_a_row": streak,
     })
 }
 
@@ -175,13 +183,16 @@ mod tests {
         assert_eq!(first["adapters"]["taken_to_be_resident"], 2);
         assert_eq!(first["models"]["listed"][1]["parent"], "base");
         assert_eq!(
-            (&first["in_flight"], &first["breaker"]["state"]),
-            (&1.into(), &"open".into())
+            (&first["in_flight"], &first["health"]["state"]),
+            (&1.into(), &"ejected".into())
         );
+        let causes = &first["health"]["causes"];
+        assert_eq!(causes[0]["cause"], "failures");
+        assert!(first["health"]["trial_in_ms"].as_u64().unwrap() <= breaker::PAUSE_MS);
         assert_eq!(first["failing"], json!({"models-data-source": "timeout"}));
         let second = &state["endpoints"][1];
         assert!(second["scraped"].is_null() && second["models"].is_null());
-        assert_eq!(second["breaker"]["state"], "closed");
+        assert_eq!(second["health"]["state"], "ok");
         assert_eq!(second["failing"], json!({}));
     }
 

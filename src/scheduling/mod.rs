@@ -8,8 +8,8 @@
 //! own in flight, an unknown share of a cache the mean of the known ones; where there is nothing to take a mean of,
 //! and for any score that is NaN, [`NEUTRAL`]. So an endpoint that tells nothing neither attracts nor repels.
 //!
-//! An endpoint whose breaker is open is no candidate, but when a probe of it is due, one request that it may serve (the
-//! subset and the filters allow it) is sent there first, whatever the scores say.
+//! An endpoint that is out ([`crate::pool::health`]) is no candidate, but when it is time to try it, one request that it may
+//! serve (the subset and the filters allow it) is sent there first, whatever the scores say.
 //!
 //! There may be several profiles. A profile handler ([`handlers`]) says which of them run for a request, and what their
 //! results come to: the one that a header names, or one for each stage (decode, prefill, encode) of a request that is served
@@ -20,7 +20,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use rand::rngs::SmallRng;
 
-use crate::config::{PluginUse, Problem};
+use crate::config::{PluginUse, Problem, units};
 use crate::pool::{LoadView, Member, Snapshot};
 
 mod attributes;
@@ -41,6 +41,7 @@ mod timers;
 mod topology;
 mod trace;
 
+pub use filters::gpu_health::GpuHealth;
 pub use handlers::ProfileHandler;
 pub use pipeline::{Profile, Scheduler};
 pub use producers::{ApproxPrefix, InflightLoad, Producers};
@@ -134,10 +135,28 @@ pub trait Scorer: Send + Sync {
     /// Writes a score of 0 (worst) to 1 (best) for each candidate.
     fn score(&self, cx: &Context<'_>, candidates: &[u32], out: &mut [f32]);
 
+    /// What it has to say of fallbacks, if anything.
+    fn spread(&self) -> Option<&dyn Spread> {
+        None
+    }
+
     /// What it does once an endpoint is chosen, if anything.
     fn follow(&self) -> Option<&dyn Follow> {
         None
     }
+}
+
+/// Has a say in where a request is retried, which no score of a single endpoint can express.
+pub trait Spread: Send + Sync {
+    /// Puts other `candidates` in the place of fallbacks: `chosen` begins with where the request goes, which stays, and keeps
+    /// its length. Whether something changed.
+    fn rearrange(
+        &self,
+        cx: &Context<'_>,
+        candidates: &[u32],
+        totals: &[f32],
+        chosen: &mut Vec<u32>,
+    ) -> bool;
 }
 
 /// A plugin that goes with a request beyond the choice.
@@ -201,6 +220,10 @@ impl<T: Scorer + ?Sized> Scorer for Arc<T> {
         (**self).score(cx, candidates, out);
     }
 
+    fn spread(&self) -> Option<&dyn Spread> {
+        (**self).spread()
+    }
+
     fn follow(&self) -> Option<&dyn Follow> {
         (**self).follow()
     }
@@ -234,6 +257,8 @@ pub struct Decision {
     pub endpoints: Vec<u32>,
     /// Why the first is the first.
     pub reason: Reason,
+    /// A scorer put others in the place of fallbacks.
+    pub rearranged: bool,
     /// Total scores of all candidates, if they were asked for. An endpoint that is probed is none.
     pub scores: Vec<(u32, f32)>,
     /// Where the prompt is worked on before that.
@@ -310,6 +335,16 @@ impl RequestView<'_> {
     pub fn uncached_tokens(&self, prefix: PrefixView<'_>, position: u32) -> u32 {
         self.input_tokens().saturating_sub(prefix.tokens(position))
     }
+}
+
+/// `text`, the parameter `field`, as how old something may be, in milliseconds.
+fn age_ms(plugin: &PluginUse, field: &str, text: &str) -> Result<u64, Problem> {
+    let age = units::duration(text).map_err(|e| plugin.parameters.field_problem(field, &e))?;
+    if age.is_zero() {
+        let message = "0 makes everything too old; write for instance 10s";
+        return Err(plugin.parameters.field_problem(field, message));
+    }
+    Ok(u64::try_from(age.as_millis()).unwrap_or(u64::MAX))
 }
 
 /// `name`, the parameter `field`, as a header's name in lower case.

@@ -6,9 +6,10 @@ use rand::rngs::SmallRng;
 
 use super::timers::{Laps, Timers};
 use super::{
-    Context, Decision, Filter, Follow, Follows, NEUTRAL, Picker, Producers, ProfileHandler, Reason,
-    ScheduleError, Scorer, Scratch, Trace,
+    Context, Decision, Filter, Follow, Follows, GpuHealth, NEUTRAL, Picker, Producers,
+    ProfileHandler, Reason, ScheduleError, Scorer, Scratch, Trace,
 };
+use crate::pool::Cause;
 use crate::telemetry::metrics::Metrics;
 
 /// Runs the profiles of a configuration, as its profile handler says.
@@ -39,6 +40,8 @@ pub struct Stages<'a> {
 pub struct Profile {
     /// Its name in the configuration.
     pub name: String,
+    /// Runs before all others.
+    pub health: GpuHealth,
     /// In the order in which they run.
     pub filters: Vec<(String, Box<dyn Filter>)>,
     /// With their weights.
@@ -95,7 +98,7 @@ impl Scheduler {
         Timers::resolve(self.profiles.iter_mut().map(|p| &mut p.timers), metrics);
     }
 
-    /// Decides among `candidates`; open breakers are dealt with here. `want_scores`: tell each candidate's total.
+    /// Decides among `candidates`; endpoints that are out are dealt with here. `want_scores`: tell each candidate's total.
     pub fn schedule(
         &self,
         cx: &Context<'_>,
@@ -215,6 +218,7 @@ impl Profile {
             decision.endpoints.truncate(self.picker.1.endpoints());
             decision.reason = Reason::Probe;
         }
+        decision.rearranged = self.spread(cx, scratch, &mut decision.endpoints);
         scratch.tell(cx, &self.picker.0, &decision.endpoints, probe.is_some());
         if decision.endpoints.is_empty() {
             return Err(ScheduleError::Filtered);
@@ -222,17 +226,39 @@ impl Profile {
         Ok(decision)
     }
 
+    /// Has scorers see to the fallbacks, if there are any. Whether something changed.
+    fn spread(&self, cx: &Context<'_>, scratch: &mut Scratch, chosen: &mut Vec<u32>) -> bool {
+        let mut rearranged = false;
+        if chosen.len() < 2 {
+            return rearranged;
+        }
+        let (candidates, totals) = (&scratch.candidates, &scratch.totals);
+        for (name, _, scorer) in &self.scorers {
+            if let Some(spread) = scorer.spread()
+                && spread.rearrange(cx, candidates, totals, chosen)
+            {
+                scratch.trace.spread(name);
+                rearranged = true;
+            }
+        }
+        rearranged
+    }
+
     /// The candidate that this request is to try out, if there is one: its probe is due, the filters would let it
     /// through, and no other request was faster.
     fn probe(&self, cx: &Context<'_>, candidates: &[u32], alone: &mut Vec<u32>) -> Option<u32> {
+        let (snapshot, gpus) = (cx.snapshot, self.health.gpus);
+        if !snapshot.any_out() {
+            return None;
+        }
         candidates.iter().copied().find(|&candidate| {
-            if !cx.snapshot.wants_probe(candidate, cx.now_ms) {
+            if !snapshot.wants_probe(candidate, gpus, cx.now_ms) {
                 return false;
             }
             alone.clear();
             alone.push(candidate);
             self.filter(cx, alone, None, &mut Laps::off());
-            !alone.is_empty() && cx.snapshot.take_probe(candidate, cx.now_ms)
+            !alone.is_empty() && snapshot.take_probe(candidate, gpus, cx.now_ms)
         })
     }
 
@@ -258,8 +284,8 @@ impl Profile {
         reason
     }
 
-    /// Filters, scorers and picker, over those of `all` whose breaker is closed. If the filters leave none of them, what
-    /// they want is open: all of it is offered, as where all of the pool is open.
+    /// Filters, scorers and picker, over those of `all` that are not out. If the filters leave none of them, what they want
+    /// is out: all of it is offered, as where all of the pool is out.
     fn choose(
         &self,
         cx: &Context<'_>,
@@ -282,11 +308,19 @@ impl Profile {
         candidates.extend_from_slice(all);
         totals.clear();
         trace.run(&self.name, candidates);
-        cx.snapshot.retain_closed(candidates);
-        trace.filtered(cx, "breaker", candidates);
-        let closed = candidates.len();
+        let mut health = || self.health.filter(cx, candidates);
+        if self.health.gpus {
+            laps.time(health);
+        } else {
+            // It is nobody's plugin.
+            health();
+        }
+        trace.filtered_for(cx, &self.health.name, candidates, |position| {
+            cx.snapshot.word(position).cause().map(Cause::name)
+        });
+        let healthy = candidates.len();
         let mut filtered = self.filter(cx, candidates, Some(&mut *trace), &mut laps);
-        if candidates.is_empty() && closed < all.len() {
+        if candidates.is_empty() && healthy < all.len() {
             candidates.extend_from_slice(all);
             trace.run(&self.name, candidates);
             filtered = self.filter(cx, candidates, Some(&mut *trace), &mut Laps::off());

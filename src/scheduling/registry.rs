@@ -8,6 +8,7 @@ use super::deciders::always::Always;
 use super::deciders::multimodal::Multimodal;
 use super::deciders::prefix_based::PrefixBased;
 use super::filters::concurrency_detector::ConcurrencyDetector;
+use super::filters::gpu_health::{self, GpuHealth};
 use super::filters::header_based_testing::HeaderBasedTesting;
 use super::filters::label_selector::LabelSelector;
 use super::filters::prefix_cache_affinity::PrefixCacheAffinity;
@@ -26,6 +27,8 @@ use super::pickers::weighted_random::WeightedRandom;
 use super::scorers::active_request::ActiveRequest;
 use super::scorers::blocking_testing::BlockingTesting;
 use super::scorers::context_length_aware::ContextLengthAware;
+use super::scorers::gpu_cotenant::GpuCotenant;
+use super::scorers::gpu_memory::GpuMemory;
 use super::scorers::header_label_affinity::HeaderLabelAffinity;
 use super::scorers::kv_cache_utilization::KvCacheUtilization;
 use super::scorers::latency::Latency;
@@ -35,6 +38,7 @@ use super::scorers::no_hit_lru::NoHitLru;
 use super::scorers::prefix_cache::PrefixCache;
 use super::scorers::queue::Queue;
 use super::scorers::running_requests::RunningRequests;
+use super::scorers::speed::Speed;
 use super::scorers::token_load::TokenLoad;
 use super::scorers::topology_affinity::TopologyAffinityScorer;
 use super::scorers::work::Work;
@@ -124,7 +128,13 @@ fn profile(
         let make = || scorer(plugin, config, producers).map(Arc::from);
         once(&mut made.scorers, plugin, make)
     };
-    let filters = collect(&spec.filters, filter, problems)
+    let (health, others) = match spec.filters.split_first() {
+        Some((first, others)) if first.entry.name == gpu_health::TYPE => (Some(first), others),
+        _ => (None, &*spec.filters),
+    };
+    let health = health.map(GpuHealth::of).transpose();
+    let health = health.map_err(|problem| problems.push(problem));
+    let filters = collect(others, filter, problems)
         .map(|(plugin, filter)| (plugin.name.clone(), Box::new(filter) as _))
         .collect();
     let scorers = collect(&spec.scorers, scorer, problems)
@@ -133,6 +143,7 @@ fn profile(
     let picker = picker(&spec.picker).map_err(|problem| problems.push(problem));
     Some(Profile {
         name: spec.name.clone(),
+        health: health.ok()?.unwrap_or_default(),
         filters,
         scorers,
         picker: (spec.picker.name.clone(), picker.ok()?),
@@ -213,6 +224,8 @@ fn filter(
         "endpoint-attribute-filter" => Box::new(
             filters::endpoint_attribute::EndpointAttribute::of(plugin, config)?,
         ),
+        gpu_health::TYPE => Box::new(GpuHealth::of(plugin)?),
+        "gpu-memory-filter" => Box::new(filters::gpu_memory::GpuMemoryFilter::of(plugin)?),
         "utilization-filter" => Box::new(Utilization::of(plugin)?),
         "prefix-cache-affinity-filter" => Box::new(PrefixCacheAffinity::of(plugin, producers)?),
         "slo-headroom-tier-filter" => Box::new(SloHeadroomTier::of(plugin)?),
@@ -254,6 +267,9 @@ fn scorer(
         "session-affinity-scorer" => Box::new(scorers::session_affinity::SessionAffinity(
             Sessions::of(plugin, config, producers)?,
         )),
+        "speed-scorer" => Box::new(Speed::of(plugin)?),
+        "gpu-memory-scorer" => Box::new(GpuMemory::of(plugin)?),
+        "gpu-cotenant-scorer" => Box::new(GpuCotenant::of(plugin)?),
         "work-scorer" => Box::new(Work::of(plugin)?),
         "token-load-scorer" => Box::new(TokenLoad::of(plugin)?),
         "header-label-affinity-scorer" => Box::new(HeaderLabelAffinity::of(plugin)?),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::{Context, Filter, PrefixView, RequestHeaders, RequestView, Scorer};
 use crate::config::{LoadOptions, PickerConfig, PluginUse, load};
+use crate::pool::gpu::GpuMemory;
 use crate::pool::slab::{Scrape, attribute_key};
 use crate::pool::{Endpoint, EndpointId, LoadView, Pool, Snapshot};
 
@@ -76,6 +77,20 @@ pub(super) fn attributed(name: &str, values: &[Option<f32>]) -> (Arc<Snapshot>, 
     let mut load = LoadView::default();
     load.gather(&snapshot, 1, 1);
     (snapshot, load)
+}
+
+/// Puts what is known of GPU memory, as of `at_ms`, into the cells of all endpoints of `snapshot`.
+pub(super) fn held(snapshot: &Snapshot, memories: &[Option<GpuMemory>], at_ms: u64) {
+    for ((s, i), memory) in snapshot.cells().zip(memories) {
+        s.gpu_cells.put_memory(i, *memory, at_ms);
+    }
+}
+
+/// Puts domain, share and node of all endpoints of `snapshot` into their cells.
+pub(super) fn placed(snapshot: &Snapshot, places: &[[u32; 3]]) {
+    for ((s, i), place) in snapshot.cells().zip(places) {
+        s.gpu_cells.put_place(i, *place);
+    }
 }
 
 /// Calls `run` for a request with `prompt_bytes` and `headers`.

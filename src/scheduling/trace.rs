@@ -4,7 +4,8 @@
 //! copied as they come, and only for the few endpoints that the record shows are they looked at again.
 
 use super::{Context, NEUTRAL};
-use crate::telemetry::decisions::{Name, Record, Seen};
+use crate::pool::Cause;
+use crate::telemetry::decisions::{Name, Record, Seen, SeenGpu};
 
 /// Endpoints that are shown of a profile.
 const SHOWN: usize = 8;
@@ -53,6 +54,17 @@ impl Trace {
 
     /// `filter` left `candidates`.
     pub(super) fn filtered(&mut self, cx: &Context<'_>, filter: &str, candidates: &[u32]) {
+        self.filtered_for(cx, filter, candidates, |_| None);
+    }
+
+    /// `filter` left `candidates`; `cause` says why others are gone, if it is for more than one reason.
+    pub(super) fn filtered_for(
+        &mut self,
+        cx: &Context<'_>,
+        filter: &str,
+        candidates: &[u32],
+        cause: impl Fn(u32) -> Option<&'static str>,
+    ) {
         if !self.on {
             return;
         }
@@ -66,7 +78,8 @@ impl Trace {
             }
         }
         let gone = before.iter().filter(|&&b| removed > 0 && !left[b as usize]);
-        let names = gone.take(NAMED).map(|&position| name(cx, position));
+        let names = gone.take(NAMED);
+        let names = names.map(|&position| (name(cx, position), cause(position)));
         self.record.filtered(filter, removed, names);
         before.clear();
         before.extend(candidates);
@@ -76,6 +89,13 @@ impl Trace {
     pub(super) fn scored(&mut self, scorer: &str, weight: f32, scores: &[f32]) {
         if self.on && self.record.scorer(scorer, weight) {
             self.scores.extend_from_slice(scores);
+        }
+    }
+
+    /// `scorer` put others in the place of fallbacks. Told of before [`Trace::picked`].
+    pub(super) fn spread(&mut self, scorer: &str) {
+        if self.on {
+            self.record.spread(scorer);
         }
     }
 
@@ -169,6 +189,7 @@ fn name<'a>(cx: &Context<'a>, position: u32) -> Name<'a> {
 fn seen(cx: &Context<'_>, position: u32, rank: u32, total: f32) -> Seen {
     let at = position as usize;
     let known = |column: &[f32]| column.get(at).copied().unwrap_or(f32::NAN);
+    let word = cx.snapshot.word(position);
     Seen {
         rank,
         total,
@@ -180,8 +201,23 @@ fn seen(cx: &Context<'_>, position: u32, rank: u32, total: f32) -> Seen {
             .snapshot
             .scraped_at(position)
             .map(|t| cx.now_ms.saturating_sub(t)),
-        open: cx.snapshot.is_open(position),
+        health: (word.name(), word.cause().map(Cause::name)),
+        speed: known(&cx.load.speed),
+        gpu: gpu(cx, position),
     }
+}
+
+fn gpu(cx: &Context<'_>, position: u32) -> Option<SeenGpu> {
+    let (s, i) = cx.snapshot.cell(position);
+    let cells = &s.gpu_cells;
+    let memory = cells.memory(i, cx.now_ms, u64::MAX)?;
+    Some(SeenGpu {
+        age_ms: cells.memory_age(i, cx.now_ms)?,
+        held: memory.held,
+        free: memory.free,
+        foreign: memory.foreign,
+        domain: cells.domain(i),
+    })
 }
 
 #[cfg(test)]

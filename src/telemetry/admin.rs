@@ -1,5 +1,6 @@
 //! The HTTP port for people and scrapers: `GET /metrics`, `GET /healthz`, and why requests went where they went:
-//! `GET /debug/decisions?limit=20`, `GET /debug/decisions/<request id>`. What plugins hold: `GET /debug/plugins/state`.
+//! `GET /debug/decisions?limit=20`, `GET /debug/decisions/<request id>`. What plugins hold: `GET /debug/plugins/state`. What is
+//! known of GPUs: `GET /debug/gpus`.
 
 use std::future::Future;
 use std::io;
@@ -20,6 +21,8 @@ use super::state::States;
 /// Decisions that are shown if no limit is given, and at most.
 const LATEST: usize = 20;
 const MOST: usize = 1000;
+/// The section of GPUs, which has a page of its own.
+pub const GPUS: &str = "gpus";
 const OFF: &str = "no decisions are kept: see --decision-records\n";
 
 /// Serves until `stop` completes.
@@ -38,13 +41,16 @@ pub async fn serve(
 
 /// Any method but GET (and HEAD) is answered 405.
 fn router(metrics: Arc<Metrics>, decisions: Option<Arc<Decisions>>, states: Arc<States>) -> Router {
-    let state = move || async move { Json(states.page()) };
+    let all = Arc::clone(&states);
+    let gpus = move || async move { Json(all.section(GPUS)) };
+    let state = move || async move { Json(states.page(&[GPUS])) };
     Router::new()
         .route("/metrics", get(move || page(Arc::clone(&metrics))))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/debug/decisions", get(latest))
         .route("/debug/decisions/{id}", get(decision))
         .route("/debug/plugins/state", get(state))
+        .route("/debug/gpus", get(gpus))
         .with_state(decisions)
 }
 

@@ -55,7 +55,8 @@ pub struct Record {
     pub(super) candidates: u32,
     pub(super) runs: Vec<Run>,
     pub(super) steps: Vec<Step>,
-    pub(super) gone: Vec<Text>,
+    /// Endpoints, and why they are gone where a filter has more than one reason.
+    pub(super) gone: Vec<(Text, Option<&'static str>)>,
     pub(super) scorers: Vec<(Text, f32)>,
     pub(super) endpoints: Vec<Row>,
     pub(super) terms: Vec<f32>,
@@ -77,6 +78,8 @@ pub(super) struct Run {
     pub(super) picker: Text,
     pub(super) candidates: u32,
     pub(super) probe: bool,
+    /// What put others in the place of fallbacks, if anything did.
+    pub(super) spread: Text,
     pub(super) steps: usize,
     pub(super) scorers: usize,
     pub(super) endpoints: usize,
@@ -109,8 +112,27 @@ pub struct Seen {
     pub in_flight: u32,
     /// How old its last scrape was, in milliseconds.
     pub scrape_age_ms: Option<u64>,
-    /// Its breaker is open.
-    pub open: bool,
+    /// How it is: `ok`, `derated`, `draining` or `ejected`, and why.
+    pub health: (&'static str, Option<&'static str>),
+    /// How fast it is beside the others.
+    pub speed: f32,
+    /// What was known of its GPUs, however old.
+    pub gpu: Option<SeenGpu>,
+}
+
+/// The GPUs of an endpoint as a decision saw them. Bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct SeenGpu {
+    /// How old that was, in milliseconds.
+    pub age_ms: u64,
+    /// What the endpoint held.
+    pub held: u64,
+    /// What it could still take.
+    pub free: u64,
+    /// Processes of nobody here.
+    pub foreign: u32,
+    /// Endpoints of one number share boards; 0 = not known.
+    pub domain: u32,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -209,21 +231,21 @@ impl Record {
         }
     }
 
-    /// A filter took `removed` away, among them those called `gone`.
+    /// A filter took `removed` away, among them those called `gone`, each with the reason if the filter has several.
     pub fn filtered<'a>(
         &mut self,
         filter: &str,
         removed: usize,
-        gone: impl Iterator<Item = Name<'a>>,
+        gone: impl Iterator<Item = (Name<'a>, Option<&'static str>)>,
     ) {
         if self.steps.len() >= STEPS {
             return;
         }
         let name = self.name(filter);
         let room = GONE - self.gone.len();
-        for endpoint in gone.take(room) {
+        for (endpoint, why) in gone.take(room) {
             let text = self.endpoint(endpoint);
-            self.gone.push(text);
+            self.gone.push((text, why));
         }
         self.steps.push(Step {
             name,
@@ -264,6 +286,14 @@ impl Record {
         let picker = self.name(picker);
         if let Some(run) = self.runs.last_mut() {
             (run.picker, run.probe) = (picker, probe);
+        }
+    }
+
+    /// `scorer` put others in the place of the profile's fallbacks.
+    pub fn spread(&mut self, scorer: &str) {
+        let scorer = self.name(scorer);
+        if let Some(run) = self.runs.last_mut() {
+            run.spread = scorer;
         }
     }
 

@@ -36,7 +36,10 @@ pub fn init(level: LevelFilter, format: LogFormat) {
 /// The frame dumps of an HTTP/2 library are of no use to whoever asks a picker for its debug messages.
 fn directives(level: LevelFilter) -> String {
     let others = level.min(LevelFilter::WARN);
-    format!("{others},{}={level}", env!("CARGO_CRATE_NAME"))
+    format!(
+        "{others},{}={level},gpu_probes={level}",
+        env!("CARGO_CRATE_NAME")
+    )
 }
 
 #[cfg(test)]

@@ -25,10 +25,17 @@ impl States {
         self.0.write().push((name, Box::new(section)));
     }
 
-    /// All sections as they are now.
-    pub fn page(&self) -> Value {
+    /// The section called `name` as it is now; null if there is none.
+    pub fn section(&self, name: &str) -> Value {
         let sections = self.0.read();
-        let sections = sections.iter();
+        let found = sections.iter().find(|(known, _)| *known == name);
+        found.map_or(Value::Null, |(_, section)| section())
+    }
+
+    /// All sections as they are now, but those of `without`.
+    pub fn page(&self, without: &[&str]) -> Value {
+        let sections = self.0.read();
+        let sections = sections.iter().filter(|(name, _)| !without.contains(name));
         let page: Map<String, Value> = sections
             .map(|(name, section)| ((*name).to_owned(), section()))
             .collect();

@@ -2,6 +2,7 @@
 
 mod bodies;
 mod failures;
+mod health;
 mod routing;
 mod spoofing;
 mod vectors;

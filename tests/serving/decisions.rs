@@ -45,7 +45,7 @@ async fn a_decision_is_found_by_the_request_s_id() {
     assert_eq!(
         profile["filters"],
         json!([
-            {"name": "breaker", "removed": 0, "endpoints": []},
+            {"name": "health", "removed": 0, "endpoints": []},
             {"name": "header-based-testing-filter", "removed": 1, "endpoints": ["default/e2"]},
         ])
     );

@@ -2,6 +2,7 @@
 //! what it records.
 
 mod decisions;
+mod gpus;
 mod health;
 mod herd;
 mod pages;

@@ -1,5 +1,6 @@
 //! What the rooms of this binary share: processes, and ways to talk to them.
 
+pub(crate) mod agent;
 pub(crate) mod ask;
 pub(crate) mod cluster;
 pub(crate) mod envoy;

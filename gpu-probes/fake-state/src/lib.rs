@@ -4,8 +4,11 @@
 
 #![allow(missing_docs)] // The fields are named as NVML names what they hold.
 
+mod library;
+
 use std::path::Path;
 
+pub use library::{LIBRARY_VARIABLE, library};
 use serde::{Deserialize, Serialize};
 
 /// The environment variable that names the file to the fake library.
@@ -20,11 +23,12 @@ pub const MOST_EVENTS: usize = 256;
 pub struct State {
     /// As `570.124.06`.
     pub driver_version: String,
-    /// By NVML's index.
+    /// By NVML's index. The PCI bus of a GPU is its index + 1, as `00000000:01:00.0`.
     pub gpus: Vec<Gpu>,
     /// Oldest first; `sequence` rises.
     pub events: Vec<Event>,
-    /// NVML functions that answer NOT_SUPPORTED on every GPU, as `nvmlDeviceGetUtilizationRates`.
+    /// NVML functions that answer NOT_SUPPORTED on every GPU, as `nvmlDeviceGetUtilizationRates`; a single field value by its
+    /// number, as `nvmlDeviceGetFieldValues/230`.
     pub unsupported: Vec<String>,
     /// NVML functions that answer NO_PERMISSION.
     pub forbidden: Vec<String>,
@@ -69,12 +73,13 @@ pub struct Gpu {
     pub remap_failed: bool,
     pub recovery_action: u32,
     pub pcie_replays: u32,
+    pub sram_threshold_exceeded: bool,
     /// Calls answer GPU_IS_LOST.
     pub lost: bool,
     pub links: Vec<Link>,
     /// GPM: 0 to 1; none = not supported.
     pub gpm: Option<Gpm>,
-    /// Its MIG instances; with any, MIG is on.
+    /// Its MIG instances by their slots; with any, MIG is on. One without a UUID is an empty slot.
     pub mig: Vec<Mig>,
 }
 
@@ -167,6 +172,7 @@ impl Default for Gpu {
             remap_failed: false,
             recovery_action: 0,
             pcie_replays: 0,
+            sram_threshold_exceeded: false,
             lost: false,
             links: Vec::new(),
             gpm: None,

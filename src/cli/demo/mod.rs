@@ -14,18 +14,17 @@ use parking_lot::Mutex;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
+use super::http::{self, Http};
 use super::units::duration;
 use crate::pool::discovery;
 
 pub mod bootstrap;
 pub mod envoy;
-mod http;
 mod table;
 mod traffic;
 
 use super::children::{Program, free_address};
 use bootstrap::{Addresses, Profile};
-use http::Http;
 use table::{Row, Screen};
 use traffic::{Results, Target};
 

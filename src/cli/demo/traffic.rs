@@ -11,7 +11,7 @@ use rand::RngExt as _;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::http::Http;
+use super::super::http::Http;
 
 /// Requests under way at a time: past it, none is sent.
 const MOST_UNDER_WAY: usize = 2_000;

@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::ArgAction;
 
 use super::units::{boolean, bytes, duration};
+use crate::pool::health::limit::MOST_OUT;
 
 mod compat;
 pub mod settings;
@@ -147,6 +148,14 @@ pub struct ServeOptions {
     /// Scrapes older than this are not believed.
     #[arg(long, value_parser = duration, default_value = "2s")]
     metrics_staleness_threshold: Duration,
+    /// The share of endpoints that may be kept out for what is concluded of their health, 0 to 1; past it the least bad get
+    /// requests. Endpoints that fail requests do not count.
+    #[arg(long, default_value_t = MOST_OUT)]
+    max_ejected_share: f32,
+    /// Agents of nodes (pointsman probe) that tell of GPUs, host:port, comma separated; may be repeated. A name may stand for
+    /// many, as that of a headless Service does.
+    #[arg(long, value_delimiter = ',')]
+    gpu_agents: Vec<String>,
     /// Taken for compatibility: pool gauges are computed when they are read.
     #[arg(long, value_parser = duration, default_value = "5s")]
     refresh_prometheus_metrics_interval: Duration,

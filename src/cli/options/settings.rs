@@ -10,6 +10,7 @@ use super::super::units::bytes;
 use super::ServeOptions;
 use crate::extproc::tls::{MinVersion, TlsOptions};
 use crate::pool::discovery::kube::Target;
+use crate::pool::gpu::agents::{MOST_AGENTS, check_address};
 use crate::telemetry::logs::LogFormat;
 
 /// The reference clamps shorter intervals.
@@ -71,6 +72,10 @@ pub struct Settings {
     pub refresh_metrics: Duration,
     /// How old a scrape may be.
     pub metrics_staleness: Duration,
+    /// The share of endpoints that may be kept out.
+    pub max_ejected_share: f32,
+    /// Agents of nodes, `host:port`.
+    pub gpu_agents: Vec<String>,
     /// Count ext_proc streams.
     pub stream_metrics: bool,
     /// Keep metrics under their deprecated names too.
@@ -115,6 +120,24 @@ fn header_name(flag: &str, name: &str) -> Result<Option<String>, String> {
     }
 }
 
+/// Agents, each once; what is left empty between commas is none.
+fn agents(given: &[String]) -> Result<Vec<String>, String> {
+    let given = given.iter().map(|agent| agent.trim());
+    let mut agents: Vec<String> = given.filter(|a| !a.is_empty()).map(str::to_owned).collect();
+    agents.sort();
+    agents.dedup();
+    if agents.len() > MOST_AGENTS {
+        let count = agents.len();
+        return Err(format!(
+            "--gpu-agents: there are {count}; keep to {MOST_AGENTS}"
+        ));
+    }
+    for agent in &agents {
+        check_address(agent).map_err(|error| format!("--gpu-agents: {error}"))?;
+    }
+    Ok(agents)
+}
+
 // === impl ServeOptions ===
 
 impl ServeOptions {
@@ -145,6 +168,9 @@ impl ServeOptions {
         }
         if !self.metrics_client_ca_file.is_empty() && self.metrics_cert_dir.is_empty() {
             return Err("--metrics-client-ca-file needs --metrics-cert-dir".to_owned());
+        }
+        if !(0.0..=1.0).contains(&self.max_ejected_share) {
+            return Err("--max-ejected-share: give a number from 0 to 1".to_owned());
         }
         let (log_level, log_format) = self.logs()?;
         let kubernetes = self.kubernetes()?;
@@ -188,6 +214,8 @@ impl ServeOptions {
             record_max_bytes: self.record_max_bytes as u64,
             refresh_metrics: self.refresh_metrics_interval.max(MIN_REFRESH),
             metrics_staleness: self.metrics_staleness_threshold,
+            max_ejected_share: self.max_ejected_share,
+            gpu_agents: agents(&self.gpu_agents)?,
             stream_metrics: self.enable_grpc_stream_metrics,
             legacy_metrics: self.legacy_metrics,
             pool_name: if self.pool_name.is_empty() {

@@ -1,5 +1,7 @@
 //! Parameters of what is polled: one page of every endpoint, over HTTP or HTTPS.
 
+use std::time::Duration;
+
 use http::uri::PathAndQuery;
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +53,24 @@ pub struct ModelsSourceParams {
     pub client_key_path: Option<String>,
 }
 
+/// Of `dcgm-data-source`.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+pub struct DcgmSourceParams {
+    /// `http` or `https`.
+    pub scheme: String,
+    /// Path of the page.
+    pub path: String,
+    /// Port of the exporter.
+    pub port: u16,
+    /// Between two polls of an exporter, in Go's syntax; at least 100ms.
+    pub interval: String,
+    /// For https: take any certificate for the exporter's.
+    pub insecure_skip_verify: bool,
+    /// The exporter is reached at the address of the endpoint's node (a DaemonSet's), not at the endpoint's own (a sidecar's).
+    pub use_node_address: bool,
+}
+
 /// How a source does TLS.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsParams {
@@ -62,7 +82,7 @@ pub struct TlsParams {
     pub client: Option<(String, String)>,
 }
 
-/// What the fields of a source come to; both kinds of source have the same ones.
+/// What the fields of a source come to; all kinds of source have the same ones, or some of them.
 struct Connecting<'a> {
     scheme: &'a str,
     insecure_skip_verify: bool,
@@ -189,6 +209,63 @@ impl MetricsSourceParams {
     /// What in it has no effect.
     pub(in crate::config) fn warning(&self, parameters: &Parameters) -> Option<Problem> {
         self.connecting().warning(parameters)
+    }
+}
+
+// === impl DcgmSourceParams ===
+
+impl Default for DcgmSourceParams {
+    fn default() -> Self {
+        Self {
+            scheme: "http".to_owned(),
+            path: "/metrics".to_owned(),
+            port: 9400,
+            interval: "1s".to_owned(),
+            insecure_skip_verify: true,
+            use_node_address: false,
+        }
+    }
+}
+
+impl DcgmSourceParams {
+    pub(in crate::config) fn of(parameters: &Parameters) -> Result<Self, Problem> {
+        let read: Self = parameters.read()?;
+        read.connecting().check(parameters)?;
+        check_path(parameters, &read.path, "/metrics")?;
+        let problem = |field, message: &str| Err(parameters.field_problem(field, message));
+        if read.port == 0 {
+            return problem("port", "is 0; an exporter has a port of its own, as 9400");
+        }
+        match units::duration(&read.interval) {
+            Ok(interval) if interval.as_millis() >= 100 => Ok(read),
+            Ok(_) => {
+                let message = format!(
+                    "`{}` is too short for an exporter that looks at its GPUs once a second at best; write 100ms or more",
+                    read.interval
+                );
+                problem("interval", &message)
+            }
+            Err(error) => problem("interval", &error),
+        }
+    }
+
+    fn connecting(&self) -> Connecting<'_> {
+        Connecting::new(
+            &self.scheme,
+            self.insecure_skip_verify,
+            [&None, &None, &None],
+        )
+    }
+
+    /// How to do TLS; `None`: it is done without.
+    pub fn tls(&self) -> Option<TlsParams> {
+        self.connecting().tls()
+    }
+
+    /// For how long a page is believed: three intervals, of which two pages are late or lost, and a second.
+    pub fn staleness(&self) -> Duration {
+        let interval = units::duration(&self.interval).unwrap_or_default();
+        3 * interval + Duration::from_secs(1)
     }
 }
 

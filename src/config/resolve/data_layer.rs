@@ -3,7 +3,8 @@
 use super::super::catalog::Kind;
 use super::super::document::{DataLayer, Document, Source};
 use super::super::params::{
-    CoreMetricsParams, MetricsSourceParams, ModelsSourceParams, NoParams, Parameters,
+    CoreMetricsParams, DcgmSourceParams, MetricsSourceParams, ModelsSourceParams, NoParams,
+    Parameters,
 };
 use super::super::{Problem, units};
 use super::{Declared, Discovery, Resolver};
@@ -15,6 +16,8 @@ pub struct Sources {
     pub metrics: Option<MetricsSource>,
     /// Lists of models; `None` = they are not asked for.
     pub models: Option<ModelsSource>,
+    /// What exporters tell of GPUs; `None` = they are not asked.
+    pub dcgm: Option<DcgmSource>,
 }
 
 /// Metric scraping.
@@ -41,6 +44,17 @@ pub struct ModelsSource {
     pub extractor_parameters: Parameters,
 }
 
+/// Polling of dcgm-exporters.
+#[derive(Clone, Debug)]
+pub struct DcgmSource {
+    /// How to poll.
+    pub source: DcgmSourceParams,
+    /// Where `source` stands.
+    pub source_parameters: Parameters,
+    /// Where the extractor stands; it has no parameters.
+    pub extractor_parameters: Parameters,
+}
+
 /// A type of source and the type that reads what it fetches.
 #[derive(Clone, Copy, PartialEq, Eq)]
 struct Pair {
@@ -56,7 +70,11 @@ const MODELS: Pair = Pair {
     source: "models-data-source",
     extractor: "models-data-extractor",
 };
-const PAIRS: [Pair; 2] = [METRICS, MODELS];
+const DCGM: Pair = Pair {
+    source: "dcgm-data-source",
+    extractor: "dcgm-extractor",
+};
+const PAIRS: [Pair; 3] = [METRICS, MODELS, DCGM];
 
 /// A source that is to be polled.
 struct Listed {
@@ -72,13 +90,16 @@ pub(super) fn unlisted(declared: &Declared, warnings: &mut Vec<Problem>) -> Resu
     match declared.entry.name {
         name if name == METRICS.source => MetricsSourceParams::of(parameters).map(drop),
         name if name == METRICS.extractor => parameters.read::<CoreMetricsParams>().map(drop),
-        name if name == MODELS.source => {
+        name if name == MODELS.source || name == DCGM.source => {
             let message = format!(
                 "plugins: `{}` has no effect, because dataLayer.sources does not list it",
                 declared.name
             );
             warnings.push(Problem::new(declared.line, message));
-            ModelsSourceParams::of(parameters).map(drop)
+            match name == MODELS.source {
+                true => ModelsSourceParams::of(parameters).map(drop),
+                false => DcgmSourceParams::of(parameters).map(drop),
+            }
         }
         _ => parameters.read::<NoParams>().map(drop),
     }
@@ -109,14 +130,15 @@ impl Resolver {
     fn sources(&mut self, document: &Document) -> Sources {
         let layer = document.data_layer.as_ref();
         let listed = layer.map(|l| l.sources.as_slice()).unwrap_or_default();
-        let (mut metrics, mut models) = (None, None);
+        let (mut metrics, mut models, mut dcgm) = (None, None, None);
         for source in listed {
             let Some(found) = self.listed(source) else {
                 continue;
             };
-            let place = match found.pair == METRICS {
-                true => &mut metrics,
-                false => &mut models,
+            let place = match found.pair {
+                METRICS => &mut metrics,
+                MODELS => &mut models,
+                _ => &mut dcgm,
             };
             if place.is_some() {
                 let message = format!(
@@ -148,6 +170,7 @@ impl Resolver {
         Sources {
             metrics: metrics.and_then(|listed| self.metrics(listed)),
             models: models.and_then(|listed| self.models(listed)),
+            dcgm: dcgm.and_then(|listed| self.dcgm(listed)),
         }
     }
 
@@ -207,6 +230,17 @@ impl Resolver {
         self.warnings.extend(source.warning(&listed.source));
         Some(ModelsSource {
             source,
+            source_parameters: listed.source,
+            extractor_parameters: extractor,
+        })
+    }
+
+    fn dcgm(&mut self, listed: Listed) -> Option<DcgmSource> {
+        let extractor = self.extractor(&listed);
+        let read = self.read(DcgmSourceParams::of(&listed.source));
+        self.read(extractor.read::<NoParams>())?;
+        Some(DcgmSource {
+            source: read?,
             source_parameters: listed.source,
             extractor_parameters: extractor,
         })

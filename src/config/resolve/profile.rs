@@ -10,6 +10,8 @@ use super::{PluginUse, ProfileSpec, Resolver, use_of};
 
 /// What a profile is made of.
 const SCHEDULING: [Kind; 4] = [Kind::Filter, Kind::Scorer, Kind::Picker, Kind::Detector];
+/// The filter of which a profile has one at most.
+const HEALTH: &str = "gpu-health-filter";
 /// The greatest weight: totals stay far from what an `f32` cannot tell apart, or cannot hold.
 const MAX_WEIGHT: f64 = 1e6;
 
@@ -49,6 +51,17 @@ impl Resolver {
         for (mut plugin, line) in uses {
             self.producer(&mut plugin);
             match plugin.entry.kind {
+                // It runs first, wherever it is listed.
+                Kind::Filter if plugin.entry.name == HEALTH => match spec.0.first() {
+                    Some(first) if first.entry.name == HEALTH => {
+                        let message = format!(
+                            "schedulingProfiles: profile `{name}` has a second {HEALTH}, `{}`; keep one",
+                            plugin.name
+                        );
+                        self.problem(line, message);
+                    }
+                    _ => spec.0.insert(0, plugin),
+                },
                 Kind::Filter | Kind::Detector => spec.0.push(plugin),
                 Kind::Scorer => {
                     if plugin.entry.filters {

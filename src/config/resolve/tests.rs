@@ -21,7 +21,13 @@ fn the_default() {
         .iter()
         .map(|s| (s.entry.name, s.weight))
         .collect();
-    assert_eq!(weights, [("work-scorer", 1.0)]);
+    let expected = [
+        ("work-scorer", 1.0),
+        ("speed-scorer", 1.0),
+        ("gpu-memory-scorer", 0.2),
+        ("gpu-cotenant-scorer", 0.5),
+    ];
+    assert_eq!(weights, expected);
     assert_eq!(config.profiles[0].picker.entry.name, "max-score-picker");
     assert!(config.sources.metrics.is_some() && config.sources.models.is_none());
     assert!(config.warnings.is_empty(), "{:?}", config.warnings);

@@ -27,6 +27,12 @@ pub enum Signal {
     CacheInfo,
     /// Its value is the attribute with this [`super::slab::attribute_key`]; the first series counts.
     Attribute(u64),
+    /// A counter that rises while the engine works; series are added up.
+    Progress,
+    /// Whether the engine works, 1 or 0; of several series the least counts.
+    Healthy,
+    /// When the process started, in seconds since 1970.
+    Started,
     /// Its labels list LoRA adapters; the series with the greatest value is the current one.
     Lora,
 }
@@ -48,7 +54,9 @@ pub struct EngineSpec {
 
 /// The engines that are known without configuration.
 pub fn known() -> Vec<EngineSpec> {
-    use Signal::{BlockSize, Blocks, CacheInfo, KvUsage, Lora, Running, Waiting};
+    use Signal::{
+        BlockSize, Blocks, CacheInfo, Healthy, KvUsage, Lora, Progress, Running, Started, Waiting,
+    };
     let engine = |name: &str,
                   path: Option<&str>,
                   labels: (&str, &str),
@@ -74,6 +82,11 @@ pub fn known() -> Vec<EngineSpec> {
                 ("vllm:gpu_cache_usage_perc", KvUsage),
                 ("vllm:cache_config_info", CacheInfo),
                 ("vllm:lora_requests_info", Lora),
+                ("vllm:generation_tokens_total", Progress),
+                ("vllm:prompt_tokens_total", Progress),
+                // With --enable-fault-tolerance.
+                ("vllm:engine_healthy", Healthy),
+                ("process_start_time_seconds", Started),
             ],
         ),
         engine(
@@ -87,6 +100,9 @@ pub fn known() -> Vec<EngineSpec> {
                 ("sglang:cache_config_info", CacheInfo),
                 ("sglang:page_size", BlockSize),
                 ("sglang:num_pages", Blocks),
+                ("sglang:generation_tokens_total", Progress),
+                ("sglang:prompt_tokens_total", Progress),
+                ("process_start_time_seconds", Started),
             ],
         ),
         engine(
@@ -148,8 +164,8 @@ mod tests {
         assert_eq!(
             counts,
             [
-                ("vllm", 6),
-                ("sglang", 6),
+                ("vllm", 10),
+                ("sglang", 9),
                 ("trtllm-serve", 5),
                 ("triton-tensorrt-llm", 5),
                 ("triton", 1)

@@ -16,12 +16,12 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::failure::{PollError, SourceType};
+use super::fetch::{self, Wanted};
 use super::per_member::PerMember;
 use super::polls::PollStats;
 use super::tls::ClientTls;
 use super::{Member, Pool, clock_ms};
 
-mod fetch;
 mod list;
 
 pub use list::{MOST_MODELS, Model, ModelList};
@@ -32,6 +32,9 @@ const FIRST_WITHIN: Duration = Duration::from_secs(1);
 const FOLLOW: Duration = Duration::from_millis(500);
 /// Before an endpoint that did not answer is asked again; doubled each time.
 const RETRY: Duration = Duration::from_secs(1);
+
+/// Bytes of a list: a thousand models take a third of it.
+const LARGEST_PAGE: usize = 1 << 20;
 
 /// How to ask.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -83,7 +86,7 @@ async fn poll(member: Arc<Member>, config: Arc<ModelsConfig>, stats: Arc<PollSta
     tokio::time::sleep(FIRST_WITHIN * (member.slot.number() % 64) / 64).await;
     let mut failures = 0;
     loop {
-        let page = fetch::page(&member, &config).await;
+        let page = fetch::page(wanted(&member, &config)).await;
         let listed = page.and_then(|page| {
             ModelList::parse(&page, clock_ms())
                 .map_err(|(fault, text)| PollError::Page(fault, text))
@@ -115,6 +118,19 @@ async fn poll(member: Arc<Member>, config: Arc<ModelsConfig>, stats: Arc<PollSta
             rand::random_range(0.9..1.1),
         ))
         .await;
+    }
+}
+
+fn wanted<'a>(member: &'a Member, config: &'a ModelsConfig) -> Wanted<'a> {
+    let port = config.port.unwrap_or(member.endpoint.port);
+    Wanted {
+        address: (member.endpoint.address, port),
+        host: &member.address,
+        path: &config.path,
+        accept: "application/json",
+        tls: config.tls.as_ref(),
+        timeout: config.timeout,
+        largest: LARGEST_PAGE,
     }
 }
 

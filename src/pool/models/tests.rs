@@ -85,7 +85,7 @@ async fn what_goes_wrong_is_counted_and_leaves_the_last_list() {
         "HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\n\r\n".to_owned(),
         "HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\n{".to_owned(),
         "hello\r\n\r\n".to_owned(),
-        answer(&" ".repeat(fetch::LARGEST_PAGE + 1)),
+        answer(&" ".repeat(LARGEST_PAGE + 1)),
     ] {
         let listed = polled(vec![good.clone(), bad], |[ok, failed, unread]| {
             assert!(ok <= 1 && unread == 0);

@@ -25,7 +25,7 @@ use super::tls::ClientTls;
 use super::{Member, Pool};
 
 mod member;
-mod verdict;
+pub(super) mod verdict;
 
 /// The ticker's steps in one interval.
 const PHASES: u32 = 10;

@@ -6,7 +6,7 @@ use super::super::failure::Fault;
 const HEAD: usize = 256;
 
 /// The beginning of a page.
-pub(super) struct Head {
+pub(in crate::pool) struct Head {
     bytes: [u8; HEAD],
     length: usize,
 }
@@ -14,7 +14,7 @@ pub(super) struct Head {
 // === impl Head ===
 
 impl Head {
-    pub(super) fn new() -> Self {
+    pub(in crate::pool) fn new() -> Self {
         Self {
             bytes: [0; HEAD],
             length: 0,
@@ -22,7 +22,7 @@ impl Head {
     }
 
     /// More of the page; blank lines before its first line do not count.
-    pub(super) fn feed(&mut self, mut data: &[u8]) {
+    pub(in crate::pool) fn feed(&mut self, mut data: &[u8]) {
         if self.length == HEAD {
             return;
         }
@@ -36,7 +36,7 @@ impl Head {
     }
 
     /// What is wrong with a page that begins so and says nothing, and in words.
-    pub(super) fn verdict(&self) -> (Fault, &'static str) {
+    pub(in crate::pool) fn verdict(&self) -> (Fault, &'static str) {
         match &self.bytes[..self.length] {
             [] => (Fault::Empty, "the page is empty"),
             head if is_metrics(head) => (

@@ -157,7 +157,7 @@ impl Server {
         );
         let models = models::spawn(pool, models, Arc::clone(&stats[1]), stop.clone());
         let faults = snapshot.member(0).faults();
-        let of = || SourceType::ALL.map(|source| faults.of(source));
+        let of = || [SourceType::Metrics, SourceType::Models].map(|source| faults.of(source));
         let deadline = tokio::time::Instant::now() + Duration::from_secs(20);
         loop {
             let now = of();

@@ -168,7 +168,11 @@ mod tests {
         for (parameters, expected) in [
             (
                 format!("{{attribute: GPUUtilization, producer: dcgm-extractor, {threshold}}}"),
-                "parameters.producer: `dcgm-extractor` gives no attributes in this version",
+                "parameters.producer: `dcgm-extractor` gives nothing: dataLayer.sources lists no dcgm-data-source",
+            ),
+            (
+                format!("{{attribute: a, producer: x, {threshold}}}"),
+                "parameters.producer: `x` gives no attributes in this version",
             ),
             (
                 format!("{{attribute: '', {threshold}}}"),

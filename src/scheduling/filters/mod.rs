@@ -2,6 +2,8 @@
 
 pub(super) mod concurrency_detector;
 pub(super) mod endpoint_attribute;
+pub(super) mod gpu_health;
+pub(super) mod gpu_memory;
 pub(super) mod header_based_testing;
 pub(super) mod label_selector;
 pub(super) mod prefix_cache_affinity;

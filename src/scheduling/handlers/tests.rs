@@ -48,6 +48,7 @@ fn scheduler(handler: impl ProfileHandler + 'static, kept: [&'static [u32]; 3]) 
     let profiles = ["decode", "prefill", "encode"].into_iter().zip(kept);
     let profiles = profiles.map(|(name, kept)| Profile {
         name: name.to_owned(),
+        health: Default::default(),
         filters: vec![("only".to_owned(), Box::new(Only(kept)))],
         scorers: Vec::new(),
         picker: ("max".to_owned(), Box::new(MaxScore { endpoints: 2 })),
@@ -232,5 +233,9 @@ fn stages_beside_the_destination_probe_nobody() {
     let decision = decide(&scheduler, &snapshot, &Request::default()).unwrap();
     // Both are open, but there are no others for this stage.
     assert!(matches!(decision.prefill, Some(1 | 2)), "{decision:?}");
-    assert!(snapshot.wants_probe(1, 1_000_000) && snapshot.wants_probe(2, 1_000_000));
+    assert!(
+        [1, 2]
+            .iter()
+            .all(|&at| snapshot.wants_probe(at, false, 1_000_000))
+    );
 }

@@ -40,6 +40,7 @@ impl RequestHeaders for Named {
 fn fixed(scores: Vec<f32>, endpoints: usize) -> Profile {
     Profile {
         name: "p".to_owned(),
+        health: Default::default(),
         filters: Vec::new(),
         scorers: vec![("s".to_owned(), 2.0, Box::new(Fixed(scores)))],
         picker: ("max".to_owned(), Box::new(MaxScore { endpoints })),
@@ -134,7 +135,7 @@ fn every_open_endpoint_gets_its_probe_and_all_open_are_all_offered() {
     assert_eq!(endpoints(200), [1, 0]);
     assert_eq!(endpoints(PAUSE_OVER), [0, 1]);
     assert_eq!(endpoints(PAUSE_OVER), [1, 0]);
-    assert!(!snapshot.wants_probe(1, PAUSE_OVER));
+    assert!(!snapshot.wants_probe(1, false, PAUSE_OVER));
 }
 
 #[test]
@@ -146,10 +147,10 @@ fn filters_keep_a_probe_from_an_endpoint_and_do_not_use_it_up() {
     let named = |name| run(&profile, &snapshot, &Named(name), PAUSE_OVER);
     assert_eq!(named("10.0.0.1,10.0.0.2").unwrap().endpoints, [2, 1]);
     assert_eq!(named("10.0.0.9"), Err(ScheduleError::Filtered));
-    assert!(snapshot.wants_probe(0, PAUSE_OVER));
+    assert!(snapshot.wants_probe(0, false, PAUSE_OVER));
     // Nothing else is left by the filters, and nothing else is needed.
     assert_eq!(named("10.0.0.0").unwrap().endpoints, [0]);
-    assert!(!snapshot.wants_probe(0, PAUSE_OVER));
+    assert!(!snapshot.wants_probe(0, false, PAUSE_OVER));
     // Now it is not even a probe, but who wants only this gets it.
     assert_eq!(named("10.0.0.0").unwrap().endpoints, [0]);
 }

@@ -4,6 +4,8 @@ pub(super) mod active_request;
 pub(super) mod blocking_testing;
 pub(super) mod context_length_aware;
 pub(super) mod endpoint_attribute;
+pub(super) mod gpu_cotenant;
+pub(super) mod gpu_memory;
 pub(super) mod header_label_affinity;
 pub(super) mod kv_cache_utilization;
 pub(super) mod latency;
@@ -14,9 +16,12 @@ pub(super) mod prefix_cache;
 pub(super) mod queue;
 pub(super) mod running_requests;
 pub(super) mod session_affinity;
+pub(super) mod speed;
 pub(super) mod token_load;
 pub(super) mod topology_affinity;
 pub(super) mod work;
+
+use super::NEUTRAL;
 
 /// `(max − v) / (max − min)` over the candidates: the least gets 1, the most 0; all equal, all 1. Of the llm-d
 /// picker's queue and running-requests scorers. An unknown `v` is the mean of the known ones plus our own requests in
@@ -53,6 +58,22 @@ fn mean_known(column: &[f32], candidates: &[u32]) -> Option<f32> {
         known += u32::from(!value.is_nan());
     }
     (known > 0).then(|| sum / known as f32)
+}
+
+/// What is NaN becomes the mean of the rest, which neither attracts nor repels; [`NEUTRAL`] if all is.
+fn mean_for_unknown(scores: &mut [f32]) {
+    let known = scores.iter().filter(|score| !score.is_nan());
+    let (sum, count) = known.fold((0.0, 0u32), |(sum, count), score| (sum + score, count + 1));
+    if count as usize == scores.len() {
+        return;
+    }
+    let mean = if count > 0 {
+        sum / count as f32
+    } else {
+        NEUTRAL
+    };
+    let unknown = scores.iter_mut().filter(|score| score.is_nan());
+    unknown.for_each(|score| *score = mean);
 }
 
 #[cfg(test)]

@@ -36,6 +36,9 @@ pub struct ProfilePage {
     reason: &'static str,
     /// The best of those that were not chosen.
     runner_up: Option<String>,
+    /// The scorer that put others in the place of fallbacks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    fallbacks_by: Option<String>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -44,6 +47,9 @@ struct FilterPage {
     removed: u32,
     /// Some of those.
     endpoints: Vec<String>,
+    /// Why each of them is gone, where the filter has several reasons.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    causes: Vec<&'static str>,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -63,7 +69,26 @@ struct EndpointPage {
     in_flight: u32,
     /// `null`: it was never scraped.
     scrape_age_ms: Option<u64>,
-    breaker: &'static str,
+    /// `ok`, `derated`, `draining` or `ejected`.
+    health: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cause: Option<&'static str>,
+    /// Beside the pool's median; `null`: it is not told apart from that.
+    speed: Option<f32>,
+    /// Left out where nothing is known.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gpu: Option<GpuPage>,
+}
+
+/// GPUs of an endpoint; bytes.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct GpuPage {
+    age_ms: u64,
+    held: u64,
+    free: u64,
+    foreign_processes: u32,
+    fault_domain: u32,
 }
 
 #[derive(Clone, Debug, Serialize)]
@@ -93,7 +118,8 @@ impl Record {
                 filters.push(FilterPage {
                     name: self.owned(step.name),
                     removed: step.removed,
-                    endpoints: names.map(|&name| self.owned(name)).collect(),
+                    endpoints: names.clone().map(|(name, _)| self.owned(*name)).collect(),
+                    causes: names.filter_map(|(_, why)| *why).collect(),
                 });
                 gone = step.gone;
             }
@@ -132,6 +158,7 @@ impl Record {
                 filters,
                 picker: self.owned(run.picker),
                 reason: if run.probe { "probe" } else { "picker" },
+                fallbacks_by: Some(self.owned(run.spread)).filter(|name| !name.is_empty()),
                 runner_up: others.max_by(by_total).map(|e| e.name.clone()),
                 endpoints,
             });
@@ -162,7 +189,9 @@ impl Record {
             kv_usage,
             in_flight,
             scrape_age_ms,
-            open,
+            health: (health, cause),
+            speed,
+            gpu,
         } = row.seen;
         EndpointPage {
             name: self.owned(row.name),
@@ -175,7 +204,16 @@ impl Record {
             kv_usage: known(kv_usage),
             in_flight,
             scrape_age_ms,
-            breaker: if open { "open" } else { "closed" },
+            health,
+            cause,
+            speed: known(speed).filter(|&speed| speed != 1.0),
+            gpu: gpu.map(|gpu| GpuPage {
+                age_ms: gpu.age_ms,
+                held: gpu.held,
+                free: gpu.free,
+                foreign_processes: gpu.foreign,
+                fault_domain: gpu.domain,
+            }),
         }
     }
 

@@ -18,7 +18,9 @@ fn seen(rank: u32, total: f32) -> Seen {
         kv_usage: 0.5,
         in_flight: 3,
         scrape_age_ms: Some(12),
-        open: false,
+        health: ("ok", None),
+        speed: 1.0,
+        gpu: None,
     }
 }
 
@@ -59,7 +61,7 @@ fn each_profile_has_its_own() {
     for _ in 0..2 {
         record.begin("r", "m", 5, 4);
         record.run("first", 4);
-        record.filtered("breaker", 1, [name("gone")].into_iter());
+        record.filtered("health", 1, [(name("gone"), Some("wedged"))].into_iter());
         record.filtered("f", 0, std::iter::empty());
         assert!(record.scorer("s", 2.0) && record.scorer("t", 1.0));
         record.saw(name("probed"), seen(1, f32::NAN), std::iter::empty());
@@ -67,7 +69,11 @@ fn each_profile_has_its_own() {
         record.saw(name("y"), seen(0, 0.5), [0.25, 0.0].into_iter());
         record.picked("p", true);
         record.run("second", 3);
-        record.filtered("g", 2, [name("h"), name("i")].into_iter());
+        record.filtered(
+            "g",
+            2,
+            [name("h"), name("i")].map(|name| (name, None)).into_iter(),
+        );
         record.saw(name("z"), seen(1, 0.0), std::iter::empty());
         record.picked("q", false);
         record.end(Duration::from_micros(7), None);
@@ -77,7 +83,7 @@ fn each_profile_has_its_own() {
     assert_eq!(
         first["filters"],
         json!([
-            {"name": "breaker", "removed": 1, "endpoints": ["ns/gone"]},
+            {"name": "health", "removed": 1, "endpoints": ["ns/gone"], "causes": ["wedged"]},
             {"name": "f", "removed": 0, "endpoints": []},
         ])
     );
@@ -93,7 +99,7 @@ fn each_profile_has_its_own() {
                 {"scorer": "t", "score": null, "weight": 1.0},
             ],
             "waiting": null, "running": 1.0, "kvUsage": 0.5, "inFlight": 3, "scrapeAgeMs": 12,
-            "breaker": "closed",
+            "health": "ok", "speed": null,
         })
     );
     let second = &page["profiles"][1];
@@ -111,7 +117,7 @@ fn a_record_does_not_grow_past_its_bounds() {
     record.begin(&long, &long, 1, 1);
     for _ in 0..100 {
         record.run(&long, 1);
-        record.filtered(&long, 100, (0..100).map(|_| name("gone")));
+        record.filtered(&long, 100, (0..100).map(|_| (name("gone"), None)));
         record.scorer("s", 1.0);
         record.saw(name(&long), seen(0, 1.0), [1.0; 40].into_iter());
         record.picked(&long, false);

@@ -15,6 +15,7 @@ use super::{Metrics, ReasonLabels, SETS};
 #[derive(Debug)]
 pub(super) struct Decisions {
     picks: Family<ReasonLabels, Counter>,
+    rearranged: Counter,
     disagg: Staged,
     prefill_decode: Staged,
     /// Those of the two families that were used, at most [`SETS`].
@@ -44,6 +45,11 @@ impl Decisions {
         let picks = Family::default();
         let help = "Requests by the branch that chose their endpoint";
         registries.ours.register("picks", help, picks.clone());
+        let rearranged = Counter::default();
+        let help =
+            "Decisions whose fallbacks were moved away from what they share with those before them";
+        let ours = &mut registries.ours;
+        ours.register("fallbacks_rearranged", help, rearranged.clone());
         let mut staged = |name: &str| {
             let help = "Requests by the stages that got an endpoint";
             let old = format!("llm_d_inference_scheduler_{name}");
@@ -51,6 +57,7 @@ impl Decisions {
         };
         Self {
             picks,
+            rearranged,
             disagg: staged("disagg_decision"),
             prefill_decode: staged("pd_decision"),
             series: DashMap::new(),
@@ -65,6 +72,11 @@ impl Metrics {
     pub fn picks(&self, reason: &'static str) -> Counter {
         let labels = ReasonLabels { reason };
         self.decisions.picks.get_or_create(&labels).clone()
+    }
+
+    /// The count of decisions whose fallbacks a scorer rearranged.
+    pub fn fallbacks_rearranged(&self) -> &Counter {
+        &self.decisions.rearranged
     }
 
     /// Counts a decision of the profile handler called `name`, if it is one that chooses between stages: whether there

@@ -100,7 +100,9 @@ helm.sh/chart: {{ .Chart.Name }}-{{ .Chart.Version }}
 apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins:
+- type: gpu-health-filter
 - type: work-scorer
+- type: speed-scorer
 - type: metrics-data-source
   parameters:
     scheme: {{ $source.scheme }}
@@ -127,5 +129,7 @@ requestHandler:
 schedulingProfiles:
 - name: default
   plugins:
+  - pluginRef: gpu-health-filter
   - pluginRef: work-scorer
+  - pluginRef: speed-scorer
 {{- end }}

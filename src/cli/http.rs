@@ -1,6 +1,6 @@
-//! HTTP as the demo needs it: pooled connections, whole bodies.
+//! HTTP as subcommands need it that ask another process: pooled connections, whole bodies.
 
-use std::net::SocketAddr;
+use std::fmt::Display;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -36,7 +36,7 @@ impl Http {
     }
 
     /// The text at `path`; an error unless the status is 200.
-    pub(super) async fn page(&self, server: SocketAddr, path: &str) -> anyhow::Result<String> {
+    pub(super) async fn page(&self, server: impl Display, path: &str) -> anyhow::Result<String> {
         let uri = format!("http://{server}{path}");
         let request = http::Request::get(&uri).body(Full::default())?;
         let page = async {

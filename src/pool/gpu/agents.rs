@@ -1,0 +1,250 @@
+//! Follows the agents of nodes: a gRPC stream each, for as long as the agent is wanted.
+//!
+//! An agent that cannot be reached, says nothing for [`SILENT_MS`] or says something out of turn is connected to again, after
+//! a while that doubles with each failure, give or take a half. What it told stays and ages meanwhile. A stream begins with
+//! a snapshot, and its reports are numbered: one that is missing means that something is not known, so the stream is begun
+//! anew.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use gpu_probes::telemetry::gpu_telemetry_client::GpuTelemetryClient;
+use gpu_probes::telemetry::{Report, WatchRequest, report::Content};
+use tokio_util::task::AbortOnDropHandle;
+use tonic::Streaming;
+use tonic::transport::Endpoint;
+
+use super::super::clock_ms;
+use super::super::failure::with_sources;
+use super::{Gpus, SILENT_MS, SourceId, SourceKind};
+
+/// Agents that are followed: more than any cluster has nodes.
+pub const MOST_AGENTS: usize = 8_192;
+/// Without a report for so long, a stream has ended.
+const SILENCE: Duration = Duration::from_millis(SILENT_MS);
+/// Between two look-ups of names.
+const RESOLVE: Duration = Duration::from_secs(5);
+/// For a connection.
+const CONNECT: Duration = Duration::from_secs(2);
+/// Before the second try, and at most.
+const PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Bytes of a report: a snapshot of as many GPUs as a node has, with their processes, takes a tenth.
+const LARGEST_REPORT: usize = 4 << 20;
+
+/// All agents that are followed.
+#[derive(Debug)]
+pub struct Agents {
+    gpus: Arc<Gpus>,
+    /// By where they are.
+    of: BTreeMap<String, AbortOnDropHandle<()>>,
+}
+
+/// Why a stream could not begin, or ended.
+#[derive(Debug, thiserror::Error)]
+pub enum StreamError {
+    /// That is no address.
+    #[error("{0} is not host:port")]
+    Address(String),
+    /// There is no connection.
+    #[error("connecting: {}", with_sources(.0))]
+    Connect(tonic::transport::Error),
+    /// The agent, or what answers in its place, refuses.
+    #[error("{}: {}", .0.code(), .0.message())]
+    Status(#[from] tonic::Status),
+    /// It says nothing.
+    #[error("nothing for {SILENT_MS} ms")]
+    Silent,
+    /// It is done.
+    #[error("it ended the stream")]
+    Ended,
+    /// A report is missing.
+    #[error("report {got} came where {expected} was to come")]
+    Gap {
+        /// The number that was to come.
+        expected: u64,
+        /// That which came.
+        got: u64,
+    },
+    /// It does not begin with what there is.
+    #[error("its first report is no snapshot")]
+    NoSnapshot,
+}
+
+/// Whether `address` is `host:port`, as the address of an agent must be.
+///
+/// # Errors
+///
+/// What it should be.
+pub fn check_address(address: &str) -> Result<(), String> {
+    let authority = address.parse::<http::uri::Authority>().ok();
+    let whole = authority.filter(|a| a.port_u16().is_some_and(|port| port > 0));
+    match whole {
+        Some(authority) if !authority.host().is_empty() && !address.contains('@') => Ok(()),
+        _ => Err(format!(
+            "`{address}` is not host:port; write for instance 10.0.0.7:9401"
+        )),
+    }
+}
+
+// === impl Agents ===
+
+impl Agents {
+    /// None is followed yet.
+    pub fn new(gpus: Arc<Gpus>) -> Self {
+        Self {
+            gpus,
+            of: BTreeMap::new(),
+        }
+    }
+
+    /// From now on those at `addresses` (`host:port`) are followed, the first [`MOST_AGENTS`] of them, and no others. What
+    /// others told is forgotten.
+    pub fn set(&mut self, addresses: impl IntoIterator<Item = String>) {
+        let mut before = std::mem::take(&mut self.of);
+        for address in addresses.into_iter().take(MOST_AGENTS) {
+            let following = before.remove(&address).unwrap_or_else(|| {
+                let id = id(&address);
+                self.gpus.add(&id);
+                AbortOnDropHandle::new(tokio::spawn(follow(Arc::clone(&self.gpus), id)))
+            });
+            self.of.insert(address, following);
+        }
+        for (address, following) in before {
+            following.abort();
+            self.gpus.remove(&id(&address));
+        }
+    }
+}
+
+/// Has `agents` follow those at `addresses`, for good. A name may stand for many (a headless Service): all that the DNS has for
+/// it now are followed. One that it has nothing for stands for what it stood for before.
+pub async fn follow_all(mut agents: Agents, addresses: Vec<String>) {
+    let mut found: BTreeMap<&str, Vec<String>> = BTreeMap::new();
+    loop {
+        // One that takes its time holds up no other.
+        let all = join_all(addresses.iter().map(|address| resolve(address))).await;
+        for (address, now) in addresses.iter().zip(all) {
+            if let Some(now) = now {
+                found.insert(address, now);
+            }
+        }
+        agents.set(found.values().flatten().cloned());
+        tokio::time::sleep(RESOLVE).await;
+    }
+}
+
+/// All that `address` stands for; `None`: that is not known.
+async fn resolve(address: &str) -> Option<Vec<String>> {
+    if address.parse::<SocketAddr>().is_ok() {
+        return Some(vec![address.to_owned()]);
+    }
+    let found = tokio::time::timeout(RESOLVE, tokio::net::lookup_host(address)).await;
+    match found.ok()? {
+        Ok(all) => Some(all.map(|one| one.to_string()).collect()),
+        Err(error) => {
+            tracing::debug!(agent = %address, %error, "Its name cannot be resolved.");
+            None
+        }
+    }
+}
+
+fn id(address: &str) -> SourceId {
+    SourceId {
+        kind: SourceKind::Agent,
+        address: address.into(),
+    }
+}
+
+/// Follows the agent for good.
+async fn follow(gpus: Arc<Gpus>, id: SourceId) {
+    let (mut failures, mut told) = (0, String::new());
+    loop {
+        let mut reports = 0;
+        let Err(error) = stream(&gpus, &id, &mut reports).await;
+        if reports > 0 {
+            (failures, told) = (0, String::new());
+        }
+        let error = error.to_string();
+        if error != told {
+            tracing::warn!(agent = %id.address, %error, "The GPU agent is not heard.");
+            told = error;
+        }
+        failures += 1;
+        tokio::time::sleep(pause(failures, rand::random_range(0.5..1.5))).await;
+    }
+}
+
+/// Before the next try, after so many in a row that failed.
+fn pause(failures: u32, jitter: f64) -> Duration {
+    let pause = PAUSE * (1 << (failures - 1).min(16));
+    pause.min(LONGEST_PAUSE).mul_f64(jitter)
+}
+
+/// What the agent at `address` (`host:port`) tells now: a snapshot.
+///
+/// # Errors
+///
+/// It cannot be reached, or tells something else.
+pub async fn ask(address: &str) -> Result<Report, StreamError> {
+    let report = next(&mut open(address).await?).await?;
+    check(&report, 0)?;
+    Ok(report)
+}
+
+async fn open(address: &str) -> Result<Streaming<Report>, StreamError> {
+    let endpoint = Endpoint::from_shared(format!("http://{address}"));
+    let endpoint = endpoint.map_err(|_| StreamError::Address(address.to_owned()))?;
+    let channel = endpoint.connect_timeout(CONNECT).connect().await;
+    let channel = channel.map_err(StreamError::Connect)?;
+    let mut client = GpuTelemetryClient::new(channel).max_decoding_message_size(LARGEST_REPORT);
+    let watching = tokio::time::timeout(SILENCE, client.watch(WatchRequest {}));
+    let watching = watching.await.map_err(|_| StreamError::Silent)?;
+    Ok(watching?.into_inner())
+}
+
+async fn next(inbound: &mut Streaming<Report>) -> Result<Report, StreamError> {
+    let report = tokio::time::timeout(SILENCE, inbound.message());
+    let report = report.await.map_err(|_| StreamError::Silent)??;
+    report.ok_or(StreamError::Ended)
+}
+
+/// Takes in what one stream says; how many `reports` that were.
+async fn stream(
+    gpus: &Gpus,
+    id: &SourceId,
+    reports: &mut u64,
+) -> Result<std::convert::Infallible, StreamError> {
+    let mut inbound = open(&id.address).await?;
+    loop {
+        let report = next(&mut inbound).await?;
+        check(&report, *reports)?;
+        *reports += 1;
+        if *reports == 1 {
+            tracing::info!(agent = %id.address, node = %report.node, "A GPU agent is heard.");
+        }
+        gpus.report(id, report, Vec::new(), clock_ms());
+    }
+}
+
+/// Whether `report` may come after `before` others.
+fn check(report: &Report, before: u64) -> Result<(), StreamError> {
+    let expected = before + 1;
+    if report.sequence != expected {
+        return Err(StreamError::Gap {
+            expected,
+            got: report.sequence,
+        });
+    }
+    match report.content {
+        Some(Content::Snapshot(_)) => Ok(()),
+        _ if before > 0 => Ok(()),
+        _ => Err(StreamError::NoSnapshot),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,314 @@
+use super::super::SILENT_MS;
+use super::super::testing::GB;
+use super::super::testing::{
+    agent, change, dcgm, endpoint, event, gpu, heartbeat, instance, snapshot,
+};
+use super::*;
+
+struct Rig {
+    gpus: Gpus,
+    pool: Arc<Pool>,
+}
+
+impl Rig {
+    fn new(endpoints: &[&str], sources: &[&SourceId]) -> Self {
+        let pool = Arc::new(Pool::default());
+        pool.replace(
+            endpoints
+                .iter()
+                .map(|name| endpoint(name, None, &[]))
+                .collect(),
+        );
+        let gpus = Gpus::new(Arc::clone(&pool));
+        sources.iter().for_each(|id| gpus.add(id));
+        Self { gpus, pool }
+    }
+
+    fn report(&self, id: &SourceId, report: Report, now_ms: u64) {
+        self.gpus.report(id, report, Vec::new(), now_ms);
+    }
+
+    /// Its GPUs as they are shown, by UUID.
+    fn shown(&self, position: u32) -> Vec<Arc<Sight>> {
+        let snapshot = self.pool.snapshot();
+        let (s, i) = snapshot.cell(position);
+        s.gpus[i]
+            .load()
+            .as_ref()
+            .map_or_else(Vec::new, |gpus| gpus.gpus.clone())
+    }
+
+    fn uuids(&self, position: u32) -> Vec<String> {
+        self.shown(position)
+            .iter()
+            .map(|s| s.gpu.uuid.clone())
+            .collect()
+    }
+
+    /// GB that it holds, as far as is known and not older than a second.
+    fn held(&self, position: u32, now_ms: u64) -> Option<u64> {
+        let snapshot = self.pool.snapshot();
+        let (s, i) = snapshot.cell(position);
+        s.gpu_cells
+            .memory(i, now_ms, 1_000)
+            .map(|memory| memory.held / GB)
+    }
+}
+
+#[test]
+fn what_an_agent_tells_is_at_the_endpoint_at_once() {
+    let id = agent("a:1");
+    let rig = Rig::new(&["p", "q"], &[&id]);
+    rig.report(
+        &id,
+        snapshot("n", "x", vec![gpu("GPU-1", &["p"], 10)], vec![]),
+        1_000,
+    );
+    assert_eq!((rig.held(0, 1_000), rig.held(1, 1_000)), (Some(10), None));
+    let told = change(
+        "n",
+        "x",
+        vec![gpu("GPU-1", &["p"], 20)],
+        &[],
+        vec![event(1, "GPU-1", 79, 5)],
+    );
+    rig.report(&id, told, 1_010);
+    let sight = &rig.shown(0)[0];
+    assert_eq!((sight.events[0].0, sight.received_at), (1_005, 1_010));
+    assert_eq!(rig.held(0, 1_010), Some(20));
+    // Only heartbeats: what was told holds, until they end.
+    assert_eq!(rig.held(0, 2_011), None);
+    rig.report(&id, heartbeat("n", "x"), 2_010);
+    assert_eq!(rig.held(0, 2_011), Some(20));
+    assert_eq!(rig.shown(0)[0].age_ms(7, 2_020), 17);
+    assert_eq!(rig.held(0, 3_011), None);
+    // It is still there, and is as old as it is.
+    rig.gpus.tick(60_000);
+    assert!(rig.shown(0)[0].source.is_silent(60_000));
+    assert_eq!(rig.uuids(0), ["GPU-1"]);
+    // An agent that nobody listens to any more.
+    rig.gpus.remove(&id);
+    rig.gpus.tick(60_000);
+    rig.report(&id, heartbeat("n", "x"), 60_001);
+    assert!(rig.shown(0).is_empty());
+}
+
+#[test]
+fn endpoints_that_come_and_go_lose_nothing_of_what_is_known() {
+    let id = agent("a:1");
+    let rig = Rig::new(&["p"], &[&id]);
+    let gpus = vec![gpu("GPU-1", &["p"], 1), gpu("GPU-2", &["late"], 2)];
+    rig.report(
+        &id,
+        snapshot("n", "x", gpus, vec![event(1, "GPU-2", 63, 0)]),
+        1_000,
+    );
+    // Of a pod that is no endpoint: known, shown, without effect.
+    let nobodys = |gpus: &Gpus| {
+        gpus.look(|inner| {
+            let all = inner.all();
+            let of_nobody = all.iter().filter(|shown| shown.endpoints.is_empty());
+            of_nobody
+                .map(|shown| shown.known.gpu.uuid.clone())
+                .collect::<Vec<_>>()
+        })
+    };
+    assert_eq!(nobodys(&rig.gpus), ["GPU-2"]);
+    rig.pool
+        .replace(vec![endpoint("late", None, &[]), endpoint("p", None, &[])]);
+    rig.gpus.tick(1_100);
+    assert_eq!(
+        (rig.uuids(0), rig.uuids(1)),
+        (vec!["GPU-2".to_owned()], vec!["GPU-1".to_owned()])
+    );
+    assert_eq!(rig.shown(0)[0].events.len(), 1);
+    assert!(nobodys(&rig.gpus).is_empty());
+    let before = rig.pool.snapshot();
+    rig.pool.replace(vec![endpoint("late", None, &[])]);
+    rig.gpus.tick(1_200);
+    let (s, i) = before.cell(1);
+    assert!(s.gpus[i].load().is_none());
+    assert_eq!(nobodys(&rig.gpus), ["GPU-1"]);
+}
+
+#[test]
+fn of_two_agents_that_claim_one_gpu_the_first_keeps_it_until_it_is_silent() {
+    let (first, second) = (agent("b:1"), agent("a:1"));
+    let rig = Rig::new(&["p"], &[&first, &second]);
+    let conflicts = || {
+        let now = rig.gpus.look(|inner| inner.claims.disputed());
+        (rig.gpus.conflicts.load(Ordering::Relaxed), now)
+    };
+    rig.report(
+        &first,
+        snapshot("n1", "x", vec![gpu("GPU-1", &["p"], 1)], vec![]),
+        1_000,
+    );
+    for at in [1_100, 1_200] {
+        rig.report(
+            &second,
+            snapshot("n2", "y", vec![gpu("GPU-1", &["p"], 2)], vec![]),
+            at,
+        );
+        assert_eq!((rig.held(0, at), conflicts()), (Some(1), (1, 1)));
+    }
+    // The second is heard alone.
+    let mut now = 1_200;
+    while now < 1_000 + SILENT_MS + 500 {
+        rig.gpus.tick(now);
+        rig.report(&second, heartbeat("n2", "y"), now);
+        now += 100;
+    }
+    assert_eq!((rig.held(0, now), conflicts()), (Some(2), (1, 0)));
+    // Where the first comes back it is the second to claim it.
+    rig.report(&first, heartbeat("n1", "x"), now);
+    rig.report(
+        &first,
+        snapshot("n1", "x", vec![gpu("GPU-1", &["p"], 3)], vec![]),
+        now,
+    );
+    rig.gpus.tick(now);
+    assert_eq!(rig.held(0, now), Some(2));
+    // If it goes, nothing is lost.
+    rig.gpus.remove(&second);
+    rig.gpus.tick(now);
+    assert_eq!(rig.held(0, now), Some(3));
+}
+
+#[test]
+fn one_agent_at_two_addresses_is_no_conflict() {
+    let (one, other) = (agent("a:1"), agent("b:1"));
+    let rig = Rig::new(&["p"], &[&one, &other]);
+    for id in [&one, &other] {
+        rig.report(
+            id,
+            snapshot("n", "x", vec![gpu("GPU-1", &["p"], 1)], vec![]),
+            1_000,
+        );
+    }
+    assert_eq!(rig.gpus.conflicts.load(Ordering::Relaxed), 0);
+}
+
+#[test]
+fn an_agent_counts_before_an_exporter_for_as_long_as_it_is_heard() {
+    let (exporter, node) = (dcgm("d:9400"), agent("a:1"));
+    let rig = Rig::new(&["p", "q"], &[&exporter, &node]);
+    let page = || {
+        snapshot(
+            "n",
+            "",
+            vec![gpu("GPU-1", &["p"], 1), gpu("GPU-2", &["q"], 1)],
+            vec![],
+        )
+    };
+    rig.report(&exporter, page(), 1_000);
+    rig.report(
+        &node,
+        snapshot("n", "x", vec![gpu("GPU-1", &["p"], 7)], vec![]),
+        1_100,
+    );
+    rig.gpus.tick(1_200);
+    assert_eq!((rig.held(0, 1_200), rig.held(1, 1_200)), (Some(7), Some(1)));
+    let mut now = 1_200;
+    while now < 1_100 + SILENT_MS + 500 {
+        rig.gpus.tick(now);
+        rig.report(&exporter, page(), now);
+        now += 100;
+    }
+    assert_eq!(rig.held(0, now), Some(1));
+    assert_eq!(rig.gpus.conflicts.load(Ordering::Relaxed), 0);
+    // It is heard again, and told of the GPU before: it counts with its next snapshot.
+    rig.report(
+        &node,
+        snapshot("n", "y", vec![gpu("GPU-1", &["p"], 8)], vec![]),
+        now,
+    );
+    rig.gpus.tick(now + 100);
+    assert_eq!(rig.held(0, now), Some(8));
+}
+
+#[test]
+fn instances_are_counted_once_whatever_agent_and_exporter_call_them() {
+    let (exporter, node) = (dcgm("d:9400"), agent("a:1"));
+    let rig = Rig::new(&["p", "q"], &[&exporter, &node]);
+    let of = |names: [&str; 2]| {
+        let instances = names.iter().zip(["p", "q"]);
+        let instances = instances.map(|(name, pod)| instance(name, "GPU-1", &[pod]));
+        [gpu("GPU-1", &[], 2)]
+            .into_iter()
+            .chain(instances)
+            .collect::<Vec<_>>()
+    };
+    rig.report(
+        &exporter,
+        snapshot("n", "", of(["MIG-GPU-1/1", "MIG-GPU-1/2"]), vec![]),
+        1_000,
+    );
+    assert_eq!(rig.uuids(1), ["GPU-1", "MIG-GPU-1/2"]);
+    rig.report(
+        &node,
+        snapshot("n", "x", of(["MIG-a", "MIG-b"]), vec![]),
+        1_100,
+    );
+    rig.gpus.tick(1_200);
+    assert_eq!(
+        (rig.uuids(0), rig.uuids(1)),
+        (
+            vec!["GPU-1".into(), "MIG-a".into()],
+            vec!["GPU-1".into(), "MIG-b".into()]
+        )
+    );
+    // The board's memory is not the instance's.
+    assert_eq!(rig.held(0, 1_200), Some(1));
+    let shown = rig.shown(0);
+    let neighbour = rig.pool.snapshot().numbers()[1];
+    assert!(shown.iter().all(|sight| sight.neighbours == [neighbour]));
+}
+
+#[test]
+fn nodes_that_start_together_are_joined_together() {
+    let ids: Vec<_> = (0..50).map(|n| agent(&format!("a{n}:1"))).collect();
+    let rig = Rig::new(&["p49"], &ids.iter().collect::<Vec<_>>());
+    for (n, id) in ids.iter().enumerate() {
+        let (uuid, pod) = (format!("GPU-{n}"), format!("p{n}"));
+        let told = snapshot(
+            &format!("n{n}"),
+            &format!("x{n}"),
+            vec![gpu(&uuid, &[&pod], 1)],
+            vec![],
+        );
+        rig.report(id, told, 1_000);
+    }
+    assert!(rig.shown(0).is_empty());
+    rig.gpus.tick(1_050);
+    assert_eq!(rig.uuids(0), ["GPU-49"]);
+}
+
+#[test]
+fn what_a_silent_source_told_is_nothing_that_a_later_endpoint_has() {
+    let (dead, other) = (agent("a:1"), agent("b:1"));
+    let rig = Rig::new(&["p", "q"], &[&dead, &other]);
+    let gpus = vec![gpu("GPU-1", &["p"], 1), gpu("GPU-2", &["q"], 2)];
+    let lost = vec![event(1, "GPU-1", 79, 0)];
+    rig.report(&dead, snapshot("n1", "x", gpus, lost), 1_000);
+    // Its node is gone; the pod comes to another one under its old name.
+    let mut moved = endpoint("p", None, &[]);
+    moved.address = [127, 0, 0, 2].into();
+    rig.pool.replace(vec![moved, endpoint("q", None, &[])]);
+    rig.gpus.tick(60_000);
+    assert_eq!(
+        (rig.uuids(0), rig.uuids(1)),
+        (vec![], vec!["GPU-2".to_owned()])
+    );
+    rig.report(
+        &other,
+        snapshot("n2", "y", vec![gpu("GPU-7", &["p"], 3)], vec![]),
+        60_100,
+    );
+    rig.gpus.tick(60_200);
+    assert_eq!(rig.uuids(0), ["GPU-7"]);
+    // It is heard again, and knows no better yet: all counts.
+    rig.report(&dead, heartbeat("n1", "x"), 60_300);
+    rig.gpus.tick(60_400);
+    assert_eq!(rig.uuids(0), ["GPU-1", "GPU-7"]);
+}

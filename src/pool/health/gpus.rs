@@ -1,0 +1,398 @@
+//! What follows from an endpoint's GPUs: readings and events in, causes out.
+//!
+//! Several GPUs of one endpoint work together: the worst of them counts for its health, the slowest for its speed. A GPU
+//! that is shared in time is one fault domain, so an event counts for all that it was given to. With MIG, an event that
+//! names an instance is that instance's, unless it needs a reset: that takes the board.
+//!
+//! What is not known is no sign of anything: what a silent source told ([`Source::is_silent`]), a reading that is
+//! [`READ_MS`] old, a value that is absent. `docs/health.md` has the thresholds and where they come from.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use gpu_probes::telemetry::{Architecture, Errors, Event, EventKind, Gpu};
+use gpu_probes::xid::{Class, Scope, xid};
+
+#[cfg(doc)]
+use super::super::gpu::Source;
+use super::super::gpu::{EndpointGpus, Sight};
+use super::cause::Cause;
+use super::machine::Machine;
+use super::stall::Activity;
+
+/// An older reading is none, in milliseconds.
+const READ_MS: u64 = 15_000;
+/// An event that is older when it comes is history, in milliseconds.
+const RECENT_MS: u64 = 60_000;
+/// An event that a source tells again, with the age it has by then, is the same within this, in milliseconds.
+const SAME_MS: u64 = 5_000;
+/// NVML's clock-event bits: idle; slowdowns by hardware, by heat (software, hardware) and by the power brake. A software
+/// power cap (0x4) is how a GPU works under load.
+const IDLE: u64 = 0x1;
+const THROTTLES: u64 = 0x8 | 0x20 | 0x40 | 0x80;
+/// The least weight that clocks come to, and that where they are not told.
+const LEAST: f32 = 0.3;
+const UNTOLD: f32 = 0.5;
+/// The weight of a GPU with a soft error.
+const SOFT: f32 = 0.9;
+/// In so many milliseconds a weight makes up most of what it lost.
+const RISES_MS: f32 = 5_000.0;
+/// The XID of a row remapping: the table has its weight by architecture.
+const REMAPPED: u64 = 63;
+/// Events that are remembered, so that none counts twice.
+const MOST_EVENTS: usize = 64;
+/// The share of time with a kernel running from which on a GPU says that it is busy.
+const BUSY: f64 = 0.9;
+/// Shares of the peak, and of the power limit, below which a GPU that says it is busy spins, and above which it works.
+const SPINS: (f64, f64) = (0.02, 0.25);
+const WORKS: (f64, f64) = (0.05, 0.4);
+
+/// What is remembered of an endpoint's GPUs.
+#[derive(Debug)]
+pub(super) struct Memory {
+    /// Uncorrected memory errors of each GPU, as last read.
+    uncorrected: Vec<(String, u64)>,
+    /// The last events: number, value, and when.
+    events: VecDeque<(u64, u64, u64)>,
+    /// What the GPUs leave of the endpoint's speed, 0 to 1.
+    pub(super) weight: f32,
+    weighed_at: u64,
+    /// The weight that soft errors leave, while there are any.
+    soft: f32,
+}
+
+/// What all GPUs say of one thing.
+#[derive(Clone, Copy, Debug, Default)]
+struct Say {
+    yes: bool,
+    unknown: bool,
+}
+
+// === impl Memory ===
+
+impl Memory {
+    pub(super) const NEW: Self = Self {
+        uncorrected: Vec::new(),
+        events: VecDeque::new(),
+        weight: 1.0,
+        weighed_at: 0,
+        soft: 1.0,
+    };
+
+    /// Draws the conclusions. `since`: what happened before is not this endpoint's.
+    pub(super) fn judge(
+        &mut self,
+        machine: &mut Machine,
+        gpus: &EndpointGpus,
+        since: u64,
+        now: u64,
+    ) {
+        if !machine.has(Cause::GpuSoft) {
+            self.soft = 1.0;
+        }
+        self.facts(machine, gpus, now);
+        self.memory_errors(machine, gpus, now);
+        self.events(machine, gpus, since, now);
+        machine.settle(now);
+        self.weigh(machine, gpus, now);
+    }
+
+    fn facts(&mut self, machine: &mut Machine, gpus: &EndpointGpus, now: u64) {
+        let together = gpus.own().count() > 1;
+        let mut says = [
+            (Cause::GpuLost, Say::default()),
+            (Cause::GpuRecovery, Say::default()),
+            (Cause::GpuDrain, Say::default()),
+            (Cause::GpuSoft, Say::default()),
+            (Cause::GpuThrottled, Say::default()),
+        ];
+        for sight in &gpus.gpus {
+            let errors = errors(sight, now);
+            let action = errors.and_then(|errors| errors.recovery_action);
+            let failed = errors.and_then(|errors| errors.remap_failed);
+            let drains = action.map(|action| action == 4 || action == 3 && together);
+            let pending = errors.and_then(|errors| errors.remap_pending);
+            let worn = errors.and_then(|errors| errors.sram_threshold_exceeded);
+            let remaps = pending.map(|pending| pending && !contains_errors(&sight.gpu));
+            let peer = action.map(|action| action == 3 && !together);
+            if remaps == Some(true) {
+                self.soften(xid(REMAPPED, sight.gpu.architecture()).weight as f32);
+            }
+            if worn == Some(true) || peer == Some(true) {
+                self.soften(SOFT);
+            }
+            let [lost, recovery, drain, soft, throttled] = &mut says;
+            lost.1
+                .add((!sight.source.is_silent(now)).then_some(sight.gpu.lost));
+            recovery.1.add(action.map(|action| matches!(action, 1 | 2)));
+            drain.1.add(any([drains, failed]));
+            soft.1.add(any([remaps, worn, peer]));
+            throttled
+                .1
+                .add(throttle(sight, now).map(|weight| weight.is_some()));
+        }
+        for (cause, say) in says {
+            match say {
+                Say { yes: true, .. } => machine.stands(cause, now),
+                Say { unknown: false, .. } if !gpus.gpus.is_empty() => machine.over(cause, now),
+                _ => machine.unheard(cause, now),
+            }
+        }
+        // After an error that needs a reset: the driver wants none any more, and said so since.
+        for cause in [Cause::GpuFatal, Cause::GpuEcc, Cause::GpuLink] {
+            let Some(since) = machine.since(cause) else {
+                continue;
+            };
+            let well = |sight: &Arc<Sight>| {
+                errors(sight, now).is_some_and(|errors| {
+                    let read_at = now - sight.age_ms(errors.age_ms, now).min(now);
+                    let asked_since = read_at > since + cause.hold_ms();
+                    asked_since && errors.recovery_action == Some(0) && !sight.gpu.lost
+                })
+            };
+            if !gpus.gpus.is_empty() && gpus.gpus.iter().all(well) {
+                machine.cleared(cause, now);
+            }
+        }
+    }
+
+    /// Uncorrected memory errors since the last reading.
+    fn memory_errors(&mut self, machine: &mut Machine, gpus: &EndpointGpus, now: u64) {
+        self.uncorrected
+            .retain(|(uuid, _)| gpus.gpus.iter().any(|sight| sight.gpu.uuid == *uuid));
+        for sight in &gpus.gpus {
+            let Some(count) = errors(sight, now).and_then(|errors| errors.ecc_uncorrected) else {
+                continue;
+            };
+            let uuid = &sight.gpu.uuid;
+            match self.uncorrected.iter_mut().find(|(known, _)| known == uuid) {
+                None => self.uncorrected.push((uuid.clone(), count)),
+                Some((_, before)) => {
+                    let before = std::mem::replace(before, count);
+                    if count > before {
+                        memory_failed(machine, &sight.gpu, now);
+                    } else if count < before {
+                        // Counters begin anew with a reset.
+                        machine.cleared(Cause::GpuEcc, now);
+                    }
+                }
+            }
+        }
+    }
+
+    fn events(&mut self, machine: &mut Machine, gpus: &EndpointGpus, since: u64, now: u64) {
+        let together = gpus.own().count() > 1;
+        for sight in &gpus.gpus {
+            for (at, event) in &sight.events {
+                if *at < since || now.saturating_sub(*at) > RECENT_MS || self.knows(event, *at) {
+                    continue;
+                }
+                if concerns(event, sight, gpus) {
+                    self.happened(machine, event, &sight.gpu, together, now);
+                }
+            }
+        }
+    }
+
+    /// Whether this event came before; if not, it has now.
+    fn knows(&mut self, event: &Event, at: u64) -> bool {
+        let same = |(number, value, when): &(u64, u64, u64)| {
+            *number == event.number && *value == event.value && when.abs_diff(at) < SAME_MS
+        };
+        let known = self.events.iter().any(same);
+        if !known {
+            self.events.truncate(MOST_EVENTS - 1);
+            self.events.push_front((event.number, event.value, at));
+        }
+        known
+    }
+
+    fn happened(
+        &mut self,
+        machine: &mut Machine,
+        event: &Event,
+        gpu: &Gpu,
+        together: bool,
+        now: u64,
+    ) {
+        let cause = match event.kind() {
+            EventKind::GpuLost => Some(Cause::GpuLost),
+            EventKind::RecoveryAction => match event.value {
+                1 | 2 => Some(Cause::GpuRecovery),
+                4 => Some(Cause::GpuDrain),
+                _ => None,
+            },
+            EventKind::EccUncorrected => {
+                memory_failed(machine, gpu, now);
+                None
+            }
+            EventKind::Xid => {
+                let known = xid(event.value, gpu.architecture());
+                match known.class {
+                    Class::Fatal => Some(Cause::GpuFatal),
+                    Class::AppFatal => Some(Cause::GpuAppFatal),
+                    Class::Link if together => Some(Cause::GpuLink),
+                    Class::Drain => Some(Cause::GpuDrain),
+                    Class::Link | Class::Soft => {
+                        self.soften(known.weight as f32);
+                        Some(Cause::GpuSoft)
+                    }
+                    Class::Action | Class::Ignored | Class::Unknown => None,
+                }
+            }
+            EventKind::EventUnknown | EventKind::MigChanged => None,
+        };
+        if let Some(cause) = cause {
+            machine.happened(cause, now, now + cause.event_ms());
+        }
+    }
+
+    fn soften(&mut self, weight: f32) {
+        self.soft = self.soft.min(weight);
+    }
+
+    /// Down at once, up slowly.
+    fn weigh(&mut self, machine: &Machine, gpus: &EndpointGpus, now: u64) {
+        let throttled = gpus.gpus.iter().filter_map(|sight| throttle(sight, now)?);
+        let slowest = throttled.fold(f32::INFINITY, f32::min);
+        let stands = machine.has(Cause::GpuThrottled);
+        let target = match stands {
+            // It was a moment ago.
+            true if slowest.is_infinite() => self.weight,
+            true => slowest,
+            false => 1.0,
+        };
+        let target = match machine.has(Cause::GpuSoft) {
+            true => target.min(self.soft),
+            false => target,
+        };
+        let passed = now.saturating_sub(std::mem::replace(&mut self.weighed_at, now));
+        let step = (passed as f32 / RISES_MS).min(1.0);
+        self.weight = match target < self.weight || !stands {
+            true => target,
+            false => self.weight + (target - self.weight) * step,
+        };
+    }
+}
+
+// === impl Say ===
+
+impl Say {
+    fn add(&mut self, says: Option<bool>) {
+        self.yes |= says == Some(true);
+        self.unknown |= says.is_none();
+    }
+}
+
+/// What the GPUs do, for [`super::stall`].
+pub(super) fn activity(gpus: &EndpointGpus, now: u64) -> Activity {
+    // One of several that work together waits for the others: one that works is enough, one that spins is not.
+    let all = gpus.own().map(|sight| activity_of(sight, now));
+    let worse = |found: Activity, next: Activity| match (found, next) {
+        (Activity::Works, _) | (_, Activity::Works) => Activity::Works,
+        (Activity::Spins, Activity::Spins) => Activity::Spins,
+        _ => Activity::Unknown,
+    };
+    all.reduce(worse).unwrap_or_default()
+}
+
+fn activity_of(sight: &Sight, now: u64) -> Activity {
+    let gpu = &sight.gpu;
+    let young = |age_ms: u32| sight.age_ms(age_ms, now) <= READ_MS;
+    // Whose work it is cannot be told.
+    let shared = gpu.owners.len() > 1 || gpu.mig_enabled || !gpu.parent.is_empty();
+    if shared || sight.source.is_silent(now) {
+        return Activity::Unknown;
+    }
+    let profile = gpu.profile.as_ref().filter(|p| young(p.age_ms));
+    let dram = profile.and_then(|profile| profile.dram_active);
+    let tensor = profile.and_then(|profile| profile.tensor_active);
+    let power = gpu.power.as_ref().filter(|p| young(p.age_ms));
+    let power = power.and_then(|power| Some(power.draw? / power.limit.filter(|&l| l > 0.0)?));
+    let busy = gpu.utilization.as_ref().filter(|u| young(u.age_ms));
+    let busy = busy.and_then(|utilization| utilization.gpu);
+    let above = |value: Option<f64>, least: f64| value.is_some_and(|value| value >= least);
+    let below = |value: Option<f64>, most: f64| value.is_some_and(|value| value < most);
+    if above(dram, WORKS.0) || above(tensor, WORKS.0) || above(power, WORKS.1) {
+        Activity::Works
+    } else if above(busy, BUSY) && (below(dram, SPINS.0) || below(power, SPINS.1)) {
+        Activity::Spins
+    } else {
+        Activity::Unknown
+    }
+}
+
+/// True if one is; else what is known. What is not supported has no say.
+fn any<const N: usize>(says: [Option<bool>; N]) -> Option<bool> {
+    let known = says.into_iter().flatten();
+    known.fold(None, |found, says| Some(found.unwrap_or(false) || says))
+}
+
+/// Its error counters, if they are known now.
+fn errors(sight: &Sight, now: u64) -> Option<&Errors> {
+    let errors = sight.gpu.errors.as_ref()?;
+    let known = !sight.source.is_silent(now) && sight.age_ms(errors.age_ms, now) <= READ_MS;
+    known.then_some(errors)
+}
+
+/// Whether an error in memory stays with the process that met it: NVIDIA's support table for error containment.
+fn contains_errors(gpu: &Gpu) -> bool {
+    matches!(
+        gpu.architecture(),
+        Architecture::AmpereGa100 | Architecture::Hopper | Architecture::Blackwell
+    )
+}
+
+/// What is left of the clock, if it is slowed down; `None`: not known.
+fn throttle(sight: &Sight, now: u64) -> Option<Option<f32>> {
+    let clocks = sight.gpu.clocks.as_ref()?;
+    if sight.source.is_silent(now) || sight.age_ms(clocks.age_ms, now) > READ_MS {
+        return None;
+    }
+    let reasons = clocks.event_reasons?;
+    if reasons & THROTTLES == 0 || reasons & IDLE != 0 {
+        return Some(None);
+    }
+    let share = match (clocks.sm, clocks.sm_max) {
+        (Some(sm), Some(most)) if most > 0 => sm as f32 / most as f32,
+        _ => UNTOLD,
+    };
+    Some(Some(share.clamp(LEAST, 1.0)))
+}
+
+/// Whether `event`, told of `sight`, is the endpoint's too: of a MIG board others' events are told as well.
+fn concerns(event: &Event, sight: &Sight, gpus: &EndpointGpus) -> bool {
+    let Some(instance) = event.gpu_instance else {
+        return true;
+    };
+    let takes_the_board = match event.kind() {
+        EventKind::Xid => xid(event.value, sight.gpu.architecture()).scope == Scope::Board,
+        EventKind::GpuLost | EventKind::RecoveryAction => true,
+        _ => false,
+    };
+    let (uuid, board) = (&sight.gpu.uuid, &sight.gpu.parent);
+    let board = if board.is_empty() { uuid } else { board };
+    let mut own = gpus.own().filter(|own| own.gpu.parent == *board);
+    let is_named = |own: &Sight| {
+        let compute = match (event.compute_instance, own.gpu.compute_instance) {
+            (Some(named), Some(own)) => named == own,
+            _ => true,
+        };
+        own.gpu.gpu_instance == Some(instance) && compute
+    };
+    takes_the_board || own.any(is_named) || !sight.gpu.mig_enabled && sight.gpu.parent.is_empty()
+}
+
+/// Memory of `gpu` failed and could not be corrected.
+fn memory_failed(machine: &mut Machine, gpu: &Gpu, now: u64) {
+    let cause = match contains_errors(gpu) {
+        // Of which instance it was an XID tells.
+        true if gpu.mig_enabled => return,
+        true => Cause::GpuAppFatal,
+        false => Cause::GpuEcc,
+    };
+    machine.happened(cause, now, now + cause.event_ms());
+}
+
+#[cfg(test)]
+pub(super) mod tests;

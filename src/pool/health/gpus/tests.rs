@@ -1,0 +1,516 @@
+use super::*;
+use crate::pool::gpu::Source;
+use gpu_probes::telemetry::Clocks;
+use std::sync::atomic::Ordering::Relaxed;
+
+/// GPUs of an endpoint, as a source told them.
+pub(in crate::pool::health) struct Told {
+    sights: Vec<Sight>,
+    source: Arc<Source>,
+}
+
+/// One Hopper GPU, with what `with` sets, told at `now`.
+pub(in crate::pool::health) fn told(now: u64, with: impl Fn(&mut Gpu)) -> Told {
+    let source = Arc::new(Source::default());
+    source.heard_at.store(now, Relaxed);
+    let told = Told {
+        sights: Vec::new(),
+        source,
+    };
+    told.and(now, with)
+}
+
+impl Told {
+    /// Another one.
+    pub(in crate::pool::health) fn and(mut self, now: u64, with: impl Fn(&mut Gpu)) -> Self {
+        let mut gpu = Gpu {
+            uuid: format!("GPU-{}", self.sights.len()),
+            architecture: Architecture::Hopper.into(),
+            ..Default::default()
+        };
+        with(&mut gpu);
+        self.sights.push(Sight {
+            gpu,
+            source: Arc::clone(&self.source),
+            received_at: now,
+            events: Vec::new(),
+            neighbours: Vec::new(),
+        });
+        self
+    }
+
+    /// XID `number` happened to the last one.
+    pub(in crate::pool::health) fn event(self, at: u64, number: u64) -> Self {
+        self.happened(at, |event| event.value = number)
+    }
+
+    fn happened(mut self, at: u64, with: impl Fn(&mut Event)) -> Self {
+        let sight = self.sights.last_mut().unwrap();
+        let mut event = Event {
+            number: sight.events.len() as u64 + 1,
+            kind: EventKind::Xid.into(),
+            ..Default::default()
+        };
+        with(&mut event);
+        sight.events.push((at, event));
+        self
+    }
+
+    /// The source said something.
+    pub(in crate::pool::health) fn heard(&self, now: u64) {
+        self.source.heard_at.store(now, Relaxed);
+    }
+
+    pub(in crate::pool::health) fn gpus(&self) -> EndpointGpus {
+        EndpointGpus {
+            gpus: self.sights.iter().cloned().map(Arc::new).collect(),
+        }
+    }
+}
+
+/// What stands at an endpoint, over time.
+struct Case {
+    memory: Memory,
+    machine: Machine,
+}
+
+impl Case {
+    fn new() -> Self {
+        Self {
+            memory: Memory::NEW,
+            machine: Machine::NEW,
+        }
+    }
+
+    /// What stands after `told` is judged.
+    fn judge(&mut self, told: &Told, now: u64) -> Vec<Cause> {
+        self.memory.judge(&mut self.machine, &told.gpus(), 1, now);
+        self.machine.settle(now);
+        let all = Cause::ALL.into_iter();
+        all.filter(|&cause| self.machine.has(cause)).collect()
+    }
+}
+
+/// What stands after `told`, told at 1000.
+fn causes(told: &Told) -> Vec<Cause> {
+    Case::new().judge(told, 1_000)
+}
+
+fn errors(with: impl Fn(&mut Errors)) -> impl Fn(&mut Gpu) {
+    move |gpu| with(gpu.errors.get_or_insert_default())
+}
+
+#[test]
+fn what_is_read_of_errors() {
+    let ada = |gpu: &mut Gpu| gpu.architecture = Architecture::Ada.into();
+    for (told, expected) in [
+        (told(1_000, |_| {}), &[][..]),
+        (told(1_000, |gpu| gpu.lost = true), &[Cause::GpuLost]),
+        (told(1_000, errors(|e| e.recovery_action = Some(0))), &[]),
+        (
+            told(1_000, errors(|e| e.recovery_action = Some(1))),
+            &[Cause::GpuRecovery],
+        ),
+        (
+            told(1_000, errors(|e| e.recovery_action = Some(2))),
+            &[Cause::GpuRecovery],
+        ),
+        (
+            told(1_000, errors(|e| e.recovery_action = Some(4))),
+            &[Cause::GpuDrain],
+        ),
+        // Peers: of no account where there are none.
+        (
+            told(1_000, errors(|e| e.recovery_action = Some(3))),
+            &[Cause::GpuSoft],
+        ),
+        (
+            told(1_000, errors(|e| e.recovery_action = Some(3))).and(1_000, |_| {}),
+            &[Cause::GpuDrain],
+        ),
+        (told(1_000, errors(|e| e.recovery_action = Some(99))), &[]),
+        (
+            told(1_000, errors(|e| e.remap_failed = Some(true))),
+            &[Cause::GpuDrain],
+        ),
+        // Contained on Hopper, not on Ada.
+        (told(1_000, errors(|e| e.remap_pending = Some(true))), &[]),
+        (
+            told(1_000, |gpu| {
+                ada(gpu);
+                errors(|e| e.remap_pending = Some(true))(gpu);
+            }),
+            &[Cause::GpuSoft],
+        ),
+        (
+            told(1_000, errors(|e| e.sram_threshold_exceeded = Some(true))),
+            &[Cause::GpuSoft],
+        ),
+        // How many there were before is nobody's fault.
+        (
+            told(1_000, errors(|e| e.ecc_uncorrected = Some(1_000_000))),
+            &[],
+        ),
+        // The worst of all counts.
+        (
+            told(1_000, |_| {}).and(1_000, |gpu| gpu.lost = true),
+            &[Cause::GpuLost],
+        ),
+        // A reading that was old when it came.
+        (
+            told(
+                1_000,
+                errors(|e| {
+                    e.recovery_action = Some(1);
+                    e.age_ms = 60_000;
+                }),
+            ),
+            &[],
+        ),
+    ] {
+        assert_eq!(causes(&told), expected, "{:?}", told.sights);
+    }
+}
+
+#[test]
+fn what_xids_come_to() {
+    let (alone, together) = (false, true);
+    for (numbers, peers, expected) in [
+        (
+            &[48, 79, 95, 109, 119, 120, 136, 140, 143][..],
+            alone,
+            &[Cause::GpuFatal][..],
+        ),
+        (&[13, 31, 43, 45, 94], alone, &[Cause::GpuAppFatal]),
+        (&[64], alone, &[Cause::GpuDrain]),
+        (&[63, 92], alone, &[Cause::GpuSoft]),
+        (&[74, 144, 150], alone, &[Cause::GpuSoft]),
+        (&[74, 144, 150], together, &[Cause::GpuLink]),
+        (&[154, 0, 1, 999, u64::MAX], alone, &[]),
+    ] {
+        for &number in numbers {
+            let mut told = told(1_000, |_| {});
+            if peers {
+                told = told.and(1_000, |_| {});
+            }
+            let told = told.event(990, number);
+            assert_eq!(causes(&told), expected, "{number}");
+        }
+    }
+}
+
+#[test]
+fn other_events() {
+    for (kind, value, expected) in [
+        (EventKind::GpuLost, 0, &[Cause::GpuLost][..]),
+        (EventKind::RecoveryAction, 0, &[]),
+        (EventKind::RecoveryAction, 1, &[Cause::GpuRecovery]),
+        (EventKind::RecoveryAction, 4, &[Cause::GpuDrain]),
+        (EventKind::EccUncorrected, 0, &[Cause::GpuAppFatal]),
+        (EventKind::MigChanged, 0, &[]),
+        (EventKind::EventUnknown, 79, &[]),
+    ] {
+        let told = told(1_000, |_| {}).happened(990, |event| {
+            event.kind = kind.into();
+            event.value = value;
+        });
+        assert_eq!(causes(&told), expected, "{kind:?} {value}");
+    }
+    let kind = |event: &mut Event| event.kind = 77;
+    assert_eq!(causes(&told(1_000, |_| {}).happened(990, kind)), []);
+}
+
+#[test]
+fn an_event_counts_once_however_often_it_is_told() {
+    let mut case = Case::new();
+    let first = told(1_000, |_| {}).event(1_000, 31);
+    assert_eq!(case.judge(&first, 1_000), [Cause::GpuAppFatal]);
+    // A connection is made anew; the age was rounded otherwise.
+    let again = told(3_000, |_| {}).event(1_002, 31);
+    case.judge(&again, 3_000);
+    let free = 1_000 + Cause::GpuAppFatal.event_ms();
+    assert!(!case.machine.take_trial(free - 1) && case.machine.take_trial(free));
+    // Another one of the same sort.
+    let other = told(9_000, |_| {}).event(1_000, 31).event(9_000, 31);
+    case.judge(&other, 9_000);
+    assert!(
+        !case
+            .machine
+            .take_trial(9_000 + Cause::GpuAppFatal.event_ms() - 1)
+    );
+}
+
+#[test]
+fn history_is_not_held_against_an_endpoint() {
+    let old = told(100_000, |_| {}).event(100_000 - RECENT_MS - 1, 79);
+    assert_eq!(Case::new().judge(&old, 100_000), []);
+    // Before it came into the pool.
+    let mut case = Case::new();
+    let told = told(5_000, |_| {}).event(4_000, 79);
+    case.memory
+        .judge(&mut case.machine, &told.gpus(), 4_500, 5_000);
+    assert!(!case.machine.has(Cause::GpuFatal));
+}
+
+#[test]
+fn memory_errors_since_the_last_reading() {
+    for (architecture, expected) in [
+        (Architecture::Hopper, Cause::GpuAppFatal),
+        (Architecture::AmpereGa100, Cause::GpuAppFatal),
+        (Architecture::Ada, Cause::GpuEcc),
+        (Architecture::Unknown, Cause::GpuEcc),
+    ] {
+        let with = |count: Option<u64>, now| {
+            told(now, move |gpu| {
+                gpu.architecture = architecture.into();
+                errors(|e| e.ecc_uncorrected = count)(gpu);
+            })
+        };
+        let mut case = Case::new();
+        assert_eq!(case.judge(&with(Some(7), 1_000), 1_000), []);
+        assert_eq!(case.judge(&with(None, 1_100), 1_100), []);
+        assert_eq!(case.judge(&with(Some(7), 1_200), 1_200), []);
+        assert_eq!(case.judge(&with(Some(8), 1_300), 1_300), [expected]);
+    }
+    // A counter that begins anew: the GPU was reset.
+    let with = |count, now| {
+        told(now, move |gpu| {
+            gpu.architecture = Architecture::Ada.into();
+            errors(|e| e.ecc_uncorrected = Some(count))(gpu);
+        })
+    };
+    let mut case = Case::new();
+    case.judge(&with(7, 1_000), 1_000);
+    case.judge(&with(9, 1_100), 1_100);
+    case.judge(&with(0, 2_000), 2_000);
+    assert!(case.machine.take_trial(2_000 + Cause::GpuEcc.hold_ms()));
+}
+
+#[test]
+fn after_a_reset_that_the_driver_confirms_it_is_tried_out_and_else_after_ten_minutes() {
+    let fatal = |now: u64, action: Option<u32>| {
+        told(now, errors(move |e| e.recovery_action = action)).event(1_000, 79)
+    };
+    let mut case = Case::new();
+    case.judge(&fatal(1_000, Some(0)), 1_000);
+    // So soon nobody has looked.
+    case.judge(&fatal(2_000, Some(0)), 2_000);
+    assert!(!case.machine.take_trial(30_000));
+    // It is wanted, then it was done.
+    case.judge(&fatal(30_000, Some(1)), 30_000);
+    assert!(case.machine.has(Cause::GpuRecovery));
+    case.judge(&fatal(60_000, Some(0)), 60_000);
+    let free = 60_000 + Cause::GpuFatal.hold_ms();
+    assert!(!case.machine.take_trial(free - 1) && case.machine.take_trial(free));
+    // Where the driver does not tell.
+    let mut case = Case::new();
+    for now in [1_000, 20_000, 600_000] {
+        case.judge(&fatal(now, None), now);
+    }
+    assert!(!case.machine.take_trial(600_999) && case.machine.take_trial(601_000));
+}
+
+#[test]
+fn mig_instances_and_shared_boards() {
+    // Two instances of a board, one of which is the endpoint's.
+    let mig = |number: u64, instance: Option<u32>| {
+        let board = |gpu: &mut Gpu| {
+            gpu.uuid = "GPU-b".to_owned();
+            gpu.mig_enabled = true;
+        };
+        let own = |gpu: &mut Gpu| {
+            gpu.uuid = "MIG-a".to_owned();
+            gpu.parent = "GPU-b".to_owned();
+            (gpu.gpu_instance, gpu.compute_instance) = (Some(3), Some(0));
+        };
+        told(1_000, own).and(1_000, board).happened(990, |event| {
+            (event.value, event.gpu_instance) = (number, instance);
+        })
+    };
+    for (number, instance, expected) in [
+        (31, Some(3), &[Cause::GpuAppFatal][..]),
+        (31, Some(4), &[]),
+        // Nobody says whose it is.
+        (31, None, &[Cause::GpuAppFatal]),
+        (94, Some(4), &[]),
+        // What needs a reset takes the board.
+        (79, Some(4), &[Cause::GpuFatal]),
+        (95, Some(4), &[Cause::GpuFatal]),
+        (64, Some(4), &[Cause::GpuDrain]),
+    ] {
+        assert_eq!(
+            causes(&mig(number, instance)),
+            expected,
+            "{number} {instance:?}"
+        );
+    }
+    // A board and its instance are not several GPUs.
+    assert_eq!(causes(&mig(74, None)), [Cause::GpuSoft]);
+    // Shared in time: whoever it was, all that are there share it.
+    let shared = told(1_000, |gpu| gpu.owners = vec![Default::default(); 2]).event(990, 31);
+    assert_eq!(causes(&shared), [Cause::GpuAppFatal]);
+}
+
+fn clocks(reasons: Option<u64>, sm: Option<u32>, sm_max: Option<u32>) -> impl Fn(&mut Gpu) {
+    move |gpu| {
+        gpu.clocks = Some(Clocks {
+            event_reasons: reasons,
+            sm,
+            sm_max,
+            ..Default::default()
+        });
+    }
+}
+
+#[test]
+fn throttling() {
+    for (reasons, sm, expected) in [
+        (Some(0), Some(500), None),
+        // A software power cap is how a GPU works under load; so are application clocks.
+        (Some(0x4), Some(1_000), None),
+        (Some(0x2 | 0x10 | 0x100), Some(1_000), None),
+        (Some(0x8), Some(1_000), Some(0.5)),
+        (Some(0x20), Some(1_500), Some(0.75)),
+        (Some(0x40 | 0x4), Some(1_000), Some(0.5)),
+        (Some(0x80), Some(200), Some(LEAST)),
+        (Some(0x40), None, Some(UNTOLD)),
+        // Idle, it is slow by itself.
+        (Some(0x1 | 0x20), Some(200), None),
+        (None, Some(200), None),
+    ] {
+        let told = told(1_000, clocks(reasons, sm, Some(2_000)));
+        let mut case = Case::new();
+        let causes = case.judge(&told, 1_000);
+        assert_eq!(!causes.is_empty(), expected.is_some(), "{reasons:?} {sm:?}");
+        assert_eq!(
+            case.memory.weight,
+            expected.unwrap_or(1.0),
+            "{reasons:?} {sm:?}"
+        );
+    }
+    // The slowest of several.
+    let two = told(1_000, clocks(Some(0x40), Some(1_600), Some(2_000)))
+        .and(1_000, clocks(Some(0x40), Some(1_200), Some(2_000)));
+    let mut case = Case::new();
+    case.judge(&two, 1_000);
+    assert_eq!(case.memory.weight, 0.6);
+    // Clocks that cannot be.
+    let mut case = Case::new();
+    case.judge(
+        &told(1_000, clocks(Some(0x40), Some(9_000), Some(0))),
+        1_000,
+    );
+    assert_eq!(case.memory.weight, UNTOLD);
+}
+
+#[test]
+fn a_weight_falls_at_once_and_rises_slowly() {
+    let mut case = Case::new();
+    let mut weight = |reasons, sm, now| {
+        case.judge(
+            &told(now, clocks(Some(reasons), Some(sm), Some(2_000))),
+            now,
+        );
+        case.memory.weight
+    };
+    assert_eq!(weight(0x40, 1_000, 1_000), 0.5);
+    let rising = weight(0x40, 2_000, 2_000);
+    assert!((0.55..0.65).contains(&rising), "{rising}");
+    assert_eq!(weight(0x40, 800, 2_100), 0.4);
+    // It flickers: the weight stays for as long as that goes on.
+    for n in 0..100 {
+        let now = 3_000 + n * 500;
+        let reasons = if n % 2 == 0 { 0 } else { 0x40 };
+        let weight = weight(reasons, 800, now);
+        assert!(weight < 0.45, "{n}: {weight}");
+    }
+    for now in [60_000, 64_900] {
+        assert!(weight(0, 2_000, now) < 0.45);
+    }
+    assert_eq!(weight(0, 2_000, 65_000), 1.0);
+}
+
+#[test]
+fn a_source_that_dies_or_was_never_heard_is_neutral() {
+    let all = |now: u64| {
+        told(now, |gpu| {
+            gpu.lost = true;
+            clocks(Some(0x40), Some(600), Some(2_000))(gpu);
+        })
+    };
+    // Never heard since long.
+    assert_eq!(Case::new().judge(&all(1_000), 60_000), []);
+    // It told a hard fact, and died of it: that stands for a while, the weight does not.
+    let mut case = Case::new();
+    let told = all(1_000);
+    assert_eq!(
+        case.judge(&told, 1_000),
+        [Cause::GpuThrottled, Cause::GpuLost]
+    );
+    assert_eq!(
+        case.judge(&told, 10_000),
+        [Cause::GpuThrottled, Cause::GpuLost]
+    );
+    let silent = 10_000 + Cause::GpuThrottled.unheard_ms();
+    assert_eq!(case.judge(&told, silent), [Cause::GpuLost]);
+    assert_eq!(case.judge(&told, silent), [Cause::GpuLost]);
+    assert_eq!(case.memory.weight, 1.0);
+    let free = 10_000 + Cause::GpuLost.unheard_ms();
+    assert!(!case.machine.take_trial(free - 1) && case.machine.take_trial(free));
+}
+
+#[test]
+fn garbage_is_neutral() {
+    for value in [0, 1, u32::MAX] {
+        let garbage = told(1_000, |gpu| {
+            gpu.architecture = i32::MAX;
+            errors(|e| {
+                e.recovery_action = Some(value.max(5));
+                e.age_ms = value;
+            })(gpu);
+            clocks(Some(1 << 40), Some(value), Some(value))(gpu);
+            gpu.power = Some(gpu_probes::telemetry::Power {
+                draw: Some(f64::NAN),
+                limit: Some(0.0),
+                ..Default::default()
+            });
+        });
+        assert_eq!(causes(&garbage), [], "{value}");
+        assert_eq!(activity(&garbage.gpus(), 1_000), Activity::Unknown);
+    }
+}
+
+#[test]
+fn activity_of_gpus_that_others_use_is_not_known() {
+    let works = |gpu: &mut Gpu| {
+        gpu.profile = Some(gpu_probes::telemetry::Profile {
+            tensor_active: Some(0.3),
+            ..Default::default()
+        });
+    };
+    let spins = |gpu: &mut Gpu| {
+        let utilization = gpu.utilization.get_or_insert_default();
+        utilization.gpu = Some(1.0);
+        let profile = gpu.profile.get_or_insert_default();
+        profile.dram_active = Some(0.0);
+    };
+    for (told, expected) in [
+        (told(1_000, |_| {}), Activity::Unknown),
+        (told(1_000, works), Activity::Works),
+        (told(1_000, spins), Activity::Spins),
+        (told(1_000, spins).and(1_000, works), Activity::Works),
+        (told(1_000, spins).and(1_000, spins), Activity::Spins),
+        (told(1_000, spins).and(1_000, |_| {}), Activity::Unknown),
+        (
+            told(1_000, |gpu| {
+                works(gpu);
+                gpu.owners = vec![Default::default(); 2];
+            }),
+            Activity::Unknown,
+        ),
+    ] {
+        assert_eq!(activity(&told.gpus(), 1_000), expected);
+        assert_eq!(activity(&told.gpus(), 10_000), Activity::Unknown);
+    }
+    assert_eq!(activity(&EndpointGpus::default(), 1), Activity::Unknown);
+}

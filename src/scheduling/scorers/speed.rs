@@ -1,0 +1,181 @@
+//! `speed-scorer` (ours): endpoints that are slower get less, in proportion.
+//!
+//! ```text
+//! s     = 1 − fade · (1 − speed / fastest)         fastest over the candidates, at least minWeight
+//! score = 1 + slowest s − slowest s / s            slowest over the candidates
+//! ```
+//!
+//! The speed of an endpoint is learned from what it serves, and begins with what its GPUs tell of their clocks
+//! ([`crate::pool::health`]); where neither is known it is the median of the pool. The score is made to stand beside
+//! `work-scorer` with the same weight: that says `least cost / cost`, and the sum is best where cost ÷ s is least. So an
+//! endpoint of half the speed is as good as another while it has half the work. All equally fast: all 1.
+//!
+//! `fade` falls from 1 to 0 as the mean of `max(queue / 5, KV cache / 0.8)` over the candidates goes from `fadeFrom` (0.8) to
+//! `fadeTo` (1.2): where all are full, what is taken from the slow ones overloads the others, and more requests are late
+//! than before (simulation: reference §7.3). `minWeight` (0.3) is there for the same reason, and because a slow endpoint
+//! without requests cannot be measured. In the default profile. Beside other scorers its weight is a matter of taste.
+
+use serde::{Deserialize, Serialize};
+
+use super::super::{Context, Scorer};
+use crate::config::{PluginUse, Problem};
+
+/// What is full, as `utilization-detector` has it.
+const FULL_QUEUE: f32 = 5.0;
+const FULL_CACHE: f32 = 0.8;
+
+/// See the module.
+#[derive(Debug)]
+pub(in crate::scheduling) struct Speed(Params);
+
+#[derive(Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase", default)]
+struct Params {
+    min_weight: f32,
+    fade_from: f32,
+    fade_to: f32,
+}
+
+impl Default for Params {
+    fn default() -> Self {
+        Self {
+            min_weight: 0.3,
+            fade_from: 0.8,
+            fade_to: 1.2,
+        }
+    }
+}
+
+// === impl Speed ===
+
+impl Speed {
+    pub(in crate::scheduling) fn of(plugin: &PluginUse) -> Result<Self, Problem> {
+        let params: Params = plugin.parameters.read()?;
+        let problem = |field, message| Err(plugin.parameters.field_problem(field, message));
+        if !(0.01..=1.0).contains(&params.min_weight) {
+            return problem("minWeight", "is not a number from 0.01 to 1");
+        }
+        if !(0.0..=1e6).contains(&params.fade_from) {
+            return problem("fadeFrom", "is not a number from 0 to 1000000");
+        }
+        if !(params.fade_to > params.fade_from && params.fade_to <= 1e6) {
+            return problem("fadeTo", "is not a number above fadeFrom, up to 1000000");
+        }
+        Ok(Self(params))
+    }
+
+    /// How much differences count: 1 while there is room, 0 where all is full.
+    fn fade(&self, cx: &Context<'_>, candidates: &[u32]) -> f32 {
+        let (mut sum, mut known) = (0.0, 0_u32);
+        for &candidate in candidates {
+            let at = candidate as usize;
+            let full = (cx.load.waiting[at] / FULL_QUEUE).max(cx.load.kv_usage[at] / FULL_CACHE);
+            if !full.is_nan() {
+                sum += full;
+                known += 1;
+            }
+        }
+        let full = if known == 0 { 0.0 } else { sum / known as f32 };
+        let Params {
+            fade_from, fade_to, ..
+        } = self.0;
+        ((fade_to - full) / (fade_to - fade_from)).clamp(0.0, 1.0)
+    }
+}
+
+impl Scorer for Speed {
+    fn score(&self, cx: &Context<'_>, candidates: &[u32], out: &mut [f32]) {
+        let out = &mut out[..candidates.len()];
+        let (mut slowest, mut fastest) = (f32::INFINITY, 0.0_f32);
+        for (out, &candidate) in out.iter_mut().zip(candidates) {
+            *out = cx.load.speed[candidate as usize];
+            slowest = slowest.min(*out);
+            fastest = fastest.max(*out);
+        }
+        if slowest >= fastest {
+            out.fill(1.0);
+            return;
+        }
+        let fade = self.fade(cx, candidates);
+        let least = self.0.min_weight;
+        let faded = |speed: f32| 1.0 - fade * (1.0 - (speed / fastest).max(least));
+        let slowest = faded(slowest);
+        for out in out {
+            *out = 1.0 + slowest - slowest / faded(*out);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::testing::{plugin, scores_for, snapshot};
+    use super::super::work::Work;
+    use super::*;
+    use crate::pool::LoadView;
+
+    fn view(speed: &[f32], waiting: f32) -> LoadView {
+        LoadView {
+            waiting: vec![waiting; speed.len()],
+            kv_usage: vec![f32::NAN; speed.len()],
+            speed: speed.to_vec(),
+            ..Default::default()
+        }
+    }
+
+    #[test]
+    fn the_formula() {
+        for (parameters, speed, waiting, expected) in [
+            ("{}", [1.0, 1.0, 1.0], 0.0, [1.0, 1.0, 1.0]),
+            ("{}", [1.0, 0.5, 1.0], 0.0, [1.0, 0.5, 1.0]),
+            // Whoever is slower than 0.3 is not.
+            ("{}", [1.0, 0.1, 0.6], 0.0, [1.0, 0.3, 0.8]),
+            // Beside the fastest, wherever the median is.
+            ("{}", [2.0, 1.0, 2.0], 0.0, [1.0, 0.5, 1.0]),
+            ("{minWeight: 0.5}", [1.0, 0.1, 1.0], 0.0, [1.0, 0.5, 1.0]),
+            // Half faded, then wholly.
+            ("{}", [1.0, 0.5, 1.0], 5.0, [1.0, 0.75, 1.0]),
+            ("{}", [1.0, 0.5, 1.0], 6.0, [1.0, 1.0, 1.0]),
+            ("{}", [1.0, 0.5, 1.0], f32::NAN, [1.0, 0.5, 1.0]),
+        ] {
+            let scorer = Speed::of(&plugin("speed-scorer", parameters)).unwrap();
+            let got = scores_for(&scorer, &snapshot(3), &view(&speed, waiting), 0, &[]);
+            for (got, expected) in got.iter().zip(expected) {
+                assert!(
+                    (got - expected).abs() < 1e-5,
+                    "{speed:?}: {got} is not {expected}"
+                );
+            }
+        }
+        for wrong in ["{minWeight: 0}", "{fadeTo: 0.5}", "{fadeFrom: -1}"] {
+            let got = Speed::of(&plugin("speed-scorer", wrong)).unwrap_err();
+            assert!(got.message.contains("is not a number"), "{}", got.message);
+        }
+    }
+
+    /// Requests go where work ÷ speed is least, if they go one after another to the best.
+    #[test]
+    fn beside_the_work_scorer_each_gets_its_share() {
+        let work = Work::of(&plugin("work-scorer", "{}")).unwrap();
+        let speed = Speed::of(&plugin("speed-scorer", "{}")).unwrap();
+        let snapshot = snapshot(4);
+        let speeds = [1.0, 1.0, 0.5, 0.3];
+        let mut load = LoadView {
+            in_flight: vec![0; 4],
+            tokens: vec![0; 4],
+            requests: vec![f32::NAN; 4],
+            ..view(&speeds, 0.0)
+        };
+        for _ in 0..560 {
+            let scores = [&work as &dyn Scorer, &speed]
+                .map(|scorer| scores_for(scorer, &snapshot, &load, 0, &[]));
+            let total = |at: &usize| scores[0][*at] + scores[1][*at];
+            let best = (0..4).max_by(|a, b| total(a).total_cmp(&total(b))).unwrap();
+            load.in_flight[best] += 1;
+        }
+        for (got, speed) in load.in_flight.iter().zip(speeds) {
+            let share = 200.0 * speed;
+            let off = (*got as f32 - share).abs() / share;
+            assert!(off < 0.1, "{:?} for {speeds:?}", load.in_flight);
+        }
+    }
+}
