@@ -2,7 +2,8 @@
 //!
 //! One binary, one module a room: [`wire`] holds our protos against Envoy's, [`vectors`] holds any picker against the
 //! protocol, [`envoy`] runs both profiles through a real Envoy, [`serving`] looks at the process around the picker,
-//! [`chaos`] kills and stops it under load, [`probe`] is the node agent over the fake NVML library.
+//! [`kubernetes`] gives it a pool in a cluster, [`chaos`] kills and stops it under load, [`probe`] is the node agent over the
+//! fake NVML library.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,6 +12,7 @@
 
 mod chaos;
 mod envoy;
+mod kubernetes;
 mod probe;
 mod serving;
 mod support;

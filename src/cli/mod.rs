@@ -6,6 +6,7 @@ pub mod check;
 pub mod children;
 pub mod demo;
 mod describe;
+mod discovery;
 mod go_flags;
 pub mod gpus;
 mod http;

@@ -177,7 +177,7 @@ fn dialect_of(parser: Parser) -> Dialect {
 pub(super) fn no_endpoints() -> Problem {
     Problem::new(
         0,
-        "dataLayer.discovery is not set, so `serve` has no endpoints: list them in a file and start with --endpoints-file, or declare a `file-discovery` with its path and name that with dataLayer.discovery: {pluginRef: file-discovery}. --pool-name and --endpoint-selector do not stand in for it: Kubernetes discovery is not supported yet",
+        "dataLayer.discovery is not set, so `serve` has no endpoints: name an InferencePool with --pool-name, or pods with --endpoint-selector; or list them in a file and start with --endpoints-file, or declare a `file-discovery` with its path and name that with dataLayer.discovery: {pluginRef: file-discovery}",
     )
 }
 

@@ -15,11 +15,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::discovery::Source;
 use super::options::Settings;
 use super::plan::{Parts, Plan};
 use super::polling::Polling;
 use crate::config::file::{self, Follower, Pace};
-use crate::config::params::FileDiscoveryParams;
 use crate::config::{ConfigErrors, LoadOptions, Problem};
 use crate::picker::{Picker, Policy};
 
@@ -46,7 +46,7 @@ pub(super) struct Reloader {
     pub(super) options: LoadOptions,
     /// The file as it was last seen.
     pub(super) seen: Result<String, String>,
-    pub(super) endpoints: FileDiscoveryParams,
+    pub(super) endpoints: Source,
     pub(super) running: Running,
     pub(super) picker: Arc<Picker>,
     pub(super) counts: ReloadCounts,
@@ -124,11 +124,11 @@ impl Reloader {
                 if plan
                     .endpoints
                     .as_ref()
-                    .is_some_and(|new| *new != self.endpoints)
+                    .is_some_and(|new| !self.endpoints.is(new))
                 {
                     tracing::warn!(
                         "{name}: dataLayer.discovery: another endpoints file takes effect with a restart; {} is still the one.",
-                        self.endpoints.path
+                        self.endpoints
                     );
                 }
                 let handler = plan.config.handler.name.clone();

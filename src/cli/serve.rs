@@ -1,7 +1,6 @@
 //! `pointsman serve`: the endpoint picker.
 
 use std::net::SocketAddr;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,13 +11,13 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
+use super::discovery::{self, Source};
 use super::options::{ConfigSource, Settings};
-use super::plan::{Plan, no_endpoints};
+use super::plan::Plan;
 use super::polling::Polling;
 use super::reload::{ReloadCounts, Reloader, Running};
-use crate::config::params::FileDiscoveryParams;
 use crate::config::{self, LoadOptions};
-use crate::extproc::health::{self as grpc_health, Readiness};
+use crate::extproc::health as grpc_health;
 use crate::extproc::listener::{self, Incoming};
 use crate::extproc::server::{self, OpenStreams};
 use crate::extproc::tls::Tls;
@@ -29,7 +28,7 @@ use crate::pool::gpu::agents::{self, Agents};
 use crate::pool::gpu::gauges::GpuGauges;
 use crate::pool::gpu::{Gpus, page};
 use crate::pool::polls::{OldPollCounters, PollCounters};
-use crate::pool::{Health, Pool, Snapshot, clock_ms, discovery, health};
+use crate::pool::{Health, Pool, Snapshot, clock_ms, health};
 use crate::prefix::{PrefixCache, Who};
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::{EndpointNames, Metrics};
@@ -49,8 +48,9 @@ const DRAIN_CHECK: Duration = Duration::from_millis(50);
 const FORGET: Duration = Duration::from_secs(10);
 
 /// Serves until SIGTERM or SIGINT, then drains.
-pub async fn run(settings: Settings) -> anyhow::Result<()> {
+pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
     logs::init(settings.log_level, settings.log_format);
+    discovery::name_pool(&mut settings);
     for flag in &settings.without_effect {
         tracing::warn!("{flag} has no effect in this version.");
     }
@@ -61,11 +61,10 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
     };
     let plan = Plan::of(&text, options).inspect_err(|_| eprintln!("In {name}:"))?;
     plan.tell(&name);
-    let endpoints = endpoints(plan.endpoints.as_ref(), settings.endpoints_file.as_deref())
-        .with_context(|| name.clone())?;
+    let endpoints = Source::of(plan.endpoints.as_ref(), &settings).with_context(|| name.clone())?;
     let handler = plan.config.handler.name.clone();
     let stop = CancellationToken::new();
-    let readiness = Arc::new(Readiness::default());
+    let readiness = Arc::new(endpoints.readiness());
     let metrics = Arc::new(match settings.legacy_metrics {
         false => Metrics::new(),
         true => Metrics::with_old_names(),
@@ -83,14 +82,9 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
 
     let pool = Arc::new(Pool::default());
     pool.limit_ejections(settings.max_ejected_share);
-    discovery::file::spawn(
-        Arc::clone(&pool),
-        endpoints.path.clone().into(),
-        endpoints.watch_file,
-        stop.clone(),
-    )
-    .context("file-discovery")?;
-    readiness.set_synced();
+    let discovery = endpoints
+        .start(&pool, &metrics, &readiness, stop.clone())
+        .await?;
     let gpus = Arc::new(Gpus::new(Arc::clone(&pool)));
     let joining = Arc::clone(&gpus);
     let joining = async move { joining.follow().await };
@@ -246,6 +240,7 @@ pub async fn run(settings: Settings) -> anyhow::Result<()> {
         stopped = asked_to_stop() => stopped?,
     }
     readiness.set_draining();
+    discovery.resign();
     tracing::info!(streams = open.count(), "Draining.");
     let deadline = tokio::time::Instant::now() + settings.drain_timeout;
     let drain = async {
@@ -298,26 +293,6 @@ pub(super) async fn asked_to_stop() -> std::io::Result<()> {
         _ = interrupt.recv() => {}
     }
     Ok(())
-}
-
-/// The endpoints file of the configuration, or that of the flag.
-fn endpoints(
-    configured: Option<&FileDiscoveryParams>,
-    flag: Option<&Path>,
-) -> anyhow::Result<FileDiscoveryParams> {
-    match (configured, flag) {
-        (Some(params), None) => Ok(params.clone()),
-        (None, Some(path)) => Ok(FileDiscoveryParams {
-            path: path.to_string_lossy().into_owned(),
-            watch_file: true,
-        }),
-        (Some(params), Some(path)) => anyhow::bail!(
-            "dataLayer.discovery has the endpoints in {}, --endpoints-file in {}; give one",
-            params.path,
-            path.display()
-        ),
-        (None, None) => anyhow::bail!("{}", no_endpoints()),
-    }
 }
 
 /// Looks at how the endpoints of `pool` are, again and again.
@@ -386,26 +361,5 @@ impl prometheus_client::collector::Collector for BodyGauge {
             held.metric_type(),
         )?;
         held.encode(metric)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn endpoints_are_said_once() {
-        let configured = FileDiscoveryParams {
-            path: "a".to_owned(),
-            watch_file: false,
-        };
-        let flag = Path::new("b");
-        assert_eq!(endpoints(Some(&configured), None).unwrap(), configured);
-        let of_flag = endpoints(None, Some(flag)).unwrap();
-        assert_eq!((&*of_flag.path, of_flag.watch_file), ("b", true));
-        let both = endpoints(Some(&configured), Some(flag)).unwrap_err();
-        assert!(both.to_string().contains("give one"), "{both}");
-        let none = endpoints(None, None).unwrap_err().to_string();
-        assert!(none.contains("--endpoints-file"), "{none}");
     }
 }

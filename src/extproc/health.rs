@@ -4,6 +4,9 @@
 //! |---|---|
 //! | `liveness` | always |
 //! | any other name (`readiness`, `envoy.service.ext_proc.v3.ExternalProcessor`, `inference-extension`, empty) | the pool is synced and the process is not draining |
+//!
+//! Where replicas elect a leader, `readiness`, `envoy.service.ext_proc.v3.ExternalProcessor` and the empty name are SERVING
+//! only at the one that leads, and all others but `liveness` are unknown.
 
 use std::net::TcpListener;
 use std::sync::Arc;
@@ -22,10 +25,16 @@ use crate::proto::health::{
 
 /// The names that `List` reports.
 const NAMES: [&str; 5] = [
-    "",
+    ELECTED[0],
     LIVENESS,
-    "readiness",
+    ELECTED[1],
     "inference-extension",
+    ELECTED[2],
+];
+/// The names that tell who leads, where replicas elect one.
+const ELECTED: [&str; 3] = [
+    "",
+    "readiness",
     "envoy.service.ext_proc.v3.ExternalProcessor",
 ];
 const LIVENESS: &str = "liveness";
@@ -35,6 +44,9 @@ const LIVENESS: &str = "liveness";
 pub struct Readiness {
     synced: AtomicBool,
     draining: AtomicBool,
+    /// Replicas elect a leader, and this is not the one.
+    standby: AtomicBool,
+    election: bool,
 }
 
 /// The health service over a [`Readiness`].
@@ -77,9 +89,24 @@ pub fn service(readiness: Arc<Readiness>) -> HealthServer<HealthService> {
 // === impl Readiness ===
 
 impl Readiness {
-    /// The pool was read for the first time.
-    pub fn set_synced(&self) {
-        self.synced.store(true, Ordering::Release);
+    /// Of one of several replicas, of which only the leader is to be sent requests.
+    pub fn with_election() -> Self {
+        Self {
+            standby: true.into(),
+            election: true,
+            ..Self::default()
+        }
+    }
+
+    /// Whether the pool is known.
+    pub fn set_synced(&self, synced: bool) {
+        self.synced.store(synced, Ordering::Release);
+    }
+
+    /// Whether this replica leads.
+    pub fn set_leading(&self, leading: bool) {
+        self.standby
+            .store(self.election && !leading, Ordering::Release);
     }
 
     /// The process was asked to stop.
@@ -89,7 +116,9 @@ impl Readiness {
 
     /// Whether requests should come.
     pub fn is_ready(&self) -> bool {
-        self.synced.load(Ordering::Acquire) && !self.draining.load(Ordering::Acquire)
+        self.synced.load(Ordering::Acquire)
+            && !self.draining.load(Ordering::Acquire)
+            && !self.standby.load(Ordering::Acquire)
     }
 }
 
@@ -97,8 +126,11 @@ impl Readiness {
 
 impl HealthService {
     fn answer(&self, service: &str) -> HealthCheckResponse {
-        let serving = service == LIVENESS || self.0.is_ready();
-        let status = if serving {
+        let status = if service == LIVENESS {
+            ServingStatus::Serving
+        } else if self.0.election && !ELECTED.contains(&service) {
+            ServingStatus::ServiceUnknown
+        } else if self.0.is_ready() {
             ServingStatus::Serving
         } else {
             ServingStatus::NotServing
@@ -150,11 +182,29 @@ mod tests {
         let status = |name: &str| health.answer(name).status();
         assert_eq!(status("inference-extension"), ServingStatus::NotServing);
         assert_eq!(status(LIVENESS), ServingStatus::Serving);
-        readiness.set_synced();
+        readiness.set_synced(true);
         assert_eq!(status(""), ServingStatus::Serving);
         assert_eq!(status("any.Service"), ServingStatus::Serving);
+        readiness.set_synced(false);
+        assert_eq!(status("readiness"), ServingStatus::NotServing);
+        readiness.set_synced(true);
         readiness.set_draining();
         assert_eq!(status("readiness"), ServingStatus::NotServing);
         assert_eq!(status(LIVENESS), ServingStatus::Serving);
+    }
+
+    #[test]
+    fn with_an_election_the_leader_alone_is_ready() {
+        let readiness = Arc::new(Readiness::with_election());
+        let health = HealthService(Arc::clone(&readiness));
+        let status = |name: &str| health.answer(name).status();
+        readiness.set_synced(true);
+        assert_eq!(ELECTED.map(status), [ServingStatus::NotServing; 3]);
+        assert_eq!(status(LIVENESS), ServingStatus::Serving);
+        assert_eq!(status("inference-extension"), ServingStatus::ServiceUnknown);
+        readiness.set_leading(true);
+        assert_eq!(ELECTED.map(status), [ServingStatus::Serving; 3]);
+        readiness.set_leading(false);
+        assert_eq!(status("readiness"), ServingStatus::NotServing);
     }
 }

@@ -119,8 +119,14 @@ impl Picker {
         progress.parsed();
         took(Stage::Parse, begun.elapsed());
 
-        let rewrite = headers.first_of(&MODEL_REWRITE);
         let incoming = read.facts.model.as_deref();
+        // What is not read may be of any model: no rule is for it.
+        let rule = read.is_whole().then(|| self.pool.rewrites.rule(incoming));
+        let rule = rule.flatten();
+        let drawn = rule
+            .as_ref()
+            .map(|rule| DESKTOP.with_borrow_mut(|space| rule.draw(&mut space.rng)));
+        let rewrite = drawn.or_else(|| headers.first_of(&MODEL_REWRITE));
         let target = rewrite.or(incoming).unwrap_or_default();
         if target.is_empty() && read.is_whole() && needs_model(question.api) {
             return Err(Denial::BadRequest(
@@ -133,6 +139,10 @@ impl Picker {
             .metrics
             .series(incoming.unwrap_or_default(), target, flow, priority);
         series.total.inc();
+        if let Some(rule) = &rule {
+            self.metrics
+                .rewritten(&rule.rewrite, incoming.unwrap_or_default(), target);
+        }
         series.request_bytes.observe(body_bytes as f64);
 
         let picked = DESKTOP.with_borrow_mut(|space| {

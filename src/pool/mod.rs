@@ -6,7 +6,7 @@
 //!
 //! [`discovery`] says who is in the pool, [`scrape`] how loaded they are, [`models`] what they serve, [`ledger`] what we
 //! sent them, [`load`] what both come to, [`gpu`] what they run on, [`health`] who is to get requests at all ([`breaker`]: who
-//! fails them). [`objectives`] says how much each request matters.
+//! fails them). [`objectives`] says how much each request matters, [`rewrites`] which model it is sent on for.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -29,6 +29,7 @@ pub mod objectives;
 mod per_member;
 pub mod polls;
 pub mod residents;
+pub mod rewrites;
 pub mod scan;
 pub mod scrape;
 pub mod slab;
@@ -43,7 +44,8 @@ pub use health::{Cause, Health};
 pub use ledger::{Reservation, Tokens};
 pub use load::LoadView;
 pub use objectives::Objectives;
-pub use snapshot::{Member, Pool, Snapshot};
+pub use rewrites::Rewrites;
+pub use snapshot::{Change, Member, Pool, Snapshot};
 pub use stages::Stages;
 
 thread_local! {

@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 use super::endpoint::{Endpoint, EndpointId};
 use super::health::Cause;
 use super::objectives::Objectives;
+use super::rewrites::Rewrites;
 use super::slab::{SEGMENT, Segment, Slab, Slot};
 use super::stages::Stages;
 
@@ -19,13 +20,25 @@ use super::stages::Stages;
 pub struct Pool {
     /// What requests for it may name, and how much that matters.
     pub objectives: Objectives,
+    /// The models that requests are sent on under.
+    pub rewrites: Rewrites,
     slab: Arc<Slab>,
     current: ArcSwap<Snapshot>,
-    writer: Mutex<()>,
+    /// Where the endpoints of the current snapshot are in it. Whoever holds it is the only one to make the next.
+    positions: Mutex<HashMap<EndpointId, u32>>,
+}
+
+/// What becomes of one endpoint.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// It is there, and like this.
+    Put(Endpoint),
+    /// It is not there.
+    Remove(EndpointId),
 }
 
 /// An unchanging list of endpoints. Positions (`u32`, dense from 0) are valid within one snapshot only.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Snapshot {
     /// Rises with every change of topology; 0 before the first.
     pub version: u64,
@@ -55,11 +68,16 @@ pub struct Member {
 
 impl Default for Pool {
     fn default() -> Self {
+        let slab: Arc<Slab> = Arc::default();
         Self {
             objectives: Objectives::default(),
-            slab: Arc::default(),
-            current: ArcSwap::from_pointee(Snapshot::default()),
-            writer: Mutex::new(()),
+            rewrites: Rewrites::default(),
+            current: ArcSwap::from_pointee(Snapshot {
+                slab: Arc::clone(&slab),
+                ..Snapshot::default()
+            }),
+            slab,
+            positions: Mutex::default(),
         }
     }
 }
@@ -87,10 +105,8 @@ impl Pool {
     /// Makes `endpoints` the pool. An endpoint that stays (same id, address and port) keeps its cells, so its
     /// load and its requests in flight survive; any other starts fresh. Of two endpoints with one id the later wins.
     pub fn replace(&self, endpoints: Vec<Endpoint>) -> Arc<Snapshot> {
-        let _one_at_a_time = self.writer.lock();
+        let mut positions = self.positions.lock();
         let old = self.current.load_full();
-        let known: HashMap<&EndpointId, &Arc<Member>> =
-            old.members.iter().map(|m| (&m.endpoint.id, m)).collect();
         let mut order: Vec<EndpointId> = Vec::with_capacity(endpoints.len());
         let mut wanted: HashMap<EndpointId, Endpoint> = HashMap::with_capacity(endpoints.len());
         for endpoint in endpoints {
@@ -101,18 +117,71 @@ impl Pool {
                 order.push(endpoint.id);
             }
         }
-        let members = order
-            .into_iter()
-            .filter_map(|id| wanted.remove(&id))
-            .map(|endpoint| match known.get(&endpoint.id) {
-                Some(member) if member.endpoint == endpoint => Arc::clone(member),
-                Some(member) if member.endpoint.socket_addr() == endpoint.socket_addr() => {
-                    Arc::new(Member::new(endpoint, Arc::clone(&member.slot)))
+        let mut next = Snapshot {
+            version: old.version + 1,
+            slab: Arc::clone(&self.slab),
+            ..Snapshot::default()
+        };
+        let mut places = HashMap::with_capacity(order.len());
+        for id in order {
+            let Some(endpoint) = wanted.remove(&id) else {
+                continue;
+            };
+            let known = positions.get(&id).map(|&at| old.member(at));
+            places.insert(id, next.push(self.member(endpoint, known)));
+        }
+        *positions = places;
+        self.publish(next)
+    }
+
+    /// Makes `changes`, in their order, and touches no other endpoint; cells stay as with [`Pool::replace`]. Returns the
+    /// pool as it is then: the same snapshot, if nothing changed.
+    pub fn update(&self, changes: impl IntoIterator<Item = Change>) -> Arc<Snapshot> {
+        let mut positions = self.positions.lock();
+        let old = self.current.load_full();
+        let mut next = Snapshot::clone(&old);
+        next.version += 1;
+        let mut changed = false;
+        for change in changes {
+            match change {
+                Change::Put(endpoint) => match positions.get(&endpoint.id).copied() {
+                    Some(at) if next.member(at).endpoint == endpoint => continue,
+                    Some(at) => {
+                        let member = self.member(endpoint, Some(next.member(at)));
+                        next.set(at, member);
+                    }
+                    None => {
+                        let id = endpoint.id.clone();
+                        positions.insert(id, next.push(self.member(endpoint, None)));
+                    }
+                },
+                Change::Remove(id) => {
+                    let Some(at) = positions.remove(&id) else {
+                        continue;
+                    };
+                    if let Some(moved) = next.swap_remove(at) {
+                        positions.insert(moved.endpoint.id.clone(), at);
+                    }
                 }
-                _ => Arc::new(Member::new(endpoint, self.slab.take())),
-            })
-            .collect();
-        let next = Arc::new(Snapshot::new(old.version + 1, members, &self.slab));
+            }
+            changed = true;
+        }
+        if changed { self.publish(next) } else { old }
+    }
+
+    /// `known` is who has that name now.
+    fn member(&self, endpoint: Endpoint, known: Option<&Arc<Member>>) -> Arc<Member> {
+        match known {
+            Some(member) if member.endpoint == endpoint => Arc::clone(member),
+            Some(member) if member.endpoint.socket_addr() == endpoint.socket_addr() => {
+                Arc::new(Member::new(endpoint, Arc::clone(&member.slot)))
+            }
+            _ => Arc::new(Member::new(endpoint, self.slab.take())),
+        }
+    }
+
+    fn publish(&self, next: Snapshot) -> Arc<Snapshot> {
+        let next = Arc::new(next);
         self.current.store(Arc::clone(&next));
         next
     }
@@ -121,40 +190,71 @@ impl Pool {
 // === impl Snapshot ===
 
 impl Snapshot {
-    fn new(version: u64, members: Vec<Arc<Member>>, slab: &Arc<Slab>) -> Self {
-        let mut snapshot = Self {
-            version,
-            numbers: members.iter().map(|m| m.slot.number()).collect(),
-            lives: members.iter().map(|m| m.slot.life()).collect(),
-            segments: Vec::new(),
-            by_address: HashMap::with_capacity(members.len()),
-            by_ip: HashMap::with_capacity(members.len()),
-            slab: Arc::clone(slab),
-            members,
-        };
-        let mut by_index: Vec<Option<Arc<Segment>>> = Vec::new();
-        for (position, member) in (0u32..).zip(&snapshot.members) {
-            let endpoint = &member.endpoint;
-            snapshot.by_address.insert(endpoint.socket_addr(), position);
-            snapshot
-                .by_ip
-                .entry(endpoint.address)
-                .or_default()
-                .push(position);
-            let at = member.slot.number() as usize / SEGMENT;
-            if by_index.len() <= at {
-                by_index.resize(at + 1, None);
-            }
-            by_index[at] = Some(Arc::clone(member.slot.segment()));
-        }
+    /// Returns the new member's position.
+    fn push(&mut self, member: Arc<Member>) -> u32 {
+        let position = self.members.len() as u32;
+        self.numbers.push(member.slot.number());
+        self.lives.push(member.slot.life());
+        self.index(position, &member);
+        self.members.push(member);
+        position
+    }
+
+    /// Puts `member` where another is.
+    fn set(&mut self, position: u32, member: Arc<Member>) {
+        let at = position as usize;
+        let before = Arc::clone(&self.members[at]);
+        self.forget(position, &before);
+        self.numbers[at] = member.slot.number();
+        self.lives[at] = member.slot.life();
+        self.index(position, &member);
+        self.members[at] = member;
+    }
+
+    /// Takes out the member at `position`. Returns the one that was last and is there now, if it was another.
+    fn swap_remove(&mut self, position: u32) -> Option<Arc<Member>> {
+        let (at, last) = (position as usize, self.members.len() as u32 - 1);
+        self.numbers.swap_remove(at);
+        self.lives.swap_remove(at);
+        let gone = self.members.swap_remove(at);
+        self.forget(position, &gone);
+        let moved = self.members.get(at).cloned()?;
+        self.forget(last, &moved);
+        self.index(position, &moved);
+        Some(moved)
+    }
+
+    /// Makes `member` found at `position`.
+    fn index(&mut self, position: u32, member: &Member) {
+        let endpoint = &member.endpoint;
+        self.by_address.insert(endpoint.socket_addr(), position);
+        let of_ip = self.by_ip.entry(endpoint.address).or_default();
+        let sorted = of_ip.partition_point(|&other| other < position);
+        of_ip.insert(sorted, position);
         // A segment that no member lives in is never indexed: any other fills its place.
-        if let Some(filler) = by_index.iter().flatten().next().cloned() {
-            snapshot.segments = by_index
-                .into_iter()
-                .map(|s| s.unwrap_or_else(|| Arc::clone(&filler)))
-                .collect();
+        let (at, segment) = (
+            member.slot.number() as usize / SEGMENT,
+            member.slot.segment(),
+        );
+        if self.segments.len() <= at {
+            self.segments.resize(at + 1, Arc::clone(segment));
         }
-        snapshot
+        self.segments[at] = Arc::clone(segment);
+    }
+
+    fn forget(&mut self, position: u32, member: &Member) {
+        let endpoint = &member.endpoint;
+        // Of two with one address the other may be the one that is found.
+        let address = endpoint.socket_addr();
+        if self.by_address.get(&address) == Some(&position) {
+            self.by_address.remove(&address);
+        }
+        if let Some(of_ip) = self.by_ip.get_mut(&endpoint.address) {
+            of_ip.retain(|&other| other != position);
+            if of_ip.is_empty() {
+                self.by_ip.remove(&endpoint.address);
+            }
+        }
     }
 
     pub(super) fn slab(&self) -> &Slab {
@@ -237,94 +337,4 @@ impl Member {
 }
 
 #[cfg(test)]
-pub(super) mod tests {
-    use super::*;
-    use crate::pool::Reservation;
-
-    pub(in crate::pool) fn endpoint(name: &str, address: &str) -> Endpoint {
-        let address: SocketAddr = address.parse().unwrap();
-        Endpoint {
-            id: EndpointId {
-                namespace: "default".into(),
-                name: name.into(),
-            },
-            address: address.ip(),
-            port: address.port(),
-            hardware: Default::default(),
-            labels: Default::default(),
-        }
-    }
-
-    pub(in crate::pool) fn pool_of(addresses: &[&str]) -> Pool {
-        let pool = Pool::default();
-        pool.replace(addresses.iter().map(|a| endpoint(a, a)).collect());
-        pool
-    }
-
-    fn in_flight(snapshot: &Snapshot, position: u32) -> u32 {
-        let (s, i) = snapshot.cell(position);
-        s.in_flight[i].load(Ordering::Relaxed)
-    }
-
-    #[test]
-    fn who_stays_keeps_its_cells_and_who_moves_does_not() {
-        let pool = Pool::default();
-        let first = pool.replace(vec![
-            endpoint("a", "10.0.0.1:80"),
-            endpoint("b", "10.0.0.2:80"),
-        ]);
-        let reservations: Vec<_> = (0..2)
-            .map(|p| Reservation::new(&first.member(p).slot))
-            .collect();
-        let mut relabelled = endpoint("a", "10.0.0.1:80");
-        relabelled.labels.insert("k".into(), "v".into());
-        let second = pool.replace(vec![endpoint("b", "10.0.0.3:80"), relabelled]);
-        assert_eq!(second.version, first.version + 1);
-        assert_eq!((in_flight(&second, 0), in_flight(&second, 1)), (0, 1));
-        assert_eq!(second.member(1).endpoint.labels["k"], "v");
-        drop(reservations);
-        assert_eq!(in_flight(&second, 1), 0);
-    }
-
-    #[test]
-    fn a_number_is_not_given_away_while_anyone_holds_it() {
-        let pool = pool_of(&["10.0.0.1:80"]);
-        let old = pool.snapshot();
-        let number = old.member(0).slot.number();
-        let reservation = Reservation::new(&old.member(0).slot);
-        drop(old);
-        let next = pool.replace(vec![endpoint("other", "10.0.0.2:80")]);
-        assert_ne!(next.member(0).slot.number(), number);
-        drop(reservation);
-        let last = pool.replace(vec![
-            endpoint("other", "10.0.0.2:80"),
-            endpoint("new", "10.0.0.3:80"),
-        ]);
-        assert_eq!(last.member(1).slot.number(), number);
-    }
-
-    #[test]
-    fn look_ups() {
-        let pool = pool_of(&["10.0.0.1:80", "10.0.0.1:81", "[fd00::1]:80"]);
-        let snapshot = pool.snapshot();
-        assert_eq!(snapshot.by_ip(&[10, 0, 0, 1].into()), [0, 1]);
-        assert_eq!(
-            snapshot.by_address(&"[fd00::1]:80".parse().unwrap()),
-            Some(2)
-        );
-        assert_eq!(snapshot.by_address(&"10.0.0.1:82".parse().unwrap()), None);
-        assert_eq!(&*snapshot.member(2).address, "[fd00::1]:80");
-    }
-
-    #[test]
-    fn many_endpoints_live_in_many_segments() {
-        let addresses: Vec<String> = (0..1000)
-            .map(|i| format!("10.0.{}.{}:80", i / 250, i % 250))
-            .collect();
-        let pool = pool_of(&addresses.iter().map(String::as_str).collect::<Vec<_>>());
-        let snapshot = pool.snapshot();
-        let _held = Reservation::new(&snapshot.member(999).slot);
-        assert_eq!(in_flight(&snapshot, 999), 1);
-        assert_eq!((0..999).map(|p| in_flight(&snapshot, p)).sum::<u32>(), 0);
-    }
-}
+pub(super) mod tests;

@@ -3,7 +3,7 @@
 //! [`step`] models an engine and its GPUs in virtual time; `engine` lets it run in real time, or one of given times, for
 //! requests that wait. `text` makes tokens of what is asked; `openai`, `responses`, `embeddings` and `anthropic` put tokens
 //! into the APIs' shapes, `page` prints the metrics as an engine does, `events` tells of the prefix cache, `boards` are the
-//! GPUs, `server` listens.
+//! GPUs, `server` listens. [`kube`] stands in for a Kubernetes API server.
 
 mod admin;
 mod anthropic;
@@ -14,6 +14,7 @@ mod engine;
 mod events;
 mod fields;
 mod front;
+pub mod kube;
 mod openai;
 mod page;
 mod reply;

@@ -90,6 +90,7 @@ pub struct Metrics {
     plugins: stages::Plugins,
     plugin_labels: Mutex<Vec<PluginLabels>>,
     attempts: attempts::Attempts,
+    rewrites: Family<RewriteLabels, Counter>,
     decisions: decisions::Decisions,
     prefix: prefix::Prefix,
     /// Requests refused before a decision could be made, by reason.
@@ -105,6 +106,14 @@ pub struct Metrics {
 pub struct ReasonLabels {
     /// One of a fixed set of words.
     pub reason: &'static str,
+}
+
+/// A decision of a rewrite. `other` beyond the bounds of its parts.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RewriteLabels {
+    model_rewrite_name: String,
+    model_name: String,
+    target_model: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -189,6 +198,12 @@ impl Metrics {
             "Attributes of responses that a request-attribute-reporter could not evaluate",
             unreported.clone(),
         );
+        let rewrites = Family::<RewriteLabels, Counter>::default();
+        registry.register(
+            "model_rewrite_decisions",
+            "Requests that a rewrite sends on for another model",
+            rewrites.clone(),
+        );
         let inflight = InflightGauges::default();
         inflight.register(&mut registry);
         let mut common = Registry::default();
@@ -206,6 +221,7 @@ impl Metrics {
             plugins,
             plugin_labels: Mutex::default(),
             attempts,
+            rewrites,
             decisions,
             prefix,
             refused,
@@ -235,6 +251,16 @@ impl Metrics {
     pub fn follow_endpoints(&self, present: impl Fn() -> EndpointNames + Send + Sync + 'static) {
         // Whoever is asked first is asked for good: there is one pool.
         let _ = self.endpoints.set(Endpoints(Box::new(present)));
+    }
+
+    /// The rewrite called `name` had a request for `model` sent on for `target`.
+    pub fn rewritten(&self, name: &str, model: &str, target: &str) {
+        let labels = RewriteLabels {
+            model_rewrite_name: self.models.bounded(name),
+            model_name: self.models.bounded(model),
+            target_model: self.models.bounded(target),
+        };
+        self.rewrites.get_or_create(&labels).inc();
     }
 
     /// All series as text of [`CONTENT_TYPE`].

@@ -201,7 +201,7 @@ async fn picks(picker: &Picker) -> f64 {
 }
 
 /// The sum of all series that begin with `name`.
-async fn gauge(server: std::net::SocketAddr, name: &str) -> f64 {
+pub(crate) async fn gauge(server: std::net::SocketAddr, name: &str) -> f64 {
     let page = crate::support::get(server, "/metrics").await;
     page.lines()
         .filter(|line| line.starts_with(name))
@@ -210,14 +210,14 @@ async fn gauge(server: std::net::SocketAddr, name: &str) -> f64 {
 }
 
 /// Fifty requests a second, half of them streamed.
-struct Load {
+pub(crate) struct Load {
     stop: Arc<AtomicBool>,
     answered: Arc<AtomicU64>,
     sending: tokio::task::JoinHandle<Vec<String>>,
 }
 
 impl Load {
-    fn start(envoy: Envoy) -> Self {
+    pub(crate) fn start(envoy: Envoy) -> Self {
         let envoy = Arc::new(envoy);
         let stop = Arc::new(AtomicBool::new(false));
         let answered = Arc::new(AtomicU64::new(0));
@@ -248,7 +248,7 @@ impl Load {
     }
 
     /// Waits for so many answers more.
-    async fn answers(&self, more: u64) {
+    pub(crate) async fn answers(&self, more: u64) {
         let goal = self.answered.load(Ordering::Relaxed) + more;
         until("answers", async || {
             (self.answered.load(Ordering::Relaxed) >= goal).then_some(())
@@ -257,7 +257,7 @@ impl Load {
     }
 
     /// The answers that were not as they should be.
-    async fn stop(self) -> Vec<String> {
+    pub(crate) async fn stop(self) -> Vec<String> {
         self.stop.store(true, Ordering::Relaxed);
         self.sending.await.unwrap()
     }

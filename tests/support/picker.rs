@@ -20,18 +20,28 @@ pub(crate) struct Picker {
 impl Picker {
     /// Starts one with `config` and more `flags`, and waits until it serves. Clear text unless the flags say otherwise.
     pub(crate) async fn start(config: &str, flags: &[&str]) -> Self {
-        Self::retry(|| free_address().unwrap(), config, flags).await
+        Self::retry(|| free_address().unwrap(), config, flags, None).await
     }
 
     /// As [`Picker::start`], with the ext_proc port at `grpc`.
     pub(crate) async fn start_at(grpc: SocketAddr, config: &str, flags: &[&str]) -> Self {
-        Self::retry(|| grpc, config, flags).await
+        Self::retry(|| grpc, config, flags, None).await
     }
 
-    async fn retry(grpc: impl Fn() -> SocketAddr, config: &str, flags: &[&str]) -> Self {
+    /// As [`Picker::start`], in a cluster that `kubeconfig` says how to reach.
+    pub(crate) async fn start_in(kubeconfig: &Path, config: &str, flags: &[&str]) -> Self {
+        Self::retry(|| free_address().unwrap(), config, flags, Some(kubeconfig)).await
+    }
+
+    async fn retry(
+        grpc: impl Fn() -> SocketAddr,
+        config: &str,
+        flags: &[&str],
+        kubeconfig: Option<&Path>,
+    ) -> Self {
         // A port that was free may be another test's by now.
         for _ in 0..5 {
-            match Self::try_start_at(grpc(), config, flags).await {
+            match Self::try_start_at(grpc(), config, flags, kubeconfig).await {
                 Ok(picker) => return picker,
                 Err(error) if format!("{error:?}").contains("Address already in use") => {}
                 Err(error) => panic!("{error:?}"),
@@ -40,7 +50,12 @@ impl Picker {
         panic!("no ports are free");
     }
 
-    async fn try_start_at(grpc: SocketAddr, config: &str, flags: &[&str]) -> anyhow::Result<Self> {
+    async fn try_start_at(
+        grpc: SocketAddr,
+        config: &str,
+        flags: &[&str],
+        kubeconfig: Option<&Path>,
+    ) -> anyhow::Result<Self> {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("picker.yaml");
         std::fs::write(&file, config).unwrap();
@@ -53,6 +68,9 @@ impl Picker {
             .arg(format!("--grpc-health-port={}", health.port()))
             .arg(format!("--metrics-port={}", metrics.port()))
             .args(flags);
+        if let Some(kubeconfig) = kubeconfig {
+            command.env("KUBECONFIG", kubeconfig);
+        }
         if !flags
             .iter()
             .any(|flag| flag.starts_with("--secure-serving"))

@@ -15,7 +15,7 @@ use crate::pool::health::limit::MOST_OUT;
 mod compat;
 pub mod settings;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 pub use settings::{ConfigSource, Settings};
 
@@ -104,10 +104,10 @@ pub struct ServeOptions {
     /// The endpoints, in a file that is followed as it changes, where the configuration has no dataLayer.discovery.
     #[arg(long)]
     endpoints_file: Option<PathBuf>,
-    /// The InferencePool.
+    /// The InferencePool; without an endpoints file its pods are the endpoints.
     #[arg(long, default_value = "", hide_default_value = true)]
     pool_name: String,
-    /// Its namespace.
+    /// Its namespace, or that of the pods; else that of $NAMESPACE, else that of the credentials.
     #[arg(long, default_value = "", hide_default_value = true)]
     pool_namespace: String,
     /// Its API group.
@@ -119,6 +119,9 @@ pub struct ServeOptions {
     /// Ports of those pods, comma separated.
     #[arg(long, value_delimiter = ',')]
     endpoint_target_ports: Vec<u16>,
+    /// Replicas elect a leader, and it alone is ready; without, all are. In Kubernetes only.
+    #[arg(long, value_parser = boolean, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
+    ha_enable_leader_election: bool,
     /// Do not obey the gateway's subset.
     #[arg(long, value_parser = boolean, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
     disable_endpoint_subset_filter: bool,
@@ -181,9 +184,6 @@ pub struct ServeOptions {
     /// Taken for compatibility.
     #[arg(long, value_parser = boolean, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", action = ArgAction::Set)]
     tracing: bool,
-    /// Leader election; needs Kubernetes.
-    #[arg(long, value_parser = boolean, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
-    ha_enable_leader_election: bool,
 
     // --- logs ---
     /// Verbosity: up to 3 information, 4 debug, 5 all.

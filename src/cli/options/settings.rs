@@ -9,6 +9,7 @@ use tracing::level_filters::LevelFilter;
 use super::super::units::bytes;
 use super::ServeOptions;
 use crate::extproc::tls::{MinVersion, TlsOptions};
+use crate::pool::discovery::kube::Target;
 use crate::pool::gpu::agents::{MOST_AGENTS, check_address};
 use crate::telemetry::logs::LogFormat;
 
@@ -81,6 +82,12 @@ pub struct Settings {
     pub legacy_metrics: bool,
     /// For logs and metrics.
     pub pool_name: String,
+    /// The endpoints in Kubernetes, where there is no endpoints file.
+    pub kubernetes: Option<Target>,
+    /// Their namespace, if it is said.
+    pub namespace: Option<String>,
+    /// Replicas elect a leader.
+    pub election: bool,
     /// The endpoints file, where the configuration names none.
     pub endpoints_file: Option<PathBuf>,
     /// How much is logged.
@@ -166,6 +173,7 @@ impl ServeOptions {
             return Err("--max-ejected-share: give a number from 0 to 1".to_owned());
         }
         let (log_level, log_format) = self.logs()?;
+        let kubernetes = self.kubernetes()?;
         let tls = if self.secure_serving {
             Some(self.tls()?)
         } else {
@@ -179,6 +187,9 @@ impl ServeOptions {
                 .unwrap_or(usize::MAX),
             without_effect: self.without_effect(),
             config,
+            kubernetes,
+            namespace: (!self.pool_namespace.is_empty()).then(|| self.pool_namespace.clone()),
+            election: self.ha_enable_leader_election,
             endpoints_file: self.endpoints_file,
             log_level,
             log_format,
@@ -288,17 +299,51 @@ impl ServeOptions {
     }
 
     fn without_effect(&self) -> Vec<&'static str> {
-        [
-            ("--metrics-cert-dir", !self.metrics_cert_dir.is_empty()),
-            (
-                "--ha-enable-leader-election",
-                self.ha_enable_leader_election,
-            ),
-        ]
-        .into_iter()
-        .filter_map(|(name, given)| given.then_some(name))
-        .collect()
+        [("--metrics-cert-dir", !self.metrics_cert_dir.is_empty())]
+            .into_iter()
+            .filter_map(|(name, given)| given.then_some(name))
+            .collect()
     }
+
+    fn kubernetes(&self) -> Result<Option<Target>, String> {
+        if !self.pool_name.is_empty() {
+            return Ok(Some(Target::Pool {
+                group: self.pool_group.clone(),
+                name: self.pool_name.clone(),
+            }));
+        }
+        if self.endpoint_selector.is_empty() {
+            return Ok(None);
+        }
+        let labels = self.endpoint_selector.split(',').map(str::trim);
+        if let Some(bad) = labels.clone().find(|label| !is_label(label)) {
+            return Err(format!(
+                "--endpoint-selector: `{bad}` is not a label; write key=value, with commas between them"
+            ));
+        }
+        let mut ports = self.endpoint_target_ports.clone();
+        ports.sort_unstable();
+        ports.dedup();
+        if ports.len() < self.endpoint_target_ports.len() || ports.contains(&0) {
+            return Err(
+                "--endpoint-target-ports: write each port once, from 1 to 65535".to_owned(),
+            );
+        }
+        Ok(Some(Target::Pods {
+            selector: labels.collect::<Vec<_>>().join(","),
+            ports: self.endpoint_target_ports.clone(),
+        }))
+    }
+}
+
+/// `key=value`, of the characters that Kubernetes has in labels.
+fn is_label(text: &str) -> bool {
+    let plain = |text: &str| {
+        text.chars()
+            .all(|c| c.is_ascii_alphanumeric() || "-_./".contains(c))
+    };
+    let pair = text.split_once('=');
+    pair.is_some_and(|(key, value)| !key.is_empty() && plain(key) && plain(value))
 }
 
 fn optional_size(flag: &str, text: &str) -> Result<Option<usize>, String> {

@@ -8,7 +8,7 @@ struct Wrapper {
     options: ServeOptions,
 }
 
-fn settings(arguments: &[&str]) -> Result<Settings, String> {
+pub(in crate::cli) fn settings(arguments: &[&str]) -> Result<Settings, String> {
     let all = ["serve"].iter().chain(arguments);
     let parsed = Wrapper::try_parse_from(all).map_err(|error| error.to_string())?;
     parsed.options.check()
@@ -158,6 +158,14 @@ fn errors_name_the_flag_and_the_remedy() {
             "exclude each other",
         ),
         (&["--endpoint-selector=b"], "--endpoint-target-ports"),
+        (
+            &["--endpoint-selector=a=b,c", "--endpoint-target-ports=1"],
+            "`c` is not a label",
+        ),
+        (
+            &["--endpoint-selector=a=b", "--endpoint-target-ports=1,1"],
+            "write each port once",
+        ),
         (&["--lora-info-metric=x"], "--lora-info-metric is gone"),
         (&["--tls-min-version=1.1"], "write 1.2 or 1.3"),
         (&["--client-allowed-sans=a"], "needs --client-ca-file"),

@@ -65,7 +65,7 @@ pub async fn run(args: ProbeArgs) -> anyhow::Result<()> {
     tokio::spawn(async move { metrics.await });
     let readiness = Arc::new(Readiness::default());
     // Having no GPUs to tell of is an answer too.
-    readiness.set_synced();
+    readiness.set_synced(true);
     let serving = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(KEEPALIVE))
         .http2_keepalive_timeout(Some(KEEPALIVE))

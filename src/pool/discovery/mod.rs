@@ -1,3 +1,4 @@
 //! Who is in the pool.
 
 pub mod file;
+pub mod kube;

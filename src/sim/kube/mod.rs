@@ -1,0 +1,161 @@
+//! A Kubernetes API server that is not there: the objects that a picker reads, in memory, over HTTP.
+//!
+//! It serves list (paged), watch (bookmarks, 410 for a past that is forgotten), get, create, update, patch, delete and status of
+//! pods, InferencePools, objectives, rewrites and leases, says which groups it has, and can be told to fail: to refuse, to
+//! break watches, to forget its history.
+//!
+//! It proves nothing of what only the real one does: no schema is checked and nothing defaulted, every patch is merged (of
+//! conditions those of other types stay), field ownership is not kept, selectors are `k=v,…` alone, nobody is authenticated, and
+//! there is no TLS, no admission, no priority and fairness.
+
+mod http;
+mod store;
+mod types;
+
+use std::collections::BTreeSet;
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use serde_json::Value;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use store::Store;
+use types::{TYPES, Type};
+
+/// What it has and how it behaves; it outlives the listener through which it is asked.
+#[derive(Debug)]
+pub struct ApiServer {
+    store: Mutex<Store>,
+    /// The version of the newest change.
+    newest: watch::Sender<u64>,
+    /// Rises when watches are broken.
+    breaks: watch::Sender<u64>,
+    groups: Mutex<BTreeSet<&'static str>>,
+    refusing: Mutex<Option<(u16, u32)>>,
+    forbidden: Mutex<BTreeSet<Call>>,
+    calls: Mutex<BTreeSet<Call>>,
+    lists: AtomicU64,
+    bookmarks: Duration,
+}
+
+/// What a caller must have the right to: as RBAC has it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Call {
+    /// `get`, `list`, `watch`, `create`, `update`, `patch` or `delete`.
+    pub verb: String,
+    /// The API group; empty for the core.
+    pub group: String,
+    /// The resource, with `/status` if it is that.
+    pub resource: String,
+}
+
+// === impl ApiServer ===
+
+impl ApiServer {
+    /// An empty one that serves all groups it knows; watches that ask for bookmarks get one each `bookmarks`.
+    pub fn new(bookmarks: Duration) -> Arc<Self> {
+        Arc::new(Self {
+            store: Mutex::default(),
+            newest: watch::Sender::new(0),
+            breaks: watch::Sender::new(0),
+            groups: Mutex::new(TYPES.iter().map(|t| t.group).collect()),
+            refusing: Mutex::default(),
+            forbidden: Mutex::default(),
+            calls: Mutex::default(),
+            lists: AtomicU64::new(0),
+            bookmarks,
+        })
+    }
+
+    /// Answers at `listener` until `stop`; then it is away, and all connections are cut.
+    pub async fn serve(self: Arc<Self>, listener: TcpListener, stop: impl Future<Output = ()>) {
+        http::serve(self, listener, stop).await;
+    }
+
+    /// Creates the object or makes it like this. Its status, if it says one, is taken too. False: of no known type.
+    pub fn put(&self, object: Value) -> bool {
+        let Some(of) = Type::of(&object) else {
+            return false;
+        };
+        let version = self.store.lock().put(of, object);
+        self.newest.send_replace(version);
+        true
+    }
+
+    /// Removes the object, if it is there.
+    pub fn delete(&self, group: &str, plural: &str, namespace: &str, name: &str) {
+        let Some(of) = Type::named(group, plural) else {
+            return;
+        };
+        let version = self.store.lock().delete(of, namespace, name);
+        if let Some(version) = version {
+            self.newest.send_replace(version);
+        }
+    }
+
+    /// The object as it is now.
+    pub fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+        let of = Type::named(group, plural)?;
+        self.store.lock().get(of, namespace, name).cloned()
+    }
+
+    /// Serves these groups from now on, and no others, beside the core.
+    pub fn serve_groups(&self, groups: &[&str]) {
+        let all = TYPES.iter().map(|of| of.group);
+        *self.groups.lock() = all.filter(|group| groups.contains(group)).collect();
+    }
+
+    /// Answers the next `count` requests with `status`.
+    pub fn refuse(&self, status: u16, count: u32) {
+        *self.refusing.lock() = Some((status, count));
+    }
+
+    /// Refuses `call` with 403 from now on.
+    pub fn forbid(&self, call: Call) {
+        self.forbidden.lock().insert(call);
+    }
+
+    /// Cuts all watches that are open.
+    pub fn break_watches(&self) {
+        self.breaks.send_modify(|breaks| *breaks += 1);
+    }
+
+    /// Forgets all changes so far: who watches from before is told 410.
+    pub fn forget(&self) {
+        self.store.lock().forget();
+    }
+
+    /// What it was asked for so far, each once.
+    pub fn calls(&self) -> BTreeSet<Call> {
+        self.calls.lock().clone()
+    }
+
+    /// Lists that it answered so far, each page of them.
+    pub fn lists(&self) -> u64 {
+        self.lists.load(Ordering::Relaxed)
+    }
+
+    fn serves(&self, of: &Type) -> bool {
+        of.group.is_empty() || self.groups.lock().contains(of.group)
+    }
+
+    /// Takes down the call. The status by which it is refused, if it is.
+    fn called(&self, call: Call) -> Option<u16> {
+        let forbidden = self.forbidden.lock().contains(&call);
+        if call.verb == "list" {
+            self.lists.fetch_add(1, Ordering::Relaxed);
+        }
+        self.calls.lock().insert(call);
+        if forbidden {
+            return Some(403);
+        }
+        let mut refusing = self.refusing.lock();
+        let (status, count) = (*refusing)?;
+        *refusing = (count > 1).then(|| (status, count - 1));
+        Some(status)
+    }
+}

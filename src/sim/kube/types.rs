@@ -1,0 +1,86 @@
+//! The types that are served.
+
+use serde_json::Value;
+
+/// A type of objects, all of them in namespaces.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Type {
+    pub(super) group: &'static str,
+    pub(super) version: &'static str,
+    pub(super) kind: &'static str,
+    pub(super) plural: &'static str,
+}
+
+pub(super) const TYPES: [Type; 7] = [
+    of("", "v1", "Pod", "pods"),
+    of(
+        "inference.networking.k8s.io",
+        "v1",
+        "InferencePool",
+        "inferencepools",
+    ),
+    of(
+        "llm-d.ai",
+        "v1alpha2",
+        "InferenceObjective",
+        "inferenceobjectives",
+    ),
+    of(
+        "llm-d.ai",
+        "v1alpha2",
+        "InferenceModelRewrite",
+        "inferencemodelrewrites",
+    ),
+    of(
+        "inference.networking.x-k8s.io",
+        "v1alpha2",
+        "InferenceObjective",
+        "inferenceobjectives",
+    ),
+    of(
+        "inference.networking.x-k8s.io",
+        "v1alpha2",
+        "InferenceModelRewrite",
+        "inferencemodelrewrites",
+    ),
+    of("coordination.k8s.io", "v1", "Lease", "leases"),
+];
+
+const fn of(
+    group: &'static str,
+    version: &'static str,
+    kind: &'static str,
+    plural: &'static str,
+) -> Type {
+    Type {
+        group,
+        version,
+        kind,
+        plural,
+    }
+}
+
+// === impl Type ===
+
+impl Type {
+    /// That of `object`, by its `apiVersion` and `kind`.
+    pub(super) fn of(object: &Value) -> Option<&'static Self> {
+        let (version, kind) = (object["apiVersion"].as_str()?, object["kind"].as_str()?);
+        TYPES
+            .iter()
+            .find(|of| of.api_version() == version && of.kind == kind)
+    }
+
+    pub(super) fn named(group: &str, plural: &str) -> Option<&'static Self> {
+        TYPES
+            .iter()
+            .find(|of| of.group == group && of.plural == plural)
+    }
+
+    pub(super) fn api_version(&self) -> String {
+        match self.group {
+            "" => self.version.to_owned(),
+            group => format!("{group}/{}", self.version),
+        }
+    }
+}
