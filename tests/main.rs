@@ -2,7 +2,8 @@
 //!
 //! One binary, one module a room: [`wire`] holds our protos against Envoy's, [`vectors`] holds any picker against the
 //! protocol, [`envoy`] runs both profiles through a real Envoy, [`serving`] looks at the process around the picker,
-//! [`chaos`] kills and stops it under load, [`probe`] is the node agent over the fake NVML library.
+//! [`chaos`] kills and stops it under load, [`probe`] is the node agent over the fake NVML library,
+//! [`gpu`] is all of it: GPUs that fail under servers, the agent, the picker, a real Envoy.
 
 #![allow(
     clippy::unwrap_used,
@@ -11,6 +12,7 @@
 
 mod chaos;
 mod envoy;
+mod gpu;
 mod probe;
 mod serving;
 mod support;
