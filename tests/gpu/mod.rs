@@ -9,6 +9,7 @@ mod faults;
 #[path = "../../gpu-probes/tests/agent/kubelet.rs"]
 #[allow(dead_code, reason = "claims and changes are the agent's own tests'")]
 mod kubelet;
+mod reaction;
 mod storm;
 mod telemetry;
 
