@@ -51,7 +51,7 @@ pub async fn run(args: SimArgs) -> anyhow::Result<()> {
         servers.spawn(Arc::new(server).serve(listener, stop.clone().cancelled_owned()));
         endpoint(&mut endpoints, index, address, args.engine_label());
     }
-    let map = layout.map(|layout| layout.map(|server| name(server as u16)));
+    let map = layout.map(|layout| layout.map(|server| name(server as u16), &command()));
     for (flag, path, text) in [
         ("--gpu-map", &args.gpu_map, map.as_ref()),
         ("--endpoints-file", &args.endpoints_file, Some(&endpoints)),
@@ -75,6 +75,13 @@ pub async fn run(args: SimArgs) -> anyhow::Result<()> {
     }
     stop.cancel();
     Ok(())
+}
+
+/// What this process is called: by that the node agent tells it from others.
+fn command() -> String {
+    let name = std::fs::read_to_string("/proc/self/comm");
+    let name = name.as_deref().map(str::trim_end);
+    name.unwrap_or("pointsman").replace(['"', '\\'], "_")
 }
 
 /// Of a server; its pod's too.

@@ -89,15 +89,16 @@ impl Layout {
         }
     }
 
-    /// Who has which GPU, as `pointsman probe` reads it: YAML. `pod` names a server.
-    pub fn map(&self, pod: impl Fn(usize) -> String) -> String {
+    /// Who has which GPU, as `pointsman probe` reads it: YAML. `pod` names a server, `command` this process: whatever else is
+    /// on its GPUs is foreign.
+    pub fn map(&self, pod: impl Fn(usize) -> String, command: &str) -> String {
         let mut out = String::from("gpus:\n");
         for server in 0..self.servers {
             for uuid in self.uuids(server) {
                 // Writing to a String cannot fail.
                 let _ = writeln!(
                     out,
-                    "- {{uuid: {uuid}, namespace: default, pod: {}, container: server}}",
+                    "- {{uuid: {uuid}, namespace: default, pod: {}, container: server, commands: [\"{command}\"]}}",
                     pod(server)
                 );
             }
@@ -142,15 +143,15 @@ mod tests {
         let turns = |n| Division::Turns(NonZeroUsize::new(n).unwrap());
         let pod = |server| format!("sim-{server}");
         assert_eq!(
-            layout(1, 2, turns(1)).map(pod),
+            layout(1, 2, turns(1)).map(pod, "x"),
             "gpus:\n\
-             - {uuid: GPU-706f696e-7473-6d61-6e00-000000000000, namespace: default, pod: sim-0, container: server}\n\
-             - {uuid: GPU-706f696e-7473-6d61-6e00-000000000001, namespace: default, pod: sim-0, container: server}\n"
+             - {uuid: GPU-706f696e-7473-6d61-6e00-000000000000, namespace: default, pod: sim-0, container: server, commands: [\"x\"]}\n\
+             - {uuid: GPU-706f696e-7473-6d61-6e00-000000000001, namespace: default, pod: sim-0, container: server, commands: [\"x\"]}\n"
         );
         let shared = layout(2, 1, turns(2));
         assert_eq!(shared.uuids(0), shared.uuids(1));
         let mig = Division::Mig(MigProfile::find("3g.40gb").unwrap());
-        let instances = layout(2, 1, mig).map(pod);
+        let instances = layout(2, 1, mig).map(pod, "x");
         assert!(
             instances.contains(
                 "MIG-706f696e-7473-6d61-6e00-000000000001, namespace: default, pod: sim-1"

@@ -208,6 +208,7 @@ impl State {
 
     pub(super) fn die(&mut self) {
         self.life = Life::Dead;
+        self.asleep = None;
         self.model.die();
         self.desk.lose();
         self.desk.tell(&self.model);
