@@ -66,7 +66,8 @@ impl Probe {
     }
 }
 
-fn command(folder: &Path) -> tokio::process::Command {
+/// The agent, over the GPUs of `state.json` in `folder`.
+pub(crate) fn command(folder: &Path) -> tokio::process::Command {
     let mut command = pointsman();
     command
         .arg("probe")

@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 
 use serde_json::Value;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::support::agent::{Agent, gpu, xid};
 use crate::support::ask::ask;
+use crate::support::exporter::exporter;
 use crate::support::picker::Picker;
 use crate::support::sims::Sims;
 use crate::support::{machine, pointsman, until};
@@ -182,22 +181,6 @@ async fn of_two_agents_that_claim_a_gpu_one_counts_and_the_conflict_is_told() {
         (taken_over && b["uuid"] == "GPU-b").then_some(())
     })
     .await;
-}
-
-/// A dcgm-exporter that serves whatever page it is given.
-async fn exporter(page: watch::Receiver<String>) -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    tokio::spawn(async move {
-        while let Ok((mut stream, _)) = listener.accept().await {
-            let body = page.borrow().clone();
-            let mut request = [0; 1024];
-            let _ = stream.read(&mut request).await;
-            let head = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", body.len());
-            let _ = stream.write_all((head + &body).as_bytes()).await;
-        }
-    });
-    port
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

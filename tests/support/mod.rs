@@ -4,6 +4,8 @@ pub(crate) mod agent;
 pub(crate) mod ask;
 pub(crate) mod cluster;
 pub(crate) mod envoy;
+pub(crate) mod exporter;
+pub(crate) mod ground;
 pub(crate) mod machine;
 pub(crate) mod picker;
 pub(crate) mod sims;

@@ -3,9 +3,11 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use bytes::Bytes;
+use http::StatusCode;
 use tempfile::TempDir;
 
-use super::{Program, pointsman, until};
+use super::{Program, http, pointsman, until};
 
 /// Simulated model servers.
 pub(crate) struct Sims {
@@ -41,5 +43,25 @@ impl Sims {
             process: shared.into_inner(),
             _folder: folder,
         }
+    }
+
+    /// Lets something happen to the engine of the server of that number.
+    pub(crate) async fn engine(&self, server: usize, incident: &'static str) {
+        self.post(server, "engine", incident).await;
+    }
+
+    /// Lets something happen to its GPU.
+    pub(crate) async fn gpu(&self, server: usize, order: &'static str) {
+        self.post(server, "gpu", order).await;
+    }
+
+    async fn post(&self, server: usize, what: &str, body: &'static str) {
+        let address = self.addresses[server];
+        let request = http::Request::post(format!("http://{address}/admin/{what}"))
+            .header("content-type", "application/json")
+            .body(Bytes::from_static(body.as_bytes()).into())
+            .unwrap();
+        let status = http().request(request).await.unwrap().status();
+        assert_eq!(status, StatusCode::NO_CONTENT, "{what} {body}");
     }
 }

@@ -206,23 +206,28 @@ impl Told {
                 continue;
             }
             self.last_event = self.last_event.max(event.number);
-            let Some((uuid, _)) = self.gpus.get_key_value(event.uuid.as_str()) else {
+            let Some((uuid, known)) = self.gpus.get_key_value(event.uuid.as_str()) else {
                 refused.strange_events.fetch_add(1, Ordering::Relaxed);
                 continue;
             };
-            let uuid = Arc::clone(uuid);
-            let Some(known) = self.gpus.get_mut(&uuid) else {
-                continue;
-            };
+            // What names an instance may take the whole board, and all that is on it.
+            let board = self.gpus.get_key_value(known.gpu.parent.as_str());
+            let board = board.map(|(board, _)| Arc::clone(board));
             let at = now_ms.saturating_sub(event.age_ms.into());
-            if told_again && known.events.iter().any(|old| is_same(old, at, &event)) {
-                continue;
+            let event = sane::event(event);
+            for uuid in [Some(Arc::clone(uuid)), board].into_iter().flatten() {
+                let Some(known) = self.gpus.get_mut(&uuid) else {
+                    continue;
+                };
+                if told_again && known.events.iter().any(|old| is_same(old, at, &event)) {
+                    continue;
+                }
+                if known.events.len() == sane::MOST_EVENTS {
+                    known.events.pop_front();
+                }
+                known.events.push_back((at, event.clone()));
+                changed.gpus.push(uuid);
             }
-            if known.events.len() == sane::MOST_EVENTS {
-                known.events.pop_front();
-            }
-            known.events.push_back((at, sane::event(event)));
-            changed.gpus.push(uuid);
         }
     }
 }

@@ -70,6 +70,19 @@ fn events_have_the_receivers_time_and_come_once_over_reconnects() {
 }
 
 #[test]
+fn what_happens_to_an_instance_is_known_of_its_board_too() {
+    let mut told = Told::new();
+    let mut instance = gpu("MIG-1", &["a"], 1);
+    instance.parent = "GPU-1".to_owned();
+    let gpus = vec![gpu("GPU-1", &[], 1), instance];
+    let first = snapshot("n", "life", gpus, vec![event(1, "MIG-1", 62, 0)]);
+    take(&mut told, first, 10_000);
+    for uuid in ["GPU-1", "MIG-1"] {
+        assert_eq!(xids(&told, uuid), [(10_000, 62)], "{uuid}");
+    }
+}
+
+#[test]
 fn a_snapshot_is_all_there_is_and_a_change_is_what_it_names() {
     let mut told = Told::new();
     let gpus = vec![gpu("GPU-1", &["a"], 1), gpu("GPU-2", &[], 1)];

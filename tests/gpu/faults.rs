@@ -1,0 +1,99 @@
+//! One GPU of several has something: its server gets nothing, or less, and is back when it is over.
+
+use pointsman::cli::demo::bootstrap::Profile;
+use serde_json::Value;
+
+use super::Node;
+use crate::support::ground::LITTLE;
+use crate::support::{machine, until};
+
+const SERVERS: usize = 4;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_gpu_that_fell_off_the_bus_gets_nothing_and_comes_back() {
+    let _machine = machine::shared().await;
+    let node = Node::start(Profile::FullDuplex, SERVERS, &[]).await;
+    let ground = &node.ground;
+    ground.sims.gpu(0, r#"{"xid":79}"#).await;
+    node.until_stands("sim-0", "gpu-lost").await;
+    // What was decided before is out by then.
+    ground.answers(50).await;
+    let (before, _) = ground.picks("sim-0").await;
+    ground.answers(200).await;
+    let (after, _) = ground.picks("sim-0").await;
+    assert_eq!(before, after, "new picks of a GPU that is lost");
+    let line = node.line("sim-0").await;
+    assert!(line.contains("lost") && line.contains("gpu-lost"), "{line}");
+    let decisions = ground.picker.page("/debug/decisions?limit=500").await;
+    assert!(decisions.contains(r#""causes":["gpu-"#), "{decisions}");
+    assert!(ground.ejected("gpu-lost").await == 1.0);
+
+    ground.sims.gpu(0, r#"{"clear":true}"#).await;
+    ground.sims.engine(0, r#""restart""#).await;
+    ground.is_back("sim-0").await;
+    node.until_well("sim-0").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn engines_that_hang_are_out_by_what_the_driver_says_or_by_what_they_do_not_do() {
+    let _machine = machine::shared().await;
+    let node = Node::start(Profile::DecisionOnly, SERVERS, &[]).await;
+    let ground = &node.ground;
+    // Nothing is told of this one, and its gauges stand still.
+    ground.sims.engine(0, r#""hang""#).await;
+    node.until_stands("sim-0", "wedged").await;
+    let line = node.line("sim-0").await;
+    assert!(line.contains("ejected (wedged"), "{line}");
+    let share = ground.share("sim-0").await;
+    assert!(share <= LITTLE, "{share} of the requests");
+    ground.sims.engine(0, r#""restart""#).await;
+    ground.is_back("sim-0").await;
+    node.until_well("sim-0").await;
+
+    ground.sims.gpu(1, r#"{"xid":119}"#).await;
+    node.until_stands("sim-1", "gpu-recovery").await;
+    ground.answers(50).await;
+    let (before, _) = ground.picks("sim-1").await;
+    ground.answers(100).await;
+    assert_eq!(before, ground.picks("sim-1").await.0);
+    let line = node.line("sim-1").await;
+    assert!(line.contains("gpu-recovery"), "{line}");
+    ground.sims.gpu(1, r#"{"clear":true}"#).await;
+    ground.sims.engine(1, r#""restart""#).await;
+    ground.is_back("sim-1").await;
+    node.until_well("sim-1").await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn heat_takes_some_and_the_power_cap_nothing() {
+    let _machine = machine::shared().await;
+    let node = Node::start(Profile::DecisionOnly, SERVERS, &[]).await;
+    let ground = &node.ground;
+    let reasons = async |wanted: &str| {
+        until(&format!("the reason {wanted}"), async || {
+            let gpus = node.gpus().await;
+            let of = |gpu: &Value| gpu["clock_reasons"].to_string().contains(wanted);
+            gpus.as_array().unwrap().iter().any(of).then_some(())
+        })
+        .await;
+    };
+    ground.sims.gpu(0, r#"{"power_cap":350}"#).await;
+    reasons("sw-power-cap").await;
+    ground.answers(100).await;
+    assert_eq!(node.causes("sim-0", None).await, 0.0);
+
+    ground
+        .sims
+        .gpu(0, r#"{"thermal":{"compute":4,"memory":2}}"#)
+        .await;
+    node.until_stands("sim-0", "gpu-throttled").await;
+    let line = node.line("sim-0").await;
+    assert!(line.contains("derated (gpu-throttled"), "{line}");
+    let share = ground.share("sim-0").await;
+    let fair = 1.0 / SERVERS as f64;
+    assert!(share > 0.0 && share < fair, "{share} of the requests");
+
+    ground.sims.gpu(0, r#"{"clear":true}"#).await;
+    node.until_well("sim-0").await;
+    assert_eq!(ground.lost(), 0);
+}
