@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 
 use super::ReplayArgs;
-use super::run::{Cluster, Picks};
+use super::run::{Cluster, Done, Picks};
 use crate::cli::plan::Plan;
 use crate::config::LoadOptions;
 use crate::prefix::DEFAULT_BUDGET;
@@ -22,9 +22,6 @@ use crate::sim::workload::{self, Arrivals, Rate, Scale, Trace, Traffic};
 const SAMPLE: u64 = 500;
 /// Engines on which that is measured, at most.
 const FEW: u32 = 8;
-/// Adapters in an engine's memory, where the trace has adapters; and seconds to load one (the median that the engine's model
-/// knows of).
-const LORAS: Loras = Loras { max: 4, load: 4.4 };
 /// How old a scrape may be: what serve has by default.
 const STALENESS: Duration = Duration::from_secs(2);
 
@@ -68,7 +65,10 @@ impl<'a> Virtual<'a> {
 
     fn engine(&self, trace: &Trace) -> anyhow::Result<Engine> {
         let mut spec = self.spec.clone();
-        spec.loras = (trace.adapters() > 0).then_some(LORAS);
+        spec.loras = (trace.adapters() > 0).then_some(Loras {
+            max: self.args.max_loras,
+            load: self.args.lora_load.as_secs_f64(),
+        });
         Ok(Engine::new(&spec)?)
     }
 
@@ -76,8 +76,9 @@ impl<'a> Virtual<'a> {
         let seconds = |time: Duration| time.as_secs_f64();
         Wires {
             decide: seconds(self.args.pick_delay),
-            to_engine: seconds(self.args.network),
-            back: seconds(self.args.network),
+            network: seconds(self.args.network),
+            network_jitter: seconds(self.args.network_jitter),
+            front_end: seconds(self.args.front_end),
             scrape_every: seconds(self.args.scrape_interval),
             scrape_takes: seconds(self.args.staleness),
             scrape_jitter: 0.1,
@@ -107,7 +108,7 @@ impl<'a> Virtual<'a> {
                 key_tokens,
                 adapter,
                 ..
-            } = walk.arrival(&arrival, 0.0);
+            } = walk.arrival(&arrival);
             let names = keys.iter().copied();
             let request = Request {
                 id: number,
@@ -144,7 +145,7 @@ impl<'a> Virtual<'a> {
         seed: u64,
         faults: Vec<Fault>,
         ended: &mut dyn FnMut(Served),
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Done> {
         let engines = (0..endpoints).map(|_| self.engine(traffic.trace()));
         let mut cluster = cluster::Cluster {
             engines: engines.collect::<anyhow::Result<_>>()?,
@@ -158,7 +159,10 @@ impl<'a> Virtual<'a> {
         cluster::run(&mut cluster, &mut *router, &mut walk, &mut |outcome| {
             ended(served(outcome));
         });
-        Ok(())
+        let loads = cluster.engines.iter().map(Engine::lora_loads);
+        Ok(Done {
+            lora_loads: (traffic.trace().adapters() > 0).then(|| loads.sum()),
+        })
     }
 
     fn router(&self, endpoints: u32, picks: &Picks, seed: u64) -> anyhow::Result<Box<dyn Router>> {
@@ -215,7 +219,7 @@ impl Cluster for Virtual<'_> {
         traffic: &Traffic,
         seed: u64,
         ended: &mut dyn FnMut(Served),
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Done> {
         let (endpoints, faults) = (self.args.endpoints, self.args.fault.clone());
         self.run(endpoints, picks, traffic, seed, faults, ended)
     }
@@ -257,8 +261,8 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// As the cluster knows it, at `at`.
-    fn arrival(&self, arrival: &workload::Arrival, at: f64) -> Arrival {
+    /// As the cluster knows it.
+    fn arrival(&self, arrival: &workload::Arrival) -> Arrival {
         let trace = self.traffic.trace();
         let mut names = Vec::new();
         trace.chain(arrival, Chain::BLOCK, usize::MAX, &mut names);
@@ -269,7 +273,8 @@ impl<'a> Walk<'a> {
         }
         Arrival {
             number: arrival.number,
-            at,
+            at: arrival.at,
+            not_before: 0.0,
             prompt_tokens: arrival.prompt,
             output_tokens: arrival.output,
             max_tokens: None,
@@ -288,13 +293,18 @@ impl Source for Walk<'_> {
         if arrival.session.is_some() {
             self.turns.insert(arrival.number, arrival);
         }
-        Some(self.arrival(&arrival, arrival.at))
+        Some(self.arrival(&arrival))
     }
 
     fn ended(&mut self, number: u64, now: f64) -> Option<Arrival> {
         let before = self.turns.remove(&number)?;
-        let (think, arrival) = self.traffic.next_turn(&before)?;
-        self.turns.insert(arrival.number, arrival);
-        Some(self.arrival(&arrival, now + think))
+        let (think, turn) = self.traffic.next_turn(&before)?;
+        self.turns.insert(turn.number, turn);
+        let arrival = self.arrival(&turn);
+        Some(Arrival {
+            at: if think.is_some() { 0.0 } else { arrival.at },
+            not_before: now + think.unwrap_or_default(),
+            ..arrival
+        })
     }
 }

@@ -28,14 +28,21 @@ pub trait Cluster {
     /// Requests a second that it can serve of such traffic: what `--load 1` is.
     fn saturation(&self, trace: &Arc<Trace>) -> anyhow::Result<f64>;
 
-    /// Lets it serve `traffic`, and tells each request as it ends. The same seed, the same run.
+    /// Lets it serve `traffic`, and tells each request as it ends, and all else at the end. The same seed, the same run.
     fn serve(
         &self,
         picks: &Picks,
         traffic: &Traffic,
         seed: u64,
         ended: &mut dyn FnMut(Served),
-    ) -> anyhow::Result<()>;
+    ) -> anyhow::Result<Done>;
+}
+
+/// What there is to tell of a run beside its requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Times that an engine loaded an adapter; `None`: there are none.
+    pub lora_loads: Option<u64>,
 }
 
 // === impl Picks ===
@@ -55,11 +62,13 @@ pub fn compare(args: &ReplayArgs, cluster: &dyn Cluster) -> anyhow::Result<Repor
     let slo = args.slo();
     let mut runs = Vec::new();
     for path in &args.traces {
+        // What the cluster can serve is found out once: a seed must not have a load of its own.
+        let mut saturation = None;
         for seed in (args.seed..).take(args.seeds as usize) {
             let mut options = args.read_options();
             options.seed = seed;
             let trace = Arc::new(workload::read(path, &options)?);
-            for scale in scales(args, &trace, cluster)? {
+            for scale in scales(args, &trace, cluster, &mut saturation)? {
                 let traffic = Traffic::new(Arc::clone(&trace), scale)?;
                 for picks in &picks {
                     let mut tally = Tally::new(slo, args.endpoints as usize);
@@ -68,8 +77,9 @@ pub fn compare(args: &ReplayArgs, cluster: &dyn Cluster) -> anyhow::Result<Repor
                         progress.one_more();
                         tally.add(&it);
                     };
-                    cluster.serve(picks, &traffic, seed, &mut ended)?;
+                    let done = cluster.serve(picks, &traffic, seed, &mut ended)?;
                     progress.end();
+                    tally.lora_loads(done.lora_loads);
                     let case = Case {
                         trace: name(path),
                         policy: picks.name().to_owned(),
@@ -142,9 +152,13 @@ fn scales(
     args: &ReplayArgs,
     trace: &Arc<Trace>,
     cluster: &dyn Cluster,
+    saturation: &mut Option<f64>,
 ) -> anyhow::Result<Vec<Scale>> {
     if !args.load.is_empty() {
-        let most = cluster.saturation(trace)?;
+        let most = match *saturation {
+            Some(most) => most,
+            None => *saturation.insert(cluster.saturation(trace)?),
+        };
         let at = |share: &f64| args.scale(Some(Rate::PerSecond(share * most)));
         return Ok(args.load.iter().map(at).collect());
     }
@@ -240,7 +254,7 @@ mod tests {
             traffic: &Traffic,
             seed: u64,
             ended: &mut dyn FnMut(Served),
-        ) -> anyhow::Result<()> {
+        ) -> anyhow::Result<Done> {
             let slow = *picks == Picks::Named("random".to_owned());
             for arrival in traffic.arrivals() {
                 ended(Served {
@@ -255,7 +269,7 @@ mod tests {
                     },
                 });
             }
-            Ok(())
+            Ok(Done::default())
         }
     }
 

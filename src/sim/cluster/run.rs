@@ -31,6 +31,16 @@ enum What {
 struct Live {
     outcome: Outcome,
     arrival: Box<Arrival>,
+    /// When the last of what is on its way back is there: nothing overtakes it.
+    back: f64,
+}
+
+/// A way through the network.
+#[derive(Clone, Copy, Debug)]
+enum Leg {
+    There,
+    First,
+    Last,
 }
 
 struct Run<'a> {
@@ -144,8 +154,32 @@ impl Run<'_> {
             return;
         }
         self.coming += 1;
-        let at = (arrival.at + self.shift).max(now);
-        self.events.put(at, What::Arrive(arrival));
+        let at = (arrival.at + self.shift).max(arrival.not_before);
+        self.events.put(at.max(now), What::Arrive(arrival));
+    }
+
+    /// Seconds that the network takes for a request: no faster under one router than under another.
+    fn network(&self, number: u64, leg: Leg) -> f64 {
+        let wires = &self.cluster.wires;
+        if wires.network_jitter == 0.0 {
+            return wires.network;
+        }
+        let of_request = number.wrapping_mul(4).wrapping_add(leg as u64);
+        let mut rng = SmallRng::seed_from_u64(self.cluster.seed.rotate_left(32) ^ of_request);
+        let unit: f64 = rng.random();
+        wires.network - wires.network_jitter * (1.0 - unit).ln()
+    }
+
+    /// Something of a request is on its way back since `at`.
+    fn comes_back(&mut self, id: u64, leg: Leg, at: f64, what: What) {
+        let Some(live) = self.live.get(&id) else {
+            return;
+        };
+        let there = (at + self.network(live.arrival.number, leg)).max(live.back);
+        if let Some(live) = self.live.get_mut(&id) {
+            live.back = there;
+        }
+        self.events.put(there, what);
     }
 
     /// If all is over, the next stage begins.
@@ -228,13 +262,19 @@ impl Run<'_> {
             ended: decided,
             fate: Fate::Served,
         };
-        self.live.insert(id, Live { outcome, arrival });
+        let wires = self.cluster.wires;
+        let there = decided + self.network(arrival.number, Leg::There);
+        let delivered = there + wires.front_end * f64::from(arrival.prompt_tokens);
+        let live = Live {
+            outcome,
+            arrival,
+            back: f64::NEG_INFINITY,
+        };
+        self.live.insert(id, live);
         match picked {
             Err(refused) => self.over(id, Fate::Refused(refused), decided),
             Ok(_) => {
-                let wires = self.cluster.wires;
-                self.events
-                    .put(decided + wires.to_engine, What::Deliver(id));
+                self.events.put(delivered, What::Deliver(id));
                 if wires.patience.is_finite() {
                     self.events.put(now + wires.patience, What::Patience(id));
                 }
@@ -266,10 +306,7 @@ impl Run<'_> {
         };
         match engine.submit(request, now) {
             Ok(()) => self.look(endpoint),
-            Err(_) => {
-                let at = now + self.cluster.wires.back;
-                self.events.put(at, What::Failed(id, true));
-            }
+            Err(_) => self.comes_back(id, Leg::Last, now, What::Failed(id, true)),
         }
     }
 
@@ -292,7 +329,6 @@ impl Run<'_> {
         self.wake[at] = f64::INFINITY;
         let mut happened = std::mem::take(&mut self.happened);
         self.cluster.engines[at].advance(now, &mut |event| happened.push(event));
-        let back = self.cluster.wires.back;
         for event in happened.drain(..) {
             match event {
                 Event::FirstToken {
@@ -300,8 +336,10 @@ impl Run<'_> {
                     at,
                     cached_tokens,
                     ..
-                } => self.events.put(at + back, What::First(id, cached_tokens)),
-                Event::Finished { id, at } => self.events.put(at + back, What::Ended(id)),
+                } => self.comes_back(id, Leg::First, at, What::First(id, cached_tokens)),
+                Event::Finished { id, at } => {
+                    self.comes_back(id, Leg::Last, at, What::Ended(id));
+                }
                 Event::Token { .. } | Event::Preempted { .. } => {}
             }
         }
@@ -310,13 +348,14 @@ impl Run<'_> {
     }
 
     fn over(&mut self, id: u64, fate: Fate, now: f64) {
-        let Some(Live {
-            mut outcome,
-            arrival,
-        }) = self.live.remove(&id)
-        else {
+        let Some(live) = self.live.remove(&id) else {
             return;
         };
+        let Live {
+            mut outcome,
+            arrival,
+            ..
+        } = live;
         outcome.fate = fate;
         outcome.ended = now;
         (self.sink)(&outcome);
@@ -335,6 +374,7 @@ impl Run<'_> {
             kv_usage: gauges.kv_usage as f32,
             kv_blocks: engine.kv_blocks(),
             block_size: self.cluster.block_size,
+            loras: engine.loras().map(Box::new),
         }
     }
 
@@ -376,9 +416,8 @@ impl Run<'_> {
                 self.silent[at] = fault.kind == FaultKind::DieSilently;
                 self.wake[at] = f64::INFINITY;
                 // Requests that are on their way find out when they are there.
-                let back = now + self.cluster.wires.back;
                 for id in self.at(fault.endpoint) {
-                    self.events.put(back, What::Failed(id, true));
+                    self.comes_back(id, Leg::Last, now, What::Failed(id, true));
                 }
             }
             FaultKind::Hang => {

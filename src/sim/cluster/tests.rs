@@ -15,8 +15,9 @@ use std::time::Duration;
 
 const WIRES: Wires = Wires {
     decide: 0.0005,
-    to_engine: 0.001,
-    back: 0.001,
+    network: 0.001,
+    network_jitter: 0.0,
+    front_end: 0.0,
     scrape_every: 0.05,
     scrape_takes: 0.002,
     scrape_jitter: 0.1,
@@ -65,6 +66,7 @@ fn arrival(at: f64, group: u32, n: u32, stage: u32) -> Arrival {
     Arrival {
         number: u64::from(n),
         at,
+        not_before: 0.0,
         prompt_tokens: 1_280,
         output_tokens: 50,
         max_tokens: None,

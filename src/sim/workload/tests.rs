@@ -193,10 +193,10 @@ fn a_turn_waits_for_the_answer_before_unless_the_loop_is_open() {
     let (think, second) = closed.next_turn(&first[0]).unwrap();
     assert_eq!(
         (think, second.prompt, second.session),
-        (2.5, 20, first[0].session)
+        (Some(2.5), 20, first[0].session)
     );
     let (think, third) = closed.next_turn(&second).unwrap();
-    assert_eq!((think, third.prompt), (0.0, 30));
+    assert_eq!((think, third.prompt), (Some(0.0), 30));
     assert_eq!(closed.next_turn(&third), None);
     assert_eq!(closed.next_turn(&first[1]), None);
     assert_eq!((first[1].adapter, second.adapter, third.adapter), (2, 1, 1));
@@ -238,6 +238,38 @@ fn a_rate_keeps_the_shape() {
     assert_eq!(times(Rate::Times(2.0)), [0.0, 0.5, 0.75, 1.0, 2.0]);
     // Four gaps in four seconds are one a second.
     assert_eq!(times(Rate::PerSecond(4.0)), [0.0, 0.25, 0.375, 0.5, 1.0]);
+}
+
+#[test]
+fn a_part_of_a_trace_is_a_trace() {
+    let part = |text: &str, from, until| {
+        let whole = read_text(text, None, None, 1).unwrap();
+        whole.part(Part { from, until })
+    };
+    let rows = |trace: &Trace| {
+        let rows = trace.rows.iter().map(|row| (row.at, row.prompt));
+        rows.collect::<Vec<_>>()
+    };
+    // Of four seconds: what comes at the border belongs to what follows.
+    let first = part(SESSIONS, 0.0, 0.5).unwrap();
+    assert_eq!(rows(&first), [(0.0, 10), (1.0, 20), (1.5, 5)]);
+    let second = Arc::new(part(SESSIONS, 0.5, 1.0).unwrap());
+    assert_eq!(rows(&second), [(0.0, 30), (2.0, 7)]);
+    assert_eq!((second.rate(), second.stages()[0].requests), (Some(0.5), 2));
+    // What was the third turn begins its session.
+    assert_eq!(traffic(&second, Scale::default()).arrivals().count(), 2);
+    let first = traffic(&Arc::new(first), Scale::default());
+    let begins = first.arrivals().next().unwrap();
+    let (_, turn) = first.next_turn(&begins).unwrap();
+    assert_eq!((turn.prompt, first.next_turn(&turn)), (20, None));
+    for (text, from, until, said) in [
+        (SESSIONS, 0.4, 0.45, "no request lies in that part"),
+        (STAGES, 0.0, 0.5, "in stages"),
+    ] {
+        let error = part(text, from, until).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+    assert!(part(STAGES, 0.0, 1.0).is_ok());
 }
 
 #[test]
