@@ -122,8 +122,8 @@ pub struct ReplayArgs {
     /// What that takes longer at random: exponential, with this mean, each way.
     #[arg(long, value_parser = duration, default_value = "0s")]
     pub(super) network_jitter: Duration,
-    /// How long a prompt is read and tokenized before the engine gets it, per token (12us fits llm-d's benchmark).
-    #[arg(long, value_parser = duration, default_value = "0s", value_name = "PER_TOKEN")]
+    /// How long a token of the prompt is read and tokenized before the engine gets it (default: what fits llm-d's benchmark).
+    #[arg(long, value_parser = duration, default_value = "12us", value_name = "PER_TOKEN")]
     pub(super) front_end: Duration,
 
     /// Clients that have no first token after so long give up.

@@ -16,6 +16,7 @@ mod run;
 mod setting;
 #[cfg(test)]
 mod tests;
+mod walk;
 
 pub use baselines::{Baseline, NAMES as BASELINES};
 pub use faults::{Fault, FaultKind};
@@ -23,3 +24,4 @@ pub use ours::Ours;
 pub use router::{Asked, Chain, Page, Refused, Router};
 pub use run::run;
 pub use setting::{Arrival, Cluster, Fate, Outcome, Source, Wires};
+pub use walk::Walk;

@@ -196,7 +196,8 @@ impl Router for Ours {
             kv_blocks: Some(page.kv_blocks),
             block_size: Some(page.block_size),
             lora: page.loras.map(|loras| {
-                let keys = |ids: &[u32]| ids.iter().map(|&id| lora_key(&adapter_name(id))).collect();
+                let keys =
+                    |ids: &[u32]| ids.iter().map(|&id| lora_key(&adapter_name(id))).collect();
                 LoraState {
                     max: loras.max,
                     running: keys(&loras.running),

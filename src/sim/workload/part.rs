@@ -39,7 +39,9 @@ impl Trace {
         }
         let wrong = |text: &str| Err(WorkloadError::Scale(text.to_owned()));
         if self.stages.len() > 1 {
-            return wrong("a load test in stages has no times of the whole to cut it by; cut its file");
+            return wrong(
+                "a load test in stages has no times of the whole to cut it by; cut its file",
+            );
         }
         let span = self.span();
         let before = |share: f64| match share < 1.0 {

@@ -343,8 +343,160 @@ fn a_capture_is_read_with_what_its_answers_say() {
     assert_eq!(shared(&chains[0], &chains[1]), 8);
     assert_eq!((trace.seen()[0].ttft, trace.seen()[0].cached), (0.081, 0.0));
     assert!(trace.seen()[1].e2e.is_nan());
+    // Turns of a session keep their distance from the answers before them, if those were seen.
+    let sessions = read_text(
+        &text.replace("\"model\":1", "\"model\":1,\"session\":9"),
+        None,
+        None,
+        1,
+    );
+    let sessions = traffic(&Arc::new(sessions.unwrap()), Scale::default());
+    let begins: Vec<_> = sessions.arrivals().collect();
+    assert_eq!(begins.len(), 1);
+    let (think, second) = sessions.next_turn(&begins[0]).unwrap();
+    assert_eq!((think, second.prompt), (Some(0.0), 700));
+    let (think, third) = sessions.next_turn(&second).unwrap();
+    assert_eq!((think, third.at), (None, 0.5));
     // Killed in the middle of a line.
     let killed = &text[..text.len() - 100];
     assert!(!killed.ends_with('\n'));
     assert_eq!(read_text(killed, None, None, 1).unwrap().len(), 2);
+}
+
+/// A load test with `load` and `data`.
+fn load_test(load: &str, data: &str) -> Arc<Trace> {
+    trace(&format!("load: {load}\ndata: {data}\n"))
+}
+
+#[test]
+fn a_load_test_may_draw_its_lengths() {
+    let trace = load_test(
+        "{type: poisson, stages: [{rate: 50, duration: 20}], lora_traffic_split: [{name: a, split: 0.75}, {name: b, split: 0.25}]}",
+        "{type: random, input_distribution: {mean: 400, std_dev: 50, min: 100, max: 700}, output_distribution: {type: uniform, min: 10, max: 30}}",
+    );
+    let got = Description::of(&trace);
+    assert_eq!((got.requests, got.stages, got.adapters), (1_000, 1, 2));
+    assert!((got.prompt.mean / 400.0 - 1.0).abs() < 0.02, "{got}");
+    assert!((got.output.mean / 20.0 - 1.0).abs() < 0.05 && got.output.max <= 30);
+    // Nobody shares anything.
+    assert_eq!(got.ideal_hit, Some(0.0));
+    let first = trace
+        .rows
+        .iter()
+        .filter(|row| row.adapter == trace.rows[0].adapter);
+    let share = first.count() as f64 / 1_000.0;
+    assert!(
+        (share - 0.75).abs() < 0.05 || (share - 0.25).abs() < 0.05,
+        "{share}"
+    );
+}
+
+#[test]
+fn a_turn_of_a_load_test_has_all_that_was_said_before() {
+    let data = "{type: shared_prefix, shared_prefix: {num_groups: 1, num_prompts_per_group: 2, system_prompt_len: 64, question_len: 32, output_len: 16, enable_multi_turn_chat: true}}";
+    let load = "{type: constant, stages: [{rate: 2, duration: 3}, {rate: 2, duration: 1}]}";
+    let trace = load_test(load, data);
+    let lengths: Vec<_> = trace.rows.iter().map(|row| row.prompt).collect();
+    // Two sessions of three turns; in the next stage they begin anew.
+    assert_eq!(lengths, [96, 96, 144, 144, 192, 192, 96, 96]);
+    let traffic = traffic(&trace, Scale::default());
+    let first: Vec<_> = traffic.arrivals().collect();
+    assert_eq!(first.len(), 4);
+    let (think, turn) = traffic.next_turn(&first[0]).unwrap();
+    // It comes at its time, or when the answer has ended.
+    assert_eq!((think, turn.prompt, turn.at), (None, 144, trace.rows[2].at));
+    let chains = chains(&trace, &[first[0], turn, first[1], first[2]], 16);
+    assert_eq!(shared(&chains[0], &chains[1]), 6);
+    assert_eq!(
+        (
+            shared(&chains[0], &chains[2]),
+            shared(&chains[0], &chains[3])
+        ),
+        (4, 4)
+    );
+}
+
+#[test]
+fn clients_of_a_load_test_wait_for_their_answers() {
+    let trace = load_test(
+        "{type: concurrent, stages: [{num_requests: 5, concurrency_level: 2}]}",
+        "{type: random}",
+    );
+    let concurrent = traffic(&trace, Scale::default());
+    let first: Vec<_> = concurrent.arrivals().collect();
+    assert_eq!((first.len(), trace.rate()), (2, None));
+    let (think, next) = concurrent.next_turn(&first[0]).unwrap();
+    assert_eq!((think, next.row), (Some(0.0), 2));
+    let talks = load_test(
+        "{type: concurrent, stages: [{num_requests: 6, concurrency_level: 1}]}",
+        "{type: conversation_replay, conversation_replay: {num_conversations: 1, shared_system_prompt_len: 160, turns_per_conversation: {type: fixed, mean: 2}, input_tokens_per_turn: 32, output_tokens_per_turn: 16, tool_call_latency_sec: 3}}",
+    );
+    let lengths: Vec<_> = talks.rows.iter().map(|row| row.prompt).collect();
+    assert_eq!(lengths, [192, 240, 192, 240, 192, 240]);
+    let arrivals = all(
+        &talks,
+        Scale {
+            open_loop: true,
+            ..Scale::default()
+        },
+    );
+    let chains = chains(&talks, &arrivals, 16);
+    assert_eq!(
+        (
+            shared(&chains[0], &chains[1]),
+            shared(&chains[0], &chains[2])
+        ),
+        (12, 10)
+    );
+    let closed = traffic(&talks, Scale::default());
+    assert_eq!(closed.next_turn(&arrivals[0]).unwrap().0, Some(3.0));
+}
+
+#[test]
+fn adapters_are_popular_by_zipfs_law_and_a_session_keeps_its_own() {
+    let mut text = "t,in,out,session\n".to_owned();
+    for n in 0..20_000 {
+        let session = if n < 10_000 {
+            String::new()
+        } else {
+            (n % 100).to_string()
+        };
+        text += &format!("{n},10,1,{session}\n");
+    }
+    let whole = read_text(&text, None, None, 1).unwrap();
+    let adapters = Adapters {
+        count: 50,
+        top: 0.31,
+    };
+    let given = |seed| whole.clone().with_adapters(adapters, seed).unwrap();
+    let trace = given(7);
+    let of = |n: u16| {
+        trace.rows[..10_000]
+            .iter()
+            .filter(|row| row.adapter == n)
+            .count() as f64
+    };
+    assert!((of(1) / 10_000.0 - 0.31).abs() < 0.02, "{}", of(1));
+    // s is 1.22: the second has 1 / 2^s of what the first has.
+    assert!((of(2) / of(1) - 0.43).abs() < 0.05, "{}", of(2));
+    assert!(trace.rows.iter().all(|row| (1..=50).contains(&row.adapter)));
+    for row in &trace.rows[10_000..] {
+        let first = &trace.rows[10_000 + (row.session as usize + 100) % 100];
+        assert_eq!(
+            (row.session == first.session).then_some(row.adapter),
+            Some(first.adapter)
+        );
+    }
+    let names = |trace: &Trace| trace.rows.iter().map(|row| row.adapter).collect::<Vec<_>>();
+    assert_eq!(names(&trace), names(&given(7)));
+    assert_ne!(names(&trace), names(&given(8)));
+    for wrong in [
+        Adapters { count: 4, top: 0.1 },
+        Adapters { count: 4, top: 1.0 },
+    ] {
+        assert!(whole.clone().with_adapters(wrong, 1).is_err(), "{wrong:?}");
+    }
+    let named = read_text(SESSIONS, None, None, 1).unwrap();
+    let error = named.with_adapters(adapters, 1).unwrap_err().to_string();
+    assert!(error.contains("names adapters itself"), "{error}");
 }
