@@ -7,7 +7,7 @@ use super::ReplayArgs;
 use crate::cli::plan::Plan;
 use crate::config::{self, LoadOptions};
 use crate::sim::report::{Case, Report, Run, Served, Tally};
-use crate::sim::workload::{self, Rate, Scale, Trace, Traffic};
+use crate::sim::workload::{self, Part, Rate, Scale, Trace, Traffic};
 
 /// Who picks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -215,16 +215,33 @@ fn setting(args: &ReplayArgs) -> Vec<(String, String)> {
         1 => args.gpu.clone(),
         tp => format!("{tp} × {}", args.gpu),
     };
-    [
+    let mut network = format!("{:?}", args.network);
+    if !args.network_jitter.is_zero() {
+        network += &format!(" and {:?} at random", args.network_jitter);
+    }
+    let mut setting = vec![
         ("endpoints", args.endpoints.to_string()),
         ("GPUs of each", gpus),
         ("model", args.model.clone()),
         ("scraped every", format!("{:?}", args.scrape_interval)),
         ("staleness", format!("{:?}", args.staleness)),
-        ("network", format!("{:?}", args.network)),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .into()
+        ("network", network),
+        ("front end", format!("{:?} a token", args.front_end)),
+    ];
+    let part = args.read_options().part;
+    if part != Part::WHOLE {
+        let [from, until] = [part.from, part.until].map(|share| share * 100.0);
+        setting.push(("part of the trace", format!("{from} % to {until} %")));
+    }
+    if let Some(adapters) = args.adapters {
+        let (top, slots) = (args.top_adapter * 100.0, args.max_loras);
+        let adapters = format!("{adapters}, {top} % for the first; {slots} fit");
+        setting.push(("adapters", adapters));
+    }
+    let setting = setting.into_iter();
+    setting
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 #[cfg(test)]

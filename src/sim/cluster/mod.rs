@@ -10,6 +10,7 @@
 mod baselines;
 mod events;
 mod faults;
+mod network;
 mod ours;
 mod router;
 mod run;

@@ -6,14 +6,14 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::events::Events;
-use super::faults::{Fault, FaultKind};
+use super::network::{Leg, network};
 use super::router::{Asked, Page, Router};
 use super::setting::{Arrival, Cluster, Fate, Outcome, Source};
 use crate::sim::step::{Event, Keys, Request};
 
 /// Something that happens.
 #[derive(Debug)]
-enum What {
+pub(super) enum What {
     Arrive(Box<Arrival>),
     Deliver(u64),
     Wake(u32),
@@ -28,37 +28,29 @@ enum What {
 
 /// A request under way.
 #[derive(Debug)]
-struct Live {
-    outcome: Outcome,
+pub(super) struct Live {
+    pub(super) outcome: Outcome,
     arrival: Box<Arrival>,
     /// When the last of what is on its way back is there: nothing overtakes it.
     back: f64,
 }
 
-/// A way through the network.
-#[derive(Clone, Copy, Debug)]
-enum Leg {
-    There,
-    First,
-    Last,
-}
-
-struct Run<'a> {
-    cluster: &'a mut Cluster,
+pub(super) struct Run<'a> {
+    pub(super) cluster: &'a mut Cluster,
     router: &'a mut dyn Router,
     source: &'a mut dyn Source,
     sink: &'a mut dyn FnMut(&Outcome),
-    events: Events<What>,
+    pub(super) events: Events<What>,
     /// When each engine is to be looked at; infinite: not.
-    wake: Vec<f64>,
+    pub(super) wake: Vec<f64>,
     /// Pages that cannot be read.
-    silent: Vec<bool>,
-    live: HashMap<u64, Live>,
+    pub(super) silent: Vec<bool>,
+    pub(super) live: HashMap<u64, Live>,
     rng: SmallRng,
     arrived: u64,
     stage: u32,
     shift: f64,
-    faults_left: usize,
+    pub(super) faults_left: usize,
     /// The first request of the next stage, until this one has drained.
     held: Option<Box<Arrival>>,
     /// Requests that will come for sure.
@@ -158,24 +150,12 @@ impl Run<'_> {
         self.events.put(at.max(now), What::Arrive(arrival));
     }
 
-    /// Seconds that the network takes for a request: no faster under one router than under another.
-    fn network(&self, number: u64, leg: Leg) -> f64 {
-        let wires = &self.cluster.wires;
-        if wires.network_jitter == 0.0 {
-            return wires.network;
-        }
-        let of_request = number.wrapping_mul(4).wrapping_add(leg as u64);
-        let mut rng = SmallRng::seed_from_u64(self.cluster.seed.rotate_left(32) ^ of_request);
-        let unit: f64 = rng.random();
-        wires.network - wires.network_jitter * (1.0 - unit).ln()
-    }
-
     /// Something of a request is on its way back since `at`.
-    fn comes_back(&mut self, id: u64, leg: Leg, at: f64, what: What) {
+    pub(super) fn comes_back(&mut self, id: u64, leg: Leg, at: f64, what: What) {
         let Some(live) = self.live.get(&id) else {
             return;
         };
-        let there = (at + self.network(live.arrival.number, leg)).max(live.back);
+        let there = (at + network(self.cluster, live.arrival.number, leg)).max(live.back);
         if let Some(live) = self.live.get_mut(&id) {
             live.back = there;
         }
@@ -263,7 +243,7 @@ impl Run<'_> {
             fate: Fate::Served,
         };
         let wires = self.cluster.wires;
-        let there = decided + self.network(arrival.number, Leg::There);
+        let there = decided + network(self.cluster, arrival.number, Leg::There);
         let delivered = there + wires.front_end * f64::from(arrival.prompt_tokens);
         let live = Live {
             outcome,
@@ -311,7 +291,7 @@ impl Run<'_> {
     }
 
     /// Has the engine looked at when it changes next.
-    fn look(&mut self, endpoint: u32) {
+    pub(super) fn look(&mut self, endpoint: u32) {
         let at = endpoint as usize;
         if let Some(next) = self.cluster.engines[at].next_event()
             && next < self.wake[at]
@@ -393,55 +373,5 @@ impl Run<'_> {
         let jitter = self.rng.random_range(-1.0..=1.0) * wires.scrape_jitter;
         let next = now + wires.scrape_every * (1.0 + jitter);
         self.events.put(next, What::Scrape(endpoint));
-    }
-
-    /// The requests that were sent there and have not ended, in the order in which they came.
-    fn at(&self, endpoint: u32) -> Vec<u64> {
-        let there = |live: &Live| live.outcome.endpoint == Some(endpoint);
-        let all = self.live.iter().filter(|(_, live)| there(live));
-        let mut ids: Vec<u64> = all.map(|(&id, _)| id).collect();
-        ids.sort_unstable();
-        ids
-    }
-
-    fn fault(&mut self, fault: Fault, now: f64) {
-        self.faults_left -= 1;
-        let at = fault.endpoint as usize;
-        let Some(engine) = self.cluster.engines.get_mut(at) else {
-            return;
-        };
-        match fault.kind {
-            FaultKind::Die | FaultKind::DieSilently => {
-                engine.die();
-                self.silent[at] = fault.kind == FaultKind::DieSilently;
-                self.wake[at] = f64::INFINITY;
-                // Requests that are on their way find out when they are there.
-                for id in self.at(fault.endpoint) {
-                    self.comes_back(id, Leg::Last, now, What::Failed(id, true));
-                }
-            }
-            FaultKind::Hang => {
-                engine.hang(now);
-                self.wake[at] = f64::INFINITY;
-                // A stream that stands still is given up as well.
-                let patience = self.cluster.wires.patience;
-                if patience.is_finite() {
-                    for id in self.at(fault.endpoint) {
-                        self.events.put(now + patience, What::Failed(id, false));
-                    }
-                }
-            }
-            FaultKind::Slow(compute, memory) => {
-                engine.set_slow(compute, memory, now);
-                self.wake[at] = f64::INFINITY;
-                self.look(fault.endpoint);
-            }
-            FaultKind::Restart => {
-                self.silent[at] = false;
-                engine.restart(now);
-                engine.set_slow(1.0, 1.0, now);
-                self.wake[at] = f64::INFINITY;
-            }
-        }
     }
 }

@@ -21,6 +21,8 @@ mod lengths;
 mod prompts;
 mod spec;
 mod stages;
+#[cfg(test)]
+mod tests;
 
 use std::io::BufRead;
 
