@@ -1,4 +1,7 @@
-//! What goes wrong, by a timetable.
+//! What goes wrong, by a timetable, and what comes of it.
+
+use super::network::Leg;
+use super::run::{Live, Run, What};
 
 /// Something that happens to an engine.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,4 +28,59 @@ pub enum FaultKind {
     Slow(f64, f64),
     /// It is back, empty, and as fast as it ever was.
     Restart,
+}
+
+// === impl Run ===
+
+impl Run<'_> {
+    /// The requests that were sent there and have not ended, in the order in which they came.
+    fn at(&self, endpoint: u32) -> Vec<u64> {
+        let there = |live: &Live| live.outcome.endpoint == Some(endpoint);
+        let all = self.live.iter().filter(|(_, live)| there(live));
+        let mut ids: Vec<u64> = all.map(|(&id, _)| id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// It happens.
+    pub(super) fn fault(&mut self, fault: Fault, now: f64) {
+        self.faults_left -= 1;
+        let at = fault.endpoint as usize;
+        let Some(engine) = self.cluster.engines.get_mut(at) else {
+            return;
+        };
+        match fault.kind {
+            FaultKind::Die | FaultKind::DieSilently => {
+                engine.die();
+                self.silent[at] = fault.kind == FaultKind::DieSilently;
+                self.wake[at] = f64::INFINITY;
+                // Requests that are on their way find out when they are there.
+                for id in self.at(fault.endpoint) {
+                    self.comes_back(id, Leg::Last, now, What::Failed(id, true));
+                }
+            }
+            FaultKind::Hang => {
+                engine.hang(now);
+                self.wake[at] = f64::INFINITY;
+                // A stream that stands still is given up as well.
+                let patience = self.cluster.wires.patience;
+                if patience.is_finite() {
+                    for id in self.at(fault.endpoint) {
+                        self.events.put(now + patience, What::Failed(id, false));
+                    }
+                }
+            }
+            FaultKind::Slow(compute, memory) => {
+                engine.set_slow(compute, memory, now);
+                self.wake[at] = f64::INFINITY;
+                self.look(fault.endpoint);
+            }
+            FaultKind::Restart => {
+                self.silent[at] = false;
+                engine.restart(now);
+                engine.set_slow(1.0, 1.0, now);
+                self.wake[at] = f64::INFINITY;
+            }
+        }
+    }
 }

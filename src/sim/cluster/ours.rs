@@ -12,7 +12,7 @@ use rand::rngs::SmallRng;
 
 use super::router::{Asked, Chain, Page, Refused, Router};
 use crate::picker::{self, Ground, NotChosen, Policy, Prompt, Workspace};
-use crate::pool::slab::{Scrape, Slot, lora_key};
+use crate::pool::slab::{LoraState, Scrape, Slot, lora_key};
 use crate::pool::{
     Breaker, Endpoint, EndpointId, Outcome, Pool, Reservation, Snapshot, simulate_clock,
 };
@@ -96,7 +96,7 @@ impl Router for Ours {
         let length = asked.prompt_tokens as f32 / Chain::BLOCK as f32;
         let blocks = Blocks::of_tokens(Chain::BLOCK as usize);
         let prompt = looks.then(|| Prompt::of_chain(chain.to_vec(), blocks, length));
-        let adapter = asked.adapter.map(|adapter| adapter.to_string());
+        let adapter = asked.adapter.map(adapter_name);
         let model = adapter.as_deref().unwrap_or("model");
         let bytes = asked.prompt_tokens as usize * TOKEN_BYTES;
         let request = picker::Asked {
@@ -196,6 +196,16 @@ impl Router for Ours {
             kv_usage: Some(page.kv_usage),
             kv_blocks: Some(page.kv_blocks),
             block_size: Some(page.block_size),
+            lora: page.loras.map(|loras| {
+                let keys =
+                    |ids: &[u32]| ids.iter().map(|&id| lora_key(&adapter_name(id))).collect();
+                LoraState {
+                    max: loras.max,
+                    running: keys(&loras.running),
+                    waiting: keys(&loras.waiting),
+                    ..Default::default()
+                }
+            }),
             ..Default::default()
         };
         let begun = self.begun[endpoint as usize];
@@ -207,6 +217,11 @@ impl Drop for Ours {
     fn drop(&mut self) {
         simulate_clock(0);
     }
+}
+
+/// What requests and pages call an adapter.
+fn adapter_name(id: u32) -> String {
+    format!("adapter-{id}")
 }
 
 /// The pool's clock at `now`. It begins at 1 s: 0 is "never" to the pool.

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use crate::sim::step::LoraUse;
+
 /// The names of a prompt's blocks, of [`Chain::BLOCK`] tokens each: equal only where two prompts are equal up to there.
 #[derive(Clone, Debug, Default)]
 pub struct Chain(pub Arc<[u64]>);
@@ -22,7 +24,7 @@ pub struct Asked {
 }
 
 /// An engine's page, as far as routers read it.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Page {
     /// Requests in the queue.
     pub waiting: u32,
@@ -34,6 +36,8 @@ pub struct Page {
     pub kv_blocks: u32,
     /// Tokens in one.
     pub block_size: u32,
+    /// Its adapters; `None`: it has no LoRA.
+    pub loras: Option<Box<LoraUse>>,
 }
 
 /// Why a request was turned away.

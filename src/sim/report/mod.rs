@@ -9,6 +9,7 @@
 //! | E2E | from arrival to the last token |
 //! | TPOT | (E2E − TTFT) / (output tokens − 1); of answers of one token there is none |
 //! | good | served, with TTFT and TPOT both within the SLO (an answer of one token has TTFT alone to keep) |
+//! | late, slow | served, with TTFT or TPOT beyond the SLO: why what is not good is not |
 //! | goodput | good requests / seconds from the first arrival to the last: what is lost, rejected or late counts against it |
 //! | throughput | output tokens / seconds from the first arrival to the last end |
 //! | cache hit | prompt tokens found cached / prompt tokens, of those served |

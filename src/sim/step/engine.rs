@@ -7,7 +7,7 @@ use super::cost::{Chunk, Cost, Work};
 use super::flight::{Decoders, Flight};
 use super::gpu::GpuState;
 use super::keys::{Chain, Keys};
-use super::lora::Adapters;
+use super::lora::{Adapters, LoraUse};
 use super::requests::{Event, Request, Running, Slot, Slots};
 use super::spec::{EngineSpec, StepError};
 
@@ -44,6 +44,8 @@ pub struct Engine {
     withheld: u32,
     each_token: bool,
     life: Life,
+    /// What it told of its adapters when it hung.
+    hung_loras: Option<LoraUse>,
     requests: u64,
 }
 
@@ -119,6 +121,7 @@ impl Engine {
             withheld: 0,
             each_token: false,
             life: Life::Up,
+            hung_loras: None,
             requests: 0,
         })
     }
@@ -262,6 +265,23 @@ impl Engine {
         }
     }
 
+    /// What the page would tell of adapters; `None`: there is no LoRA, or nobody to tell.
+    pub fn loras(&self) -> Option<LoraUse> {
+        match self.life {
+            Life::Up => {}
+            Life::Hung(_) => return self.hung_loras.clone(),
+            Life::Dead => return None,
+        }
+        let adapters = self.adapters.as_ref()?;
+        let waiting = self.waiting.iter().map(|&slot| self.slots[slot].adapter);
+        Some(adapters.in_use(waiting.flatten()))
+    }
+
+    /// Times that an adapter was loaded, in all.
+    pub fn lora_loads(&self) -> u64 {
+        self.adapters.as_ref().map_or(0, |adapters| adapters.loads)
+    }
+
     /// Blocks of that prompt that are in the KV cache right now, from its beginning: the truth that routers guess at.
     pub fn cached_blocks(&self, keys: &Keys) -> u32 {
         let chain = Chain {
@@ -308,6 +328,7 @@ impl Engine {
     /// The engine stops for ever: requests are accepted, nothing happens, gauges stay as they are.
     pub fn hang(&mut self, now: f64) {
         if matches!(self.life, Life::Up) {
+            self.hung_loras = self.loras();
             self.life = Life::Hung(self.gauges(now));
         }
     }

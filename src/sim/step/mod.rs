@@ -25,6 +25,7 @@ mod tests;
 pub use engine::{Engine, Gauges};
 pub use gpu::GpuState;
 pub use keys::Keys;
+pub use lora::LoraUse;
 pub use requests::{Event, Request};
 pub use spec::{EngineSpec, Loras, StepError};
 pub use tables::{Gpu, Model, Tables};
