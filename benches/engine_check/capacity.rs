@@ -121,6 +121,8 @@ fn one(data: &Path, policy: &str, front_end: f64, seed: u64) -> Result<Stages> {
             scrape_every: 0.05,
             scrape_takes: 0.0,
             scrape_jitter: 0.1,
+            gpu_every: 0.5,
+            gpu_takes: 0.05,
             patience: f64::INFINITY,
             stage_gap: 1.0,
         },

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cli::units::duration;
-use crate::sim::cluster::{Fault, FaultKind};
+use crate::sim::cluster::{Fault, FaultKind, Sense};
 use crate::sim::report::Slo;
 use crate::sim::workload::{Adapters, Format, Part, Rate, ReadOptions, Scale};
 
@@ -68,6 +68,9 @@ pub struct ReplayArgs {
     /// An EndpointPickerConfig to pick by. Given more than once, they are compared.
     #[arg(long, value_name = "FILE")]
     pub(super) profile: Vec<PathBuf>,
+    /// Take away from the profiles' picker what it knows beside gauges, to see what that is worth.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "SENSE")]
+    pub(super) without: Vec<Sense>,
     /// A policy by name to pick by, beside the profiles.
     #[arg(long, value_name = "NAME")]
     pub(super) policy: Vec<String>,
@@ -101,8 +104,11 @@ pub struct ReplayArgs {
     /// How long it takes to load another: no step ends meanwhile (default: the median of cold loads in GenTD26).
     #[arg(long, value_parser = duration, default_value = "4.4s")]
     pub(super) lora_load: Duration,
-    /// What goes wrong, where and when: die@SECONDS:ENDPOINT (its gauges read zero), vanish@… (its page cannot be read either),
-    /// hang@…, slow=2x@… (computing and memory), restart@…. May be given more than once.
+    /// What goes wrong, where and when: die@SECONDS:ENDPOINT (its gauges read zero), freeze@… (it dies, they stay as they were),
+    /// vanish@… (it dies, its page cannot be read), hang@… (gauges stay), swallow@… (it hangs, gauges read zero), slow=2x@…
+    /// (computing and memory), restart@…; and what the GPU tells of as well: brake@… (half the clock), heat@… (a quarter,
+    /// memory 1.2 times as slow), tenant@… (another process on it), lost@… and xid=119@… (nothing but the sign of it). May be
+    /// given more than once.
     #[arg(long, value_parser = fault)]
     pub(super) fault: Vec<Fault>,
 
@@ -113,6 +119,12 @@ pub struct ReplayArgs {
     /// How old what is scraped is when it arrives.
     #[arg(long, value_parser = duration, default_value = "0s")]
     pub(super) staleness: Duration,
+    /// Between two readings of the endpoints' GPUs.
+    #[arg(long, value_parser = duration, default_value = "500ms")]
+    pub(super) gpu_interval: Duration,
+    /// From such a reading, or an event of a GPU, to when the picker has it.
+    #[arg(long, value_parser = duration, default_value = "50ms")]
+    pub(super) gpu_delay: Duration,
     /// How long the picker takes for a request.
     #[arg(long, value_parser = duration, default_value = "0s")]
     pub(super) pick_delay: Duration,
@@ -140,6 +152,9 @@ pub struct ReplayArgs {
     /// Write report.html, with plots, and report.json into this directory.
     #[arg(long, value_name = "DIR")]
     pub(super) report: Option<PathBuf>,
+    /// Write what became of each request into this directory: a CSV file for each run.
+    #[arg(long, value_name = "DIR")]
+    pub(super) outcomes: Option<PathBuf>,
     /// Print JSON instead of a table.
     #[arg(long)]
     pub(super) json: bool,
@@ -204,7 +219,13 @@ fn fault(text: &str) -> Result<Fault, String> {
         None => match what {
             "die" => FaultKind::Die,
             "vanish" => FaultKind::DieSilently,
+            "freeze" => FaultKind::DieFrozen,
             "hang" => FaultKind::Hang,
+            "swallow" => FaultKind::HangEmpty,
+            "brake" => FaultKind::Brake,
+            "heat" => FaultKind::Heat,
+            "tenant" => FaultKind::Tenant,
+            "lost" => FaultKind::Lost,
             "restart" => FaultKind::Restart,
             _ => return Err(wrong()),
         },
@@ -212,6 +233,7 @@ fn fault(text: &str) -> Result<Fault, String> {
             let times: f64 = times.trim_end_matches('x').parse().map_err(|_| wrong())?;
             FaultKind::Slow(times.max(1.0), times.max(1.0))
         }
+        Some(("xid", number)) => FaultKind::Xid(number.parse().map_err(|_| wrong())?),
         Some(_) => return Err(wrong()),
     };
     let at: f64 = at.parse().map_err(|_| wrong())?;
@@ -253,6 +275,10 @@ mod tests {
     fn faults() {
         let of = |text| fault(text).ok().map(|f| (f.at, f.endpoint, f.kind));
         assert_eq!(of("die@30:0"), Some((30.0, 0, FaultKind::Die)));
+        assert_eq!(of("xid=119@3:1"), Some((3.0, 1, FaultKind::Xid(119))));
+        let names = "die freeze vanish hang swallow brake heat tenant lost restart";
+        let kinds: Vec<_> = names.split(' ').map(|n| of(&format!("{n}@1:0"))).collect();
+        assert!(kinds.iter().all(Option::is_some), "{kinds:?}");
         assert_eq!(
             of("slow=2x@1.5:7"),
             Some((1.5, 7, FaultKind::Slow(2.0, 2.0)))
@@ -263,6 +289,8 @@ mod tests {
             "die@30",
             "die@-1:0",
             "burn@1:0",
+            "xid@1:0",
+            "xid=x@1:0",
             "slow@1:0",
             "slow=x@1:0",
             "die@1:x",

@@ -75,6 +75,8 @@ impl<'a> Virtual<'a> {
             scrape_every: seconds(self.args.scrape_interval),
             scrape_takes: seconds(self.args.staleness),
             scrape_jitter: 0.1,
+            gpu_every: seconds(self.args.gpu_interval),
+            gpu_takes: seconds(self.args.gpu_delay),
             patience: seconds(self.args.patience),
             stage_gap: 1.0,
         }
@@ -172,7 +174,8 @@ impl<'a> Virtual<'a> {
                 };
                 let plan = Plan::of(text, options)?;
                 let parts = plan.parts(self.args.scrape_interval, STALENESS);
-                Ok(Box::new(Ours::new(parts.policy, endpoints, bytes, seed)))
+                let ours = Ours::new(parts.policy, endpoints, bytes, seed);
+                Ok(Box::new(ours.without(&self.args.without)))
             }
         }
     }

@@ -3,10 +3,12 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::Context as _;
+
 use super::ReplayArgs;
 use crate::cli::plan::Plan;
 use crate::config::{self, LoadOptions};
-use crate::sim::report::{Case, Report, Run, Served, Tally};
+use crate::sim::report::{Case, Outcomes, Report, Run, Served, Tally};
 use crate::sim::workload::{self, Part, Rate, Scale, Trace, Traffic};
 
 /// Who picks.
@@ -72,20 +74,27 @@ pub fn compare(args: &ReplayArgs, cluster: &dyn Cluster) -> anyhow::Result<Repor
                 let traffic = Traffic::new(Arc::clone(&trace), scale)?;
                 for picks in &picks {
                     let mut tally = Tally::new(slo, args.endpoints as usize);
-                    let mut progress = Progress::new(picks.name(), traffic.count());
-                    let mut ended = |it: Served| {
-                        progress.one_more();
-                        tally.add(&it);
-                    };
-                    let done = cluster.serve(picks, &traffic, seed, &mut ended)?;
-                    progress.end();
-                    tally.lora_loads(done.lora_loads);
                     let case = Case {
                         trace: name(path),
                         policy: picks.name().to_owned(),
                         rate: traffic.rate().unwrap_or_default(),
                         seed,
                     };
+                    let mut outcomes = outcomes(args, &case)?;
+                    let mut progress = Progress::new(picks.name(), traffic.count());
+                    let mut ended = |it: Served| {
+                        progress.one_more();
+                        tally.add(&it);
+                        if let Some(outcomes) = &mut outcomes {
+                            outcomes.add(&it);
+                        }
+                    };
+                    let done = cluster.serve(picks, &traffic, seed, &mut ended)?;
+                    progress.end();
+                    tally.lora_loads(done.lora_loads);
+                    if let Some(outcomes) = outcomes {
+                        outcomes.close().context("--outcomes")?;
+                    }
                     runs.push(Run { case, tally });
                 }
             }
@@ -97,11 +106,19 @@ pub fn compare(args: &ReplayArgs, cluster: &dyn Cluster) -> anyhow::Result<Repor
         false => print!("{report}"),
     }
     if let Some(folder) = &args.report {
-        use anyhow::Context as _;
         let context = || format!("--report: {}", folder.display());
         report.write(folder).with_context(context)?;
     }
     Ok(report)
+}
+
+/// Where each request of this run is written down, if it is.
+fn outcomes(args: &ReplayArgs, case: &Case) -> anyhow::Result<Option<Outcomes>> {
+    let create = |folder: &std::path::PathBuf| {
+        Outcomes::create(folder, case)
+            .with_context(|| format!("--outcomes: {}", folder.display()))
+    };
+    args.outcomes.as_ref().map(create).transpose()
 }
 
 /// How far a run is, on a terminal's last line. Nothing, where nobody looks.
@@ -232,6 +249,9 @@ fn setting(args: &ReplayArgs) -> Vec<(String, String)> {
     if part != Part::WHOLE {
         let [from, until] = [part.from, part.until].map(|share| share * 100.0);
         setting.push(("part of the trace", format!("{from} % to {until} %")));
+    }
+    if !args.without.is_empty() {
+        setting.push(("without", format!("{:?}", args.without).to_lowercase()));
     }
     if let Some(adapters) = args.adapters {
         let (top, slots) = (args.top_adapter * 100.0, args.max_loras);

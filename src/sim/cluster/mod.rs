@@ -15,14 +15,16 @@ mod ours;
 mod router;
 mod run;
 mod setting;
+mod sights;
 #[cfg(test)]
 mod tests;
 mod walk;
 
 pub use baselines::{Baseline, NAMES as BASELINES};
 pub use faults::{Fault, FaultKind};
-pub use ours::Ours;
+pub use ours::{Ours, Sense};
 pub use router::{Asked, Chain, Page, Refused, Router};
 pub use run::run;
 pub use setting::{Arrival, Cluster, Fate, Outcome, Source, Wires};
+pub use sights::GpuReading;
 pub use walk::Walk;

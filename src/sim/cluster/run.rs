@@ -9,6 +9,8 @@ use super::events::Events;
 use super::network::{Leg, network};
 use super::router::{Asked, Page, Router};
 use super::setting::{Arrival, Cluster, Fate, Outcome, Source};
+use super::sights::{Ailment, GpuReading};
+use crate::pool::health::TICK_MS;
 use crate::sim::step::{Event, Keys, Request};
 
 /// Something that happens.
@@ -23,6 +25,14 @@ pub(super) enum What {
     Patience(u64),
     Scrape(u32),
     Scraped(u32, Page),
+    /// Tokens of these requests, each one of its own, came by.
+    Tokens(Vec<u64>),
+    /// The router looks after its endpoints.
+    Tick,
+    /// The agents read all GPUs.
+    Sample,
+    Sampled(Vec<GpuReading>),
+    Xid(u32, u64),
     Fault(usize),
 }
 
@@ -45,6 +55,11 @@ pub(super) struct Run<'a> {
     pub(super) wake: Vec<f64>,
     /// Pages that cannot be read.
     pub(super) silent: Vec<bool>,
+    /// Pages that do not tell what is true any more.
+    pub(super) stuck: Vec<Option<Page>>,
+    /// What is wrong with the GPUs, and their highest clocks.
+    pub(super) ailments: Vec<Ailment>,
+    clocks: Vec<f64>,
     pub(super) live: HashMap<u64, Live>,
     rng: SmallRng,
     arrived: u64,
@@ -70,6 +85,9 @@ pub fn run(
         rng: SmallRng::seed_from_u64(cluster.seed),
         wake: vec![f64::INFINITY; endpoints],
         silent: vec![false; endpoints],
+        stuck: vec![None; endpoints],
+        ailments: vec![Ailment::default(); endpoints],
+        clocks: Vec::new(),
         cluster,
         router,
         source,
@@ -112,12 +130,24 @@ impl Run<'_> {
             let phase = self.rng.random_range(0.0..1.0) * every;
             self.events.put(phase, What::Scrape(endpoint));
         }
+        if self.router.watches() {
+            for engine in &mut self.cluster.engines {
+                engine.each_token(true);
+            }
+            self.events.put(0.0, What::Tick);
+        }
+        if self.router.sees_gpus() {
+            let engines = self.cluster.engines.iter();
+            self.clocks = engines.map(|engine| engine.gpu().sm_clock).collect();
+            self.events.put(0.0, What::Sample);
+        }
         self.next_arrival();
     }
 
-    /// Nothing but scrapes will happen: what is under way is at engines that hang, and its clients never give up.
+    /// Nothing but scrapes and looks will happen: what is under way is at engines that hang, and its clients never give up.
     fn is_stuck(&self) -> bool {
-        let scrapes = self.cluster.engines.len();
+        let looks = usize::from(self.router.watches()) + usize::from(self.router.sees_gpus());
+        let scrapes = self.cluster.engines.len() + looks;
         self.coming == 0
             && !self.live.is_empty()
             && self.events.len() < scrapes
@@ -214,6 +244,18 @@ impl Run<'_> {
             }
             What::Scrape(endpoint) => self.scrape(endpoint, now),
             What::Scraped(endpoint, page) => self.router.scraped(endpoint, page, now),
+            What::Tokens(ids) => self.router.tokens(&ids, now),
+            What::Tick => {
+                self.router.tick(now);
+                self.events.put(now + TICK_MS as f64 / 1000.0, What::Tick);
+            }
+            What::Sample => self.sample(now),
+            What::Sampled(readings) => {
+                for (endpoint, reading) in (0..).zip(&readings) {
+                    self.router.gpu(endpoint, reading, now);
+                }
+            }
+            What::Xid(endpoint, xid) => self.router.xid(endpoint, xid, now),
             What::Fault(at) => self.fault(self.cluster.faults[at], now),
         }
     }
@@ -309,6 +351,7 @@ impl Run<'_> {
         self.wake[at] = f64::INFINITY;
         let mut happened = std::mem::take(&mut self.happened);
         self.cluster.engines[at].advance(now, &mut |event| happened.push(event));
+        let mut tokens = Vec::new();
         for event in happened.drain(..) {
             match event {
                 Event::FirstToken {
@@ -320,10 +363,15 @@ impl Run<'_> {
                 Event::Finished { id, at } => {
                     self.comes_back(id, Leg::Last, at, What::Ended(id));
                 }
-                Event::Token { .. } | Event::Preempted { .. } => {}
+                Event::Token { id, .. } => tokens.push(id),
+                Event::Preempted { .. } => {}
             }
         }
         self.happened = happened;
+        if !tokens.is_empty() {
+            let back = now + self.cluster.wires.network;
+            self.events.put(back, What::Tokens(tokens));
+        }
         self.look(endpoint);
     }
 
@@ -345,13 +393,34 @@ impl Run<'_> {
         self.drained(now);
     }
 
-    fn page(&self, endpoint: u32, now: f64) -> Page {
+    fn sample(&mut self, now: f64) {
+        let all = self.cluster.engines.iter().zip(&self.ailments);
+        let readings = all.zip(&self.clocks).map(|((engine, &ailment), &clock)| {
+            let state = engine.gpu();
+            GpuReading {
+                state,
+                ailment,
+                clock,
+            }
+        });
+        let readings = readings.collect();
+        let wires = self.cluster.wires;
+        let told = now + wires.gpu_takes;
+        self.events.put(told, What::Sampled(readings));
+        self.events.put(now + wires.gpu_every, What::Sample);
+    }
+
+    pub(super) fn page(&self, endpoint: u32, now: f64) -> Page {
+        if let Some(page) = &self.stuck[endpoint as usize] {
+            return page.clone();
+        }
         let engine = &self.cluster.engines[endpoint as usize];
         let gauges = engine.gauges(now);
         Page {
             waiting: gauges.waiting,
             running: gauges.running,
             kv_usage: gauges.kv_usage as f32,
+            progress: gauges.tokens as f64,
             kv_blocks: engine.kv_blocks(),
             block_size: self.cluster.block_size,
             loras: engine.loras().map(Box::new),

@@ -24,6 +24,10 @@ pub struct Wires {
     pub scrape_takes: f64,
     /// Share of `scrape_every` by which a scrape comes early or late, at random.
     pub scrape_jitter: f64,
+    /// Between two readings of the GPUs.
+    pub gpu_every: f64,
+    /// From such a reading, or an event of a GPU, to when the router has it.
+    pub gpu_takes: f64,
     /// Clients that have no first token after so long give up; infinite: never.
     pub patience: f64,
     /// After a stage has drained, until the next one begins.

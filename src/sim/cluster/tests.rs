@@ -21,6 +21,8 @@ const WIRES: Wires = Wires {
     scrape_every: 0.05,
     scrape_takes: 0.002,
     scrape_jitter: 0.1,
+    gpu_every: 0.5,
+    gpu_takes: 0.05,
     patience: f64::INFINITY,
     stage_gap: 1.0,
 };

@@ -19,6 +19,7 @@ mod estimate;
 mod html;
 mod json;
 mod load;
+mod outcomes;
 mod svg;
 mod table;
 mod tally;
@@ -30,6 +31,7 @@ use serde::Serialize;
 pub use estimate::Estimate;
 pub use json::VERSION;
 pub use load::LoadOverTime;
+pub use outcomes::Outcomes;
 pub use tally::{Numbers, Tally, Times};
 
 /// What is good enough.
