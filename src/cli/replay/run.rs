@@ -115,8 +115,7 @@ pub fn compare(args: &ReplayArgs, cluster: &dyn Cluster) -> anyhow::Result<Repor
 /// Where each request of this run is written down, if it is.
 fn outcomes(args: &ReplayArgs, case: &Case) -> anyhow::Result<Option<Outcomes>> {
     let create = |folder: &std::path::PathBuf| {
-        Outcomes::create(folder, case)
-            .with_context(|| format!("--outcomes: {}", folder.display()))
+        Outcomes::create(folder, case).with_context(|| format!("--outcomes: {}", folder.display()))
     };
     args.outcomes.as_ref().map(create).transpose()
 }

@@ -137,6 +137,18 @@ impl Ours {
         !self.lacks.contains(&sense)
     }
 
+    /// Its endpoints, by their numbers.
+    #[cfg(test)]
+    pub(super) fn snapshot(&self) -> &Snapshot {
+        &self.snapshot
+    }
+
+    /// How an endpoint is to it.
+    #[cfg(test)]
+    pub(super) fn state(&self, endpoint: u32) -> crate::pool::health::State {
+        self.slot(endpoint).state()
+    }
+
     fn slot(&self, endpoint: u32) -> &Arc<Slot> {
         &self.snapshot.member(endpoint).slot
     }

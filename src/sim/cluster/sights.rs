@@ -129,7 +129,10 @@ fn gpu(endpoint: u32, reading: &GpuReading) -> Gpu {
         ..Process::default()
     };
     let tenant = if ailment.tenant { TENANT } else { 0 };
-    let used = state.memory_used.saturating_add(tenant).min(state.memory_total);
+    let used = state
+        .memory_used
+        .saturating_add(tenant)
+        .min(state.memory_total);
     let mut processes = vec![process(1, state.memory_used, false)];
     processes.extend(ailment.tenant.then(|| process(2, tenant, true)));
     let slow = ailment.throttled != 0;

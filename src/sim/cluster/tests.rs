@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::{
-    Arrival, Baseline, Chain, Cluster, Fate, Fault, FaultKind, Ours, Outcome, Router, Source,
+    Arrival, Baseline, Chain, Cluster, Fate, Fault, FaultKind, Ours, Outcome, Page, Router, Source,
     Wires, run,
 };
 use crate::admission::Admission;
@@ -12,6 +12,8 @@ use crate::picker::Policy;
 use crate::scheduling::registry;
 use crate::sim::step::{Engine, EngineSpec, Loras};
 use std::time::Duration;
+
+mod senses;
 
 const WIRES: Wires = Wires {
     decide: 0.0005,
