@@ -149,9 +149,11 @@ impl Response {
                 Outcome::Ok
             };
             Breaker::observe(slot, outcome, sent_at, now);
-            slot.marks().piece();
         }
         let failed = status >= 400;
+        if let Some(slot) = slot.filter(|_| !failed) {
+            slot.marks().piece();
+        }
         if let Some(booking) = booking.as_ref().filter(|_| failed) {
             booking.series.failed("ModelServerError");
         }
@@ -178,9 +180,7 @@ impl Response {
     /// A piece of its body, which came at `at`.
     pub(super) fn chunk(&mut self, chunk: &[u8], at: Instant) {
         self.bytes += chunk.len() as u64;
-        if let Some(booking) = &self.booking {
-            booking.reservation.slot().marks().piece();
-        }
+        self.moved();
         if self.streaming && self.first_token.is_some() {
             self.gap(at);
         }
@@ -198,6 +198,13 @@ impl Response {
                     booking.prefilled();
                 }
             }
+        }
+    }
+
+    /// The engine did something for it.
+    fn moved(&self) {
+        if let Some(booking) = self.booking.as_ref().filter(|_| !self.failed) {
+            booking.reservation.slot().marks().piece();
         }
     }
 
@@ -232,6 +239,7 @@ impl Response {
 
     /// All of the response came by.
     pub(super) fn ended(mut self) {
+        self.moved();
         let Some(mut booking) = self.booking.take() else {
             return;
         };

@@ -10,7 +10,7 @@ use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::failure::SourceType;
-use super::health::Effect;
+use super::health::{Effect, Word};
 use super::slab::Scraped;
 use super::{Cause, Pool, Snapshot, clock_ms};
 
@@ -94,12 +94,11 @@ impl PoolGauges {
 
     fn of_causes(&self, e: &mut DescriptorEncoder<'_>, snapshot: &Snapshot) -> fmt::Result {
         let mut now = [0u32; Cause::ALL.len()];
-        for member in snapshot.members() {
-            for (cause, _) in member.slot.causes() {
-                now[cause as usize] += 1;
-            }
+        let words = (0..snapshot.len() as u32).map(|position| snapshot.word(position));
+        for cause in words.filter_map(Word::cause) {
+            now[cause as usize] += 1;
         }
-        let help = "Endpoints that are out, by each cause that stands there";
+        let help = "Endpoints that are out, by the worst cause that stands there";
         let kind = ConstGauge::new(0.0).metric_type();
         let mut family = e.encode_descriptor("endpoints_ejected", help, None, kind)?;
         let puts_out = |cause: &Cause| cause.effect() != Effect::Derate;
@@ -412,9 +411,61 @@ mod tests {
         lines(0, 1);
         (0..STREAK).for_each(|_| fail(100_001));
         lines(1, 2);
+        // Another cause of the same endpoint: it is out once.
+        let page = Scrape {
+            healthy: Some(false),
+            ..Default::default()
+        };
+        slot.record(&page, 0, clock_ms());
+        lines(1, 2);
         // It takes what it is with it, and what happened stays.
         pool.replace(Vec::new());
         lines(0, 2);
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let pool = Arc::new(pool_of(&["10.0.0.1:80", "10.0.0.2:80", "10.0.0.3:80"]));
+        let unhealthy = Scrape {
+            healthy: Some(false),
+            ..Default::default()
+        };
+        let snapshot = pool.snapshot();
+        let page = |text: &mut String| {
+            let mut registry = Registry::default();
+            let staleness = Arc::new(u64::MAX.into());
+            let gauges = PoolGauges::new("p".to_owned(), Arc::clone(&pool), staleness);
+            registry.register_collector(Box::new(gauges));
+            text.clear();
+            prometheus_client::encoding::text::encode(text, &registry).unwrap();
+        };
+        let mut text = String::new();
+        page(&mut text);
+        assert!(!text.contains("endpoint_unhealthy"), "{text}");
+        assert!(
+            text.contains("ejection_limit_exceeded{name=\"p\"} 0"),
+            "{text}"
+        );
+        for position in 0..2 {
+            let slot = &snapshot.member(position).slot;
+            slot.record(&unhealthy, 0, clock_ms());
+        }
+        let mut candidates = vec![0, 1, 2];
+        assert!(!snapshot.retain_healthy(true, &mut candidates));
+        snapshot.overruled();
+        assert_eq!(candidates, [0, 2]);
+        page(&mut text);
+        for line in [
+            "endpoint_unhealthy{name=\"p\",model_server_endpoint=\"10.0.0.1:80\",state=\"ejected\",cause=\"engine-unhealthy\"} 1",
+            "endpoint_health_weight{name=\"p\",model_server_endpoint=\"10.0.0.1:80\"} 0",
+            "endpoint_health_weight{name=\"p\",model_server_endpoint=\"10.0.0.3:80\"} 1",
+            "endpoint_speed{name=\"p\",model_server_endpoint=\"10.0.0.1:80\"} 1",
+            "endpoints_ejected{name=\"p\",cause=\"engine-unhealthy\"} 2",
+            "ejection_limit_exceeded{name=\"p\"} 1",
+            "ejection_limit_decisions_total{name=\"p\"} 1",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
     }
 
     #[test]

@@ -86,7 +86,6 @@ impl Reservation {
 
     /// The response was seen to end: the engine is rid of the request.
     pub fn ended(self) {
-        self.slot.marks().piece();
         let (segment, i) = (self.slot.segment(), self.slot.index());
         let mut ends = segment.ends[i].lock();
         if self.sequence >= ends.began {

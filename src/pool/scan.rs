@@ -313,6 +313,35 @@ vllm:cache_config_info{block_size="16",cache_dtype="auto",engine="0",num_cpu_blo
     }
 
     #[test]
+    fn whether_the_engine_works_and_how_far_it_came() {
+        let of = |page: &str| {
+            let got = scan("vllm", page);
+            (got.healthy, got.progress, got.started)
+        };
+        let both = "vllm:generation_tokens_total{engine=\"0\"} 5.0\nvllm:generation_tokens_total{engine=\"1\"} 7.0\nvllm:prompt_tokens_total{engine=\"0\"} 1e3\nprocess_start_time_seconds 1.788e+09\n";
+        assert_eq!(of(both), (None, Some(1012.0), Some(1.788e9)));
+        for (page, healthy) in [
+            ("", None),
+            ("vllm:engine_healthy{engine=\"0\"} 1.0\n", Some(true)),
+            ("vllm:engine_healthy{engine=\"0\"} 0.0\n", Some(false)),
+            // One rank is enough.
+            (
+                "vllm:engine_healthy{engine=\"0\"} 0.0\nvllm:engine_healthy{engine=\"1\"} 1.0\n",
+                Some(false),
+            ),
+            ("vllm:engine_healthy{engine=\"0\"} NaN\n", None),
+            ("vllm:engine_healthy{engine=\"0\"} 0.5\n", None),
+        ] {
+            assert_eq!(of(page).0, healthy, "{page}");
+        }
+        // What is left of a sum is not the sum.
+        for wrong in ["-1", "NaN", "+Inf"] {
+            let page = format!("{both}vllm:prompt_tokens_total{{engine=\"1\"}} {wrong}\n");
+            assert_eq!(of(&page).1, None, "{wrong}");
+        }
+    }
+
+    #[test]
     fn other_engines() {
         let page = "sglang:num_running_reqs{tp_rank=\"0\"} 162.0\nsglang:num_queue_reqs{} 2826.0\nsglang:token_usage 0.28 1700000000\nsglang:page_size{a=\"b\"} 1.0\nsglang:num_pages{a=\"b\"} 442356.0\n";
         let got = scan("sglang", page);

@@ -105,6 +105,69 @@ fn what_nobody_saw_to_end_has_not_ended() {
     }
 }
 
+#[test]
+fn a_stream_that_ends_in_an_error_of_the_server_has_failed() {
+    let event = |error: &str| format!("data: {{\"error\": {error}}}\n\n").into_bytes();
+    for (last, streaming, failed) in [
+        (
+            event(r#"{"message": "EngineCore died", "code": 500}"#),
+            true,
+            true,
+        ),
+        (event(r#"{"message": "x","code":503}"#), true, true),
+        // The request is to blame.
+        (
+            event(r#"{"message": "too long", "code": 400}"#),
+            true,
+            false,
+        ),
+        (event(r#"{"message": "x"}"#), true, false),
+        (b"data: [DONE]\n\n".to_vec(), true, false),
+        (event(r#"{"code": 500}"#), false, false),
+    ] {
+        let slot = Arc::new(Slab::default()).take();
+        let mut out = 0;
+        for _ in 0..breaker::ENOUGH {
+            let series = Metrics::new().series("m", "m", "default-flow", 0);
+            let reservation = Reservation::new(&slot);
+            let booking = Booking::new(reservation, series, Instant::now(), streaming);
+            let mut response = Response::new(Some(booking), None, 200, streaming, Instant::now());
+            response.chunk(&last, Instant::now());
+            response.ended();
+            out += u32::from(slot.word().is_out(false));
+        }
+        let text = String::from_utf8_lossy(&last);
+        assert_eq!(out > 0, failed, "{text}");
+    }
+}
+
+#[test]
+fn what_comes_by_is_told_to_the_endpoint_s_marks() {
+    let token = b"data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
+    let booking = booking();
+    let slot = Arc::clone(booking.reservation.slot());
+    let begun = Instant::now();
+    let mut response = Response::new(Some(booking), None, 200, true, begun);
+    for n in 0..5 {
+        response.chunk(token, begun + Duration::from_millis(100 * n));
+    }
+    response.ended();
+    // Head, five pieces, the first token, end; and four timed ones.
+    assert_eq!(slot.marks().seen(), (8, 1, 4, Duration::from_millis(400)));
+}
+
+#[test]
+fn an_error_is_no_sign_that_the_engine_moves() {
+    for (status, pieces) in [(200, 3), (504, 0), (404, 0)] {
+        let booking = booking();
+        let slot = Arc::clone(booking.reservation.slot());
+        let mut response = Response::new(Some(booking), None, status, false, Instant::now());
+        response.chunk(b"{}", Instant::now());
+        response.ended();
+        assert_eq!(slot.marks().seen().0, pieces, "{status}");
+    }
+}
+
 /// Two endpoints.
 fn snapshot() -> Arc<Snapshot> {
     let members = ["10.0.0.1", "10.0.0.2"].map(|ip| Endpoint {

@@ -269,7 +269,7 @@ impl Inner {
         all
     }
 
-    /// Works out anew whose all GPUs are, and shows each endpoint of which that changed.
+    /// Works out anew whose all GPUs are, and shows it.
     fn join(&mut self, pool: &Pool, now_ms: u64) {
         let snapshot = pool.snapshot();
         let found: Vec<Found<'_>> = self

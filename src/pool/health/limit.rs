@@ -41,20 +41,21 @@ impl Pool {
 // === impl Snapshot ===
 
 impl Snapshot {
-    /// Takes those out of `candidates` that are out. `gpus`: see [`super::Word::is_out`].
-    pub fn retain_healthy(&self, gpus: bool, candidates: &mut Vec<u32>) {
+    /// Takes those out of `candidates` that are out. `gpus`: see [`super::Word::is_out`]. `false`: that would have been too
+    /// many, and the least bad of them are still in.
+    pub fn retain_healthy(&self, gpus: bool, candidates: &mut Vec<u32>) -> bool {
         if !self.any_out() {
-            return;
+            return true;
         }
         let is_out = |&candidate: &u32| self.word(candidate).is_out(gpus);
         let out = candidates.iter().filter(|c| is_out(c)).count();
         if out == 0 {
-            return;
+            return true;
         }
         let most = most_of(candidates.len(), self.share_out());
         if out <= most {
             self.remove_out(candidates, gpus, most, &[]);
-            return;
+            return true;
         }
         let cause = |candidate: u32| self.word(candidate).cause();
         let concluded = |candidate: &u32| cause(*candidate) != Some(Cause::Failures);
@@ -62,12 +63,15 @@ impl Snapshot {
         let mut let_in: Vec<u32> = all.filter(|c| is_out(c) && concluded(c)).collect();
         let_in.sort_unstable_by_key(|&candidate| (cause(candidate), candidate));
         let_in.truncate(out - most);
-        if !let_in.is_empty() {
-            self.slab().overruled.fetch_add(1, Relaxed);
-        } else if out == candidates.len() {
-            return;
+        if !let_in.is_empty() || out < candidates.len() {
+            self.remove_out(candidates, gpus, candidates.len() - 1, &let_in);
         }
-        self.remove_out(candidates, gpus, candidates.len() - 1, &let_in);
+        let_in.is_empty()
+    }
+
+    /// Counts a decision for [`Pool::overruled`].
+    pub fn overruled(&self) {
+        self.slab().overruled.fetch_add(1, Relaxed);
     }
 
     /// Takes at most so many of those out that are out by now, and none of `but`.

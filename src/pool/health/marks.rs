@@ -10,7 +10,7 @@ use super::super::slab::Scrape;
 /// Of one endpoint.
 #[derive(Debug)]
 pub struct Marks {
-    /// Pieces of responses, their heads and ends included.
+    /// Pieces of responses that did not fail, their heads and ends included.
     pieces: AtomicU32,
     /// Generated tokens that were timed, and what they took, in microseconds.
     tokens: AtomicU64,
@@ -19,8 +19,9 @@ pub struct Marks {
     firsts: AtomicU32,
     read: AtomicU64,
     read_us: AtomicU64,
-    /// Pages that were read.
+    /// Pages that were read, and when the last was.
     pages: AtomicU32,
+    paged_at: AtomicU64,
     /// What the last of them told of progress, as a number that only has to differ.
     page: AtomicU64,
     /// When that last changed.
@@ -42,6 +43,7 @@ pub(super) struct Reading {
     pub(super) read: u64,
     pub(super) read_us: u64,
     pub(super) pages: u32,
+    pub(super) paged_at: u64,
     pub(super) page_changed_at: u64,
     /// Pages tell how far the engine has come, by counters.
     pub(super) counts: bool,
@@ -70,6 +72,7 @@ impl Reading {
         read: 0,
         read_us: 0,
         pages: 0,
+        paged_at: 0,
         page_changed_at: 0,
         counts: false,
     };
@@ -87,6 +90,7 @@ impl Marks {
             read: AtomicU64::new(0),
             read_us: AtomicU64::new(0),
             pages: AtomicU32::new(0),
+            paged_at: AtomicU64::new(0),
             page: AtomicU64::new(0),
             page_changed_at: AtomicU64::new(0),
             page_counts: AtomicBool::new(false),
@@ -104,6 +108,7 @@ impl Marks {
             &self.token_us,
             &self.read,
             &self.read_us,
+            &self.paged_at,
             &self.page,
             &self.page_changed_at,
             &self.counted,
@@ -114,7 +119,7 @@ impl Marks {
         self.page_counts.store(false, Relaxed);
     }
 
-    /// Something of a response came by.
+    /// Something of a response came by that the engine worked for: an error is no sign that it does.
     pub fn piece(&self) {
         self.pieces.fetch_add(1, Relaxed);
     }
@@ -129,6 +134,7 @@ impl Marks {
     /// The first token of a response came `ms` milliseconds after the request was sent, when there were `tokens` of prompt
     /// to be read, its own included.
     pub(in crate::pool) fn first_token(&self, tokens: u64, ms: u64) {
+        self.piece();
         self.firsts.fetch_add(1, Relaxed);
         self.read.fetch_add(tokens, Relaxed);
         self.read_us.fetch_add(ms.saturating_mul(1000), Relaxed);
@@ -137,6 +143,7 @@ impl Marks {
     /// A page was read. `true`: by what it tells, the engine process is another one than before.
     pub(super) fn page(&self, scrape: &Scrape, now_ms: u64) -> bool {
         self.pages.fetch_add(1, Relaxed);
+        self.paged_at.store(now_ms, Relaxed);
         let mark = mark(scrape);
         if self.page.swap(mark, Relaxed) != mark {
             self.page_changed_at.store(now_ms, Relaxed);
@@ -153,6 +160,14 @@ impl Marks {
         counters_fell || started_anew
     }
 
+    #[cfg(test)]
+    /// Pieces, first tokens that were timed, other tokens that were, and what these took.
+    pub(crate) fn seen(&self) -> (u32, u32, u64, Duration) {
+        let took = Duration::from_micros(self.token_us.load(Relaxed));
+        let (firsts, tokens) = (self.firsts.load(Relaxed), self.tokens.load(Relaxed));
+        (self.pieces.load(Relaxed), firsts, tokens, took)
+    }
+
     pub(super) fn reading(&self) -> Reading {
         Reading {
             pieces: self.pieces.load(Relaxed),
@@ -162,8 +177,47 @@ impl Marks {
             read: self.read.load(Relaxed),
             read_us: self.read_us.load(Relaxed),
             pages: self.pages.load(Relaxed),
+            paged_at: self.paged_at.load(Relaxed),
             page_changed_at: self.page_changed_at.load(Relaxed),
             counts: self.page_counts.load(Relaxed),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_page_tells_a_new_process_and_whether_anything_moved() {
+        let marks = Marks::new();
+        let page = |progress: Option<f64>, started: Option<f64>| Scrape {
+            progress,
+            started,
+            waiting: Some(3.0),
+            ..Default::default()
+        };
+        for (at, progress, started, restarted, changed_at) in [
+            (1, Some(5.0), Some(1.7e9), false, 1),
+            (2, Some(5.0), Some(1.7e9), false, 1),
+            (3, Some(6.0), Some(1.7e9 + 0.5), false, 3),
+            // The page lacks them for once.
+            (4, None, None, false, 4),
+            (5, Some(6.0), None, false, 5),
+            (6, Some(2.0), None, true, 6),
+            (7, Some(3.0), Some(1.7e9 + 100.0), true, 7),
+            (8, Some(0.0), Some(1.7e9 + 100.0), true, 8),
+        ] {
+            assert_eq!(marks.page(&page(progress, started), at), restarted, "{at}");
+            assert_eq!(marks.reading().page_changed_at, changed_at, "{at}");
+        }
+        let growing = Scrape {
+            waiting: Some(99.0),
+            ..page(Some(0.0), None)
+        };
+        marks.page(&growing, 9);
+        assert_eq!(marks.reading().page_changed_at, 8);
+        marks.clear();
+        assert_eq!((marks.reading().pages, marks.seen().0), (0, 0));
     }
 }

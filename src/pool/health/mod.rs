@@ -11,9 +11,9 @@
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed};
 
-use super::gpu::EndpointGpus;
+use super::gpu::{EndpointGpus, SILENT_MS};
 use super::slab::{Scrape, Slot};
-use super::snapshot::Snapshot;
+use super::snapshot::{Member, Snapshot};
 
 mod cause;
 mod gpus;
@@ -68,6 +68,8 @@ pub(super) struct Condition {
     pace: Pace,
     /// When it came into the pool.
     since: u64,
+    /// The worst cause, as it was last logged.
+    logged: Option<Cause>,
 }
 
 /// The GPUs of the endpoint of `slot` changed, or something happened to them. Called at once.
@@ -106,6 +108,7 @@ impl Condition {
         watch: Watch::NEW,
         pace: Pace::NEW,
         since: 0,
+        logged: None,
     };
 
     /// Starts anew, as of an endpoint that came at `now`.
@@ -144,7 +147,7 @@ impl Health {
             .iter()
             .any(|member| member.slot.marks().reading().pieces != 0);
         for member in snapshot.members() {
-            look(&member.slot, observed, now_ms);
+            look(member, observed, now_ms);
         }
         let since = now_ms.saturating_sub(self.learned_at);
         if since >= LESSON_MS {
@@ -195,9 +198,9 @@ impl Health {
 }
 
 /// One endpoint: whether it moves, and what its GPUs told by now.
-fn look(slot: &Slot, observed: bool, now: u64) {
+fn look(member: &Member, observed: bool, now: u64) {
+    let slot = &*member.slot;
     let (s, i) = (slot.segment(), slot.index());
-    let gpus = s.gpus[i].load();
     let mut outstanding = s.in_flight[i].load(Relaxed) > 0;
     if !observed {
         // Nobody sees requests end: what the page says is there.
@@ -205,7 +208,9 @@ fn look(slot: &Slot, observed: bool, now: u64) {
         outstanding = here.into_iter().any(|count| count > 0.0);
     }
     let marks = slot.marks().reading();
-    slot.with_condition(now, |condition| {
+    let (before, after) = slot.with_condition(now, |condition| {
+        // Not before, or what was told meanwhile would be taken back.
+        let gpus = s.gpus[i].load();
         let activity = match gpus.as_deref() {
             None => stall::Activity::Unknown,
             Some(gpus) => gpus::activity(gpus, now),
@@ -217,11 +222,30 @@ fn look(slot: &Slot, observed: bool, now: u64) {
             Look::Idle => condition.machine.unheard(Cause::Wedged, now),
             Look::Quiet => {}
         }
+        if now.saturating_sub(marks.paged_at) > SILENT_MS {
+            condition.machine.unheard(Cause::EngineUnhealthy, now);
+        }
         match gpus.as_deref() {
             None => condition.judge(&EndpointGpus::default(), now),
             Some(gpus) => condition.judge(gpus, now),
         }
+        let worst = condition.machine.word(condition.gpus.weight);
+        let before = std::mem::replace(&mut condition.logged, worst.cause());
+        (before, worst)
     });
+    match (before, after.cause()) {
+        (before, Some(cause)) if before != Some(cause) => tracing::warn!(
+            endpoint = %member.endpoint.id,
+            address = %member.address,
+            state = after.name(),
+            cause = cause.name(),
+            "An endpoint is not well."
+        ),
+        (Some(_), None) => {
+            tracing::info!(endpoint = %member.endpoint.id, "The endpoint is well again.");
+        }
+        _ => {}
+    }
 }
 
 // === impl Slot ===

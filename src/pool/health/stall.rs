@@ -30,8 +30,9 @@ const SURE_MS: u64 = 1_000;
 const WORKS_MS: u64 = 30_000;
 /// In so many milliseconds a gap that does not come again counts half.
 const FORGETS_MS: f32 = 30_000.0;
-/// Pages since the last move, before nothing moving means anything.
+/// Pages since the last move, before nothing moving means anything, and how old the last of them may be, in milliseconds.
 const PAGES: u32 = 3;
+const LATE_MS: u64 = 1_000;
 /// Gaps that must be known where pages do not count tokens.
 const GAPS: u32 = 20;
 /// For how long a false alarm is remembered, and the longest limit that comes of one, in milliseconds.
@@ -142,7 +143,9 @@ impl Watch {
 
     /// `None`: nothing can be concluded.
     fn limit(&self, marks: &Reading, observed: bool, gpus: Activity, now: u64) -> Option<u64> {
-        let pages_tell = marks.counts && marks.pages.wrapping_sub(self.pages) >= PAGES;
+        let pages_come = now.saturating_sub(marks.paged_at) <= LATE_MS;
+        let enough = marks.pages.wrapping_sub(self.pages) >= PAGES;
+        let pages_tell = marks.counts && pages_come && enough;
         let usual = self.usual_ms as u64;
         let mut limit = match (pages_tell, observed) {
             (true, _) if self.gaps == 0 => LONGEST_MS,

@@ -47,7 +47,9 @@ impl Default for GpuHealth {
 
 impl Filter for GpuHealth {
     fn filter(&self, cx: &Context<'_>, candidates: &mut Vec<u32>) {
-        cx.snapshot.retain_healthy(self.gpus, candidates);
+        if !cx.snapshot.retain_healthy(self.gpus, candidates) {
+            cx.snapshot.overruled();
+        }
     }
 }
 

@@ -88,11 +88,11 @@ impl Run<'_> {
             }
             FaultKind::Slow(compute, memory) => self.slow(endpoint, (compute, memory), now),
             FaultKind::Brake => {
-                ailment.throttled = SLOWED_BY_HARDWARE | POWER_BRAKE;
+                ailment.throttled = Some((SLOWED_BY_HARDWARE | POWER_BRAKE, 0.5));
                 self.slow(endpoint, (2.0, 1.0), now);
             }
             FaultKind::Heat => {
-                ailment.throttled = SLOWED_BY_HARDWARE | SLOWED_BY_HEAT;
+                ailment.throttled = Some((SLOWED_BY_HARDWARE | SLOWED_BY_HEAT, 0.25));
                 self.slow(endpoint, (4.0, 1.2), now);
             }
             FaultKind::Tenant => {

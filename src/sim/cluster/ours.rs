@@ -244,6 +244,7 @@ impl Router for Ours {
             self.prefix
                 .answered(prediction, prompt, u64::from(cached_tokens));
         }
+        flight.slot.marks().piece();
         flight.over();
     }
 
@@ -355,9 +356,8 @@ impl Ours {
 impl Flight {
     /// Its end was seen.
     fn over(self) {
-        match self.reservation {
-            Some(reservation) => reservation.ended(),
-            None => self.slot.marks().piece(),
+        if let Some(reservation) = self.reservation {
+            reservation.ended();
         }
     }
 }

@@ -57,9 +57,8 @@ pub(super) struct Run<'a> {
     pub(super) silent: Vec<bool>,
     /// Pages that do not tell what is true any more.
     pub(super) stuck: Vec<Option<Page>>,
-    /// What is wrong with the GPUs, and their highest clocks.
+    /// What is wrong with the GPUs.
     pub(super) ailments: Vec<Ailment>,
-    clocks: Vec<f64>,
     pub(super) live: HashMap<u64, Live>,
     rng: SmallRng,
     arrived: u64,
@@ -87,7 +86,6 @@ pub fn run(
         silent: vec![false; endpoints],
         stuck: vec![None; endpoints],
         ailments: vec![Ailment::default(); endpoints],
-        clocks: Vec::new(),
         cluster,
         router,
         source,
@@ -137,8 +135,6 @@ impl Run<'_> {
             self.events.put(0.0, What::Tick);
         }
         if self.router.sees_gpus() {
-            let engines = self.cluster.engines.iter();
-            self.clocks = engines.map(|engine| engine.gpu().sm_clock).collect();
             self.events.put(0.0, What::Sample);
         }
         self.next_arrival();
@@ -395,14 +391,7 @@ impl Run<'_> {
 
     fn sample(&mut self, now: f64) {
         let all = self.cluster.engines.iter().zip(&self.ailments);
-        let readings = all.zip(&self.clocks).map(|((engine, &ailment), &clock)| {
-            let state = engine.gpu();
-            GpuReading {
-                state,
-                ailment,
-                clock,
-            }
-        });
+        let readings = all.map(|(engine, &ailment)| GpuReading::of(engine, ailment));
         let readings = readings.collect();
         let wires = self.cluster.wires;
         let told = now + wires.gpu_takes;

@@ -8,7 +8,7 @@ use gpu_probes::telemetry::{
     Utilization, report::Content,
 };
 
-use crate::sim::step::GpuState;
+use crate::sim::step::{Engine, GpuState};
 
 /// Endpoints on a node.
 pub(super) const OF_NODE: u32 = 8;
@@ -26,8 +26,8 @@ const TENANT: u64 = 2 << 30;
 pub(super) struct Ailment {
     /// It answers no more.
     pub(super) lost: bool,
-    /// Clock-event reasons, as bits; the clocks are low.
-    pub(super) throttled: u64,
+    /// Clock-event reasons, as bits, and the share of the highest clock that is left.
+    pub(super) throttled: Option<(u64, f64)>,
     /// A process of somebody else's is on it.
     pub(super) tenant: bool,
     /// A kernel runs and does nothing.
@@ -37,10 +37,26 @@ pub(super) struct Ailment {
 /// What an agent reads of an endpoint's GPU.
 #[derive(Clone, Copy, Debug)]
 pub struct GpuReading {
-    pub(super) state: GpuState,
-    pub(super) ailment: Ailment,
+    state: GpuState,
+    ailment: Ailment,
+    /// Bytes.
+    memory: u64,
     /// The highest SM clock, in MHz.
-    pub(super) clock: f64,
+    clock: f64,
+}
+
+// === impl GpuReading ===
+
+impl GpuReading {
+    pub(super) fn of(engine: &Engine, ailment: Ailment) -> Self {
+        let hardware = engine.hardware();
+        Self {
+            state: engine.gpu(),
+            ailment,
+            memory: hardware.hbm_bytes,
+            clock: hardware.sm_clock,
+        }
+    }
 }
 
 /// The name of an endpoint's pod.
@@ -103,6 +119,7 @@ fn gpu(endpoint: u32, reading: &GpuReading) -> Gpu {
     let GpuReading {
         state,
         ailment,
+        memory,
         clock,
     } = *reading;
     let owner = Owner {
@@ -129,20 +146,17 @@ fn gpu(endpoint: u32, reading: &GpuReading) -> Gpu {
         ..Process::default()
     };
     let tenant = if ailment.tenant { TENANT } else { 0 };
-    let used = state
-        .memory_used
-        .saturating_add(tenant)
-        .min(state.memory_total);
+    let used = state.memory_used.saturating_add(tenant).min(memory);
     let mut processes = vec![process(1, state.memory_used, false)];
     processes.extend(ailment.tenant.then(|| process(2, tenant, true)));
-    let slow = ailment.throttled != 0;
+    let (reasons, left) = ailment.throttled.unwrap_or((0, 1.0));
     let busy = ailment.spins || ailment.tenant;
     Gpu {
         processes,
         memory: Some(Memory {
-            total: state.memory_total,
+            total: memory,
             used,
-            free: state.memory_total - used,
+            free: memory - used,
             ..Memory::default()
         }),
         utilization: Some(Utilization {
@@ -150,9 +164,9 @@ fn gpu(endpoint: u32, reading: &GpuReading) -> Gpu {
             ..Utilization::default()
         }),
         clocks: Some(Clocks {
-            sm: Some(if slow { state.sm_clock } else { clock } as u32),
+            sm: Some((clock * left) as u32),
             sm_max: Some(clock as u32),
-            event_reasons: Some(ailment.throttled),
+            event_reasons: Some(reasons),
             ..Clocks::default()
         }),
         profile: Some(Profile {

@@ -107,13 +107,12 @@ fn speed_can_be_taken_away() {
 #[test]
 fn gpus_can_be_taken_away() {
     let engine = Engine::new(&EngineSpec::new("H100", "llama3-8b", 1)).unwrap();
-    let reading = |lost| GpuReading {
-        state: engine.gpu(),
-        ailment: Ailment {
+    let reading = |lost| {
+        let ailment = Ailment {
             lost,
             ..Ailment::default()
-        },
-        clock: 1980.0,
+        };
+        GpuReading::of(&engine, ailment)
     };
     let causes = both(Sense::Gpu).map(|mut ours| {
         if ours.sees_gpus() {
