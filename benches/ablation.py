@@ -2,6 +2,7 @@
 """What each part of the picker's knowledge brings, when an engine or its GPU fails: the table of docs/simulation.md.
 
 usage: ablation.py POINTSMAN AZURE_CONV.csv [--seeds N] [--load L]... [--row ROW]... [--out FILE]
+       ablation.py --tables FILE...
 
 8 H100s with Llama-3-8B, lengths of the Azure conversation trace, Poisson arrivals for 75 s, the fault at endpoint 0 after 30 s. Each
 column knows one thing more than the one before it. What is told, as the median over seeds (smallest to largest):
@@ -13,7 +14,7 @@ column knows one thing more than the one before it. What is told, as the median 
   good    of the requests that came after the fault, those served with TTFT <= 2 s and TPOT <= 50 ms, in %
   ttft    p99 in ms, of those that came after the fault
 
-A line of JSON for each run goes to FILE.
+A line of JSON for each run goes to FILE; --tables prints what is in such files, a table for each number.
 """
 import argparse
 import csv
@@ -22,6 +23,7 @@ import pathlib
 import random
 import statistics
 import subprocess
+import sys
 import tempfile
 
 FAULT, END = 30, 75
@@ -109,7 +111,30 @@ def told(values):
         digits, statistics.median(values), digits, min(values), digits, max(values))
 
 
+DEAD = [row for row in ROWS if row.startswith(("dies", "hangs"))]
+SLOW = [row for row in ROWS if row not in DEAD]
+TABLES = [("share", DEAD, 0), ("lost", DEAD, 0), ("first", SLOW, 0), ("later", SLOW, 0), ("good", SLOW, 1), ("ttft", SLOW, 1)]
+
+
+def tables(files):
+    cases = {}
+    for file in files:
+        for line in open(file):
+            run = json.loads(line)
+            cases.setdefault((run["row"], run["load"], run["column"]), {})[run["seed"]] = run
+    for number, rows, least in TABLES:
+        print("\n| %s | load | %s |\n|%s" % (number, " | ".join(name for name, _ in COLUMNS), "---|" * 7))
+        for row in rows:
+            for load in sorted({load for _, load, _ in cases if load >= least}):
+                runs = [cases.get((row, load, name), {}).values() for name, _ in COLUMNS]
+                if any(runs):
+                    cells = [told([run[number] for run in of]) for of in runs]
+                    print("| %s | %d %% | %s |" % (row, 100 * load, " | ".join(cells)))
+
+
 def main():
+    if sys.argv[1:2] == ["--tables"]:
+        return tables(sys.argv[2:])
     parser = argparse.ArgumentParser(usage=__doc__)
     parser.add_argument("binary")
     parser.add_argument("azure")
