@@ -20,7 +20,7 @@ fn main() -> Result<()> {
     let data = PathBuf::from(data);
     match &**what {
         "measured" => measured::run(&data),
-        "capacity" => capacity::run(),
+        "capacity" => capacity::run(&data),
         "speed" => speed::run(&data),
         _ => bail!("measured, capacity or speed, not {what:?}"),
     }

@@ -23,10 +23,12 @@ impl Picker {
             return None;
         }
         let facts = &read.facts;
-        let scope = scope(self.tenant(question), model, facts);
+        let tenant = self.tenant(question);
+        let scope = scope(tenant, model, facts);
         let mut hasher = ChainHasher::new(&scope, Blocks::of_tokens(BLOCK_TOKENS));
         hasher.prompt(&read.plain, &facts.prompt, &facts.attached);
         let own = adapter(facts, model);
+        let producers = &question.policy.scheduler.producers;
         recorder.asked(Asked {
             at: question.asked,
             tokens: input_tokens(facts.prompt_bytes),
@@ -34,6 +36,8 @@ impl Picker {
             max_tokens: facts.max_tokens,
             model,
             adapter: if own == model { "" } else { own },
+            session: producers.session_of(&*question.headers).unwrap_or_default(),
+            tenant: tenant.unwrap_or_default(),
             refused,
         })
     }

@@ -71,9 +71,15 @@ impl Reservation {
 
     /// The engine has read the prompt, to be told once. Returns how many tokens are left.
     pub fn prefilled(&mut self) -> u32 {
-        let read = u64::from(std::mem::take(&mut self.tokens.input));
+        let read = self.ahead + u64::from(self.tokens.input);
         let took = clock_ms().saturating_sub(self.sent_at);
-        self.slot.marks().first_token(self.ahead + read, took);
+        self.slot.marks().first_token(read, took);
+        self.read()
+    }
+
+    /// The same, where nobody is to learn how long it took.
+    pub fn read(&mut self) -> u32 {
+        let read = u64::from(std::mem::take(&mut self.tokens.input));
         self.slot.segment().tokens[self.slot.index()].fetch_sub(read, Ordering::Relaxed);
         self.tokens.output
     }

@@ -1,12 +1,13 @@
 //! The flags of `replay`.
 
+use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::cli::units::duration;
-use crate::sim::cluster::{Fault, FaultKind};
+use crate::sim::cluster::{Fault, FaultKind, Sense};
 use crate::sim::report::Slo;
-use crate::sim::workload::{Format, Rate, ReadOptions, Scale};
+use crate::sim::workload::{Adapters, Format, Part, Rate, ReadOptions, Scale};
 
 /// Arguments of `replay`.
 #[derive(Clone, Debug, clap::Args)]
@@ -26,6 +27,13 @@ pub struct ReplayArgs {
     /// Of a measured run: the file with the blocks of its prompts.
     #[arg(long, value_name = "FILE")]
     pub(super) blocks: Option<PathBuf>,
+    /// Only what comes after this share of the trace's time (0.5 or 50%): what is fitted on one part of it can be reported on
+    /// another.
+    #[arg(long, value_parser = part, default_value = "0%", value_name = "SHARE")]
+    pub(super) from: f64,
+    /// Only what comes before this share of its time.
+    #[arg(long, value_parser = part, default_value = "100%", value_name = "SHARE")]
+    pub(super) until: f64,
     /// Requests a second (12.5), keeping the shape, or so many times as often (2x). Given more than once, each is a load of its
     /// own.
     #[arg(long, value_parser = rate, conflicts_with = "load")]
@@ -42,6 +50,13 @@ pub struct ReplayArgs {
     /// Turns of a session come when they came, not when the answer before has ended.
     #[arg(long)]
     pub(super) open_loop: bool,
+    /// So many LoRA adapters for a trace that names none, popular by Zipf's law: each session, or else each request, is for
+    /// one.
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub(super) adapters: Option<u16>,
+    /// Share of requests that are for the most popular of them (default: what was measured of production traffic, GenTD26).
+    #[arg(long, value_parser = part, default_value = "31%", value_name = "SHARE", requires = "adapters")]
+    pub(super) top_adapter: f64,
     /// The first seed.
     #[arg(long, default_value_t = 1)]
     pub(super) seed: u64,
@@ -53,6 +68,9 @@ pub struct ReplayArgs {
     /// An EndpointPickerConfig to pick by. Given more than once, they are compared.
     #[arg(long, value_name = "FILE")]
     pub(super) profile: Vec<PathBuf>,
+    /// Take away from the profiles' picker what it knows beside gauges, to see what that is worth.
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "SENSE")]
+    pub(super) without: Vec<Sense>,
     /// A policy by name to pick by, beside the profiles.
     #[arg(long, value_name = "NAME")]
     pub(super) policy: Vec<String>,
@@ -80,8 +98,17 @@ pub struct ReplayArgs {
     /// KV cache blocks of 16 tokens; by default as many as fit into the GPUs beside the model.
     #[arg(long)]
     pub(super) kv_blocks: Option<u32>,
-    /// What goes wrong, where and when: die@SECONDS:ENDPOINT (its gauges read zero), vanish@… (its page cannot be read either),
-    /// hang@…, slow=2x@… (computing and memory), restart@…. May be given more than once.
+    /// Adapters that one holds, as vLLM's flag; where the traffic has adapters.
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=1024))]
+    pub(super) max_loras: u32,
+    /// How long it takes to load another: no step ends meanwhile (default: the median of cold loads in GenTD26).
+    #[arg(long, value_parser = duration, default_value = "4.4s")]
+    pub(super) lora_load: Duration,
+    /// What goes wrong, where and when: die@SECONDS:ENDPOINT (its gauges read zero), freeze@… (it dies, they stay as they were),
+    /// vanish@… (it dies, its page cannot be read), hang@… (gauges stay), swallow@… (it hangs, gauges read zero), slow=2x@…
+    /// (computing and memory), restart@…; and what the GPU tells of as well: brake@… (half the clock), heat@… (a quarter,
+    /// memory 1.2 times as slow), tenant@… (another process on it), lost@… and xid=119@… (nothing but the sign of it). May be
+    /// given more than once.
     #[arg(long, value_parser = fault)]
     pub(super) fault: Vec<Fault>,
 
@@ -92,12 +119,24 @@ pub struct ReplayArgs {
     /// How old what is scraped is when it arrives.
     #[arg(long, value_parser = duration, default_value = "0s")]
     pub(super) staleness: Duration,
+    /// Between two readings of the endpoints' GPUs.
+    #[arg(long, value_parser = duration, default_value = "500ms")]
+    pub(super) gpu_interval: Duration,
+    /// From such a reading, or an event of a GPU, to when the picker has it.
+    #[arg(long, value_parser = duration, default_value = "50ms")]
+    pub(super) gpu_delay: Duration,
     /// How long the picker takes for a request.
     #[arg(long, value_parser = duration, default_value = "0s")]
     pub(super) pick_delay: Duration,
     /// Between the picker and an endpoint, one way.
     #[arg(long, value_parser = duration, default_value = "1ms")]
     pub(super) network: Duration,
+    /// What that takes longer at random: exponential, with this mean, each way.
+    #[arg(long, value_parser = duration, default_value = "0s")]
+    pub(super) network_jitter: Duration,
+    /// How long a token of the prompt is read and tokenized before the engine gets it (default: what fits llm-d's benchmark).
+    #[arg(long, value_parser = duration, default_value = "12us", value_name = "PER_TOKEN")]
+    pub(super) front_end: Duration,
 
     /// Clients that have no first token after so long give up.
     #[arg(long, value_parser = duration, default_value = "60s")]
@@ -113,6 +152,9 @@ pub struct ReplayArgs {
     /// Write report.html, with plots, and report.json into this directory.
     #[arg(long, value_name = "DIR")]
     pub(super) report: Option<PathBuf>,
+    /// Write what became of each request into this directory: a CSV file for each run.
+    #[arg(long, value_name = "DIR")]
+    pub(super) outcomes: Option<PathBuf>,
     /// Print JSON instead of a table.
     #[arg(long)]
     pub(super) json: bool,
@@ -126,6 +168,14 @@ impl ReplayArgs {
             format: self.format,
             seed: self.seed,
             blocks: self.blocks.clone(),
+            part: Part {
+                from: self.from,
+                until: self.until,
+            },
+            adapters: self.adapters.map(|count| Adapters {
+                count,
+                top: self.top_adapter,
+            }),
         }
     }
 
@@ -169,7 +219,13 @@ fn fault(text: &str) -> Result<Fault, String> {
         None => match what {
             "die" => FaultKind::Die,
             "vanish" => FaultKind::DieSilently,
+            "freeze" => FaultKind::DieFrozen,
             "hang" => FaultKind::Hang,
+            "swallow" => FaultKind::HangEmpty,
+            "brake" => FaultKind::Brake,
+            "heat" => FaultKind::Heat,
+            "tenant" => FaultKind::Tenant,
+            "lost" => FaultKind::Lost,
             "restart" => FaultKind::Restart,
             _ => return Err(wrong()),
         },
@@ -177,6 +233,7 @@ fn fault(text: &str) -> Result<Fault, String> {
             let times: f64 = times.trim_end_matches('x').parse().map_err(|_| wrong())?;
             FaultKind::Slow(times.max(1.0), times.max(1.0))
         }
+        Some(("xid", number)) => FaultKind::Xid(number.parse().map_err(|_| wrong())?),
         Some(_) => return Err(wrong()),
     };
     let at: f64 = at.parse().map_err(|_| wrong())?;
@@ -191,12 +248,23 @@ fn fault(text: &str) -> Result<Fault, String> {
 }
 
 fn share(text: &str) -> Result<f64, String> {
+    share_within(text, 0.01..=10.0)
+}
+
+fn part(text: &str) -> Result<f64, String> {
+    share_within(text, 0.0..=1.0)
+}
+
+fn share_within(text: &str, range: RangeInclusive<f64>) -> Result<f64, String> {
     let share = match text.strip_suffix('%') {
         Some(percent) => percent.trim().parse().map(|percent: f64| percent / 100.0),
         None => text.parse(),
     };
-    let known = share.ok().filter(|share| (0.01..=10.0).contains(share));
-    known.ok_or_else(|| "write a share, as in 0.8 or 80%".to_owned())
+    let known = share.ok().filter(|share| range.contains(share));
+    known.ok_or_else(|| {
+        let (low, high) = (range.start(), range.end());
+        format!("write a share of {low} to {high}, as in 0.8 or 80%")
+    })
 }
 
 #[cfg(test)]
@@ -207,6 +275,10 @@ mod tests {
     fn faults() {
         let of = |text| fault(text).ok().map(|f| (f.at, f.endpoint, f.kind));
         assert_eq!(of("die@30:0"), Some((30.0, 0, FaultKind::Die)));
+        assert_eq!(of("xid=119@3:1"), Some((3.0, 1, FaultKind::Xid(119))));
+        let names = "die freeze vanish hang swallow brake heat tenant lost restart";
+        let kinds: Vec<_> = names.split(' ').map(|n| of(&format!("{n}@1:0"))).collect();
+        assert!(kinds.iter().all(Option::is_some), "{kinds:?}");
         assert_eq!(
             of("slow=2x@1.5:7"),
             Some((1.5, 7, FaultKind::Slow(2.0, 2.0)))
@@ -217,6 +289,8 @@ mod tests {
             "die@30",
             "die@-1:0",
             "burn@1:0",
+            "xid@1:0",
+            "xid=x@1:0",
             "slow@1:0",
             "slow=x@1:0",
             "die@1:x",

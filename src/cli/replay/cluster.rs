@@ -1,30 +1,30 @@
 //! The cluster that traffic is replayed through: engines of the step model, and who picks in front of them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 
 use super::ReplayArgs;
-use super::run::{Cluster, Picks};
+use super::run::{Cluster, Done, Picks};
 use crate::cli::plan::Plan;
 use crate::config::LoadOptions;
 use crate::prefix::DEFAULT_BUDGET;
 use crate::sim::cluster::{
-    self, Arrival, BASELINES, Baseline, Chain, Fate, Fault, Ours, Router, Source, Wires,
+    self, Arrival, BASELINES, Baseline, Fate, Fault, Ours, Router, Walk, Wires,
 };
 use crate::sim::report::{Outcome, Served, Tally};
 use crate::sim::step::{Engine, EngineSpec, Event, Keys, Loras, Request};
-use crate::sim::workload::{self, Arrivals, Rate, Scale, Trace, Traffic};
+use crate::sim::workload::{Rate, Scale, Trace, Traffic};
 
 /// Requests of a trace, for each engine, by which it is measured how many it can serve.
 const SAMPLE: u64 = 500;
 /// Engines on which that is measured, at most.
 const FEW: u32 = 8;
-/// Adapters in an engine's memory, where the trace has adapters; and seconds to load one (the median that the engine's model
-/// knows of).
-const LORAS: Loras = Loras { max: 4, load: 4.4 };
+/// Requests for each of them at every load that is tried: a queue that grows must have the time to be seen.
+const TRIED: u64 = 1_500;
+/// Share of the greatest goodput that is as good: near it goodput hardly changes with load, and the share that is good falls.
+const PEAK: f64 = 0.98;
 /// How old a scrape may be: what serve has by default.
 const STALENESS: Duration = Duration::from_secs(2);
 
@@ -33,16 +33,6 @@ const STALENESS: Duration = Duration::from_secs(2);
 pub(super) struct Virtual<'a> {
     args: &'a ReplayArgs,
     spec: EngineSpec,
-}
-
-/// Traffic as the cluster asks for it.
-struct Walk<'a> {
-    traffic: &'a Traffic,
-    arrivals: Arrivals<'a>,
-    /// Requests of sessions that go on, until they have ended.
-    turns: HashMap<u64, workload::Arrival>,
-    /// Tokens that an engine's key stands for; 0: nothing is shared.
-    key_tokens: u32,
 }
 
 // === impl Virtual ===
@@ -68,7 +58,10 @@ impl<'a> Virtual<'a> {
 
     fn engine(&self, trace: &Trace) -> anyhow::Result<Engine> {
         let mut spec = self.spec.clone();
-        spec.loras = (trace.adapters() > 0).then_some(LORAS);
+        spec.loras = (trace.adapters() > 0).then_some(Loras {
+            max: self.args.max_loras,
+            load: self.args.lora_load.as_secs_f64(),
+        });
         Ok(Engine::new(&spec)?)
     }
 
@@ -76,11 +69,14 @@ impl<'a> Virtual<'a> {
         let seconds = |time: Duration| time.as_secs_f64();
         Wires {
             decide: seconds(self.args.pick_delay),
-            to_engine: seconds(self.args.network),
-            back: seconds(self.args.network),
+            network: seconds(self.args.network),
+            network_jitter: seconds(self.args.network_jitter),
+            front_end: seconds(self.args.front_end),
             scrape_every: seconds(self.args.scrape_interval),
             scrape_takes: seconds(self.args.staleness),
             scrape_jitter: 0.1,
+            gpu_every: seconds(self.args.gpu_interval),
+            gpu_takes: seconds(self.args.gpu_delay),
             patience: seconds(self.args.patience),
             stage_gap: 1.0,
         }
@@ -96,8 +92,8 @@ impl<'a> Virtual<'a> {
         };
         let traffic = Traffic::new(Arc::clone(trace), scale)?;
         let mut engine = self.engine(trace)?;
-        let walk = Walk::of(&traffic, &self.spec);
         let block = self.spec.block_size;
+        let walk = Walk::new(&traffic, block);
         for arrival in traffic.arrivals() {
             let Arrival {
                 number,
@@ -107,7 +103,7 @@ impl<'a> Virtual<'a> {
                 key_tokens,
                 adapter,
                 ..
-            } = walk.arrival(&arrival, 0.0);
+            } = walk.arrival(&arrival);
             let names = keys.iter().copied();
             let request = Request {
                 id: number,
@@ -144,7 +140,7 @@ impl<'a> Virtual<'a> {
         seed: u64,
         faults: Vec<Fault>,
         ended: &mut dyn FnMut(Served),
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Done> {
         let engines = (0..endpoints).map(|_| self.engine(traffic.trace()));
         let mut cluster = cluster::Cluster {
             engines: engines.collect::<anyhow::Result<_>>()?,
@@ -154,11 +150,14 @@ impl<'a> Virtual<'a> {
             seed,
         };
         let mut router = self.router(endpoints, picks, seed)?;
-        let mut walk = Walk::of(traffic, &self.spec);
+        let mut walk = Walk::new(traffic, self.spec.block_size);
         cluster::run(&mut cluster, &mut *router, &mut walk, &mut |outcome| {
             ended(served(outcome));
         });
-        Ok(())
+        let loads = cluster.engines.iter().map(Engine::lora_loads);
+        Ok(Done {
+            lora_loads: (traffic.trace().adapters() > 0).then(|| loads.sum()),
+        })
     }
 
     fn router(&self, endpoints: u32, picks: &Picks, seed: u64) -> anyhow::Result<Box<dyn Router>> {
@@ -175,24 +174,25 @@ impl<'a> Virtual<'a> {
                 };
                 let plan = Plan::of(text, options)?;
                 let parts = plan.parts(self.args.scrape_interval, STALENESS);
-                Ok(Box::new(Ours::new(parts.policy, endpoints, bytes, seed)))
+                let ours = Ours::new(parts.policy, endpoints, bytes, seed);
+                Ok(Box::new(ours.without(&self.args.without)))
             }
         }
     }
 }
 
 impl Cluster for Virtual<'_> {
-    /// The rate at which the most requests a second are good (within the SLO) when each goes where the fewest are in flight:
-    /// past it, what more is offered makes more of what there was late. It is looked for on few engines, in steps of 5 % of
-    /// what they could serve if nobody minded waiting, and taken to grow with their number.
+    /// The least rate at which nearly the most requests a second are good (within the SLO) when each goes where the fewest are
+    /// in flight: past it, what more is offered makes as much late. It is looked for on few engines, in steps of 5 % of what
+    /// they could serve if nobody minded waiting, and taken to grow with their number.
     fn saturation(&self, trace: &Arc<Trace>) -> anyhow::Result<f64> {
         let few = self.args.endpoints.min(FEW);
         let most = self.throughput(trace)? * f64::from(few);
-        let mut best = (0.0, most);
+        let mut tried = Vec::new();
         for share in (4..=24).map(|step| f64::from(step) * 0.05) {
             let scale = Scale {
                 rate: Some(Rate::PerSecond(most * share)),
-                requests: Some(SAMPLE * u64::from(few)),
+                requests: Some(TRIED * u64::from(few)),
                 open_loop: self.args.open_loop,
                 ..Scale::default()
             };
@@ -201,12 +201,12 @@ impl Cluster for Virtual<'_> {
             let picks = Picks::Named("least-request".to_owned());
             let ended = &mut |it: Served| tally.add(&it);
             self.run(few, &picks, &traffic, self.args.seed, Vec::new(), ended)?;
-            let good = tally.numbers().goodput;
-            if good > best.0 {
-                best = (good, most * share);
-            }
+            tried.push((most * share, tally.numbers().goodput));
         }
-        Ok(best.1 / f64::from(few) * f64::from(self.args.endpoints))
+        let peak = tried.iter().map(|&(_, good)| good).fold(0.0, f64::max);
+        let first = tried.iter().find(|&&(_, good)| good >= PEAK * peak);
+        let rate = first.map_or(most, |&(rate, _)| rate);
+        Ok(rate / f64::from(few) * f64::from(self.args.endpoints))
     }
 
     fn serve(
@@ -215,7 +215,7 @@ impl Cluster for Virtual<'_> {
         traffic: &Traffic,
         seed: u64,
         ended: &mut dyn FnMut(Served),
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Done> {
         let (endpoints, faults) = (self.args.endpoints, self.args.fault.clone());
         self.run(endpoints, picks, traffic, seed, faults, ended)
     }
@@ -240,61 +240,5 @@ fn served(of: &cluster::Outcome) -> Served {
         cached: of.cached_tokens,
         output: of.output_tokens,
         outcome,
-    }
-}
-
-// === impl Walk ===
-
-impl<'a> Walk<'a> {
-    fn of(traffic: &'a Traffic, spec: &EngineSpec) -> Self {
-        let of_file = traffic.trace().block_tokens();
-        let block = spec.block_size;
-        Self {
-            traffic,
-            arrivals: traffic.arrivals(),
-            turns: HashMap::new(),
-            key_tokens: of_file.next_multiple_of(block),
-        }
-    }
-
-    /// As the cluster knows it, at `at`.
-    fn arrival(&self, arrival: &workload::Arrival, at: f64) -> Arrival {
-        let trace = self.traffic.trace();
-        let mut names = Vec::new();
-        trace.chain(arrival, Chain::BLOCK, usize::MAX, &mut names);
-        let chain = Chain(Arc::from(&*names));
-        match self.key_tokens {
-            0 => names.clear(),
-            tokens => trace.chain(arrival, tokens, usize::MAX, &mut names),
-        }
-        Arrival {
-            number: arrival.number,
-            at,
-            prompt_tokens: arrival.prompt,
-            output_tokens: arrival.output,
-            max_tokens: None,
-            keys: names.into(),
-            key_tokens: self.key_tokens.max(1),
-            chain,
-            adapter: u32::from(arrival.adapter).checked_sub(1),
-            stage: arrival.stage,
-        }
-    }
-}
-
-impl Source for Walk<'_> {
-    fn next(&mut self) -> Option<Arrival> {
-        let arrival = self.arrivals.next()?;
-        if arrival.session.is_some() {
-            self.turns.insert(arrival.number, arrival);
-        }
-        Some(self.arrival(&arrival, arrival.at))
-    }
-
-    fn ended(&mut self, number: u64, now: f64) -> Option<Arrival> {
-        let before = self.turns.remove(&number)?;
-        let (think, arrival) = self.traffic.next_turn(&before)?;
-        self.turns.insert(arrival.number, arrival);
-        Some(self.arrival(&arrival, now + think))
     }
 }

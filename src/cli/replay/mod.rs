@@ -6,7 +6,7 @@ mod describe;
 mod run;
 
 pub use args::ReplayArgs;
-pub use run::{Cluster, Picks, compare};
+pub use run::{Cluster, Done, Picks, compare};
 
 /// Runs it.
 pub fn run(args: &ReplayArgs) -> anyhow::Result<()> {

@@ -3,11 +3,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use anyhow::Context as _;
+
 use super::ReplayArgs;
 use crate::cli::plan::Plan;
 use crate::config::{self, LoadOptions};
-use crate::sim::report::{Case, Report, Run, Served, Tally};
-use crate::sim::workload::{self, Rate, Scale, Trace, Traffic};
+use crate::sim::report::{Case, Outcomes, Report, Run, Served, Tally};
+use crate::sim::workload::{self, Part, Rate, Scale, Trace, Traffic};
 
 /// Who picks.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -28,14 +30,21 @@ pub trait Cluster {
     /// Requests a second that it can serve of such traffic: what `--load 1` is.
     fn saturation(&self, trace: &Arc<Trace>) -> anyhow::Result<f64>;
 
-    /// Lets it serve `traffic`, and tells each request as it ends. The same seed, the same run.
+    /// Lets it serve `traffic`, and tells each request as it ends, and all else at the end. The same seed, the same run.
     fn serve(
         &self,
         picks: &Picks,
         traffic: &Traffic,
         seed: u64,
         ended: &mut dyn FnMut(Served),
-    ) -> anyhow::Result<()>;
+    ) -> anyhow::Result<Done>;
+}
+
+/// What there is to tell of a run beside its requests.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Done {
+    /// Times that an engine loaded an adapter; `None`: there are none.
+    pub lora_loads: Option<u64>,
 }
 
 // === impl Picks ===
@@ -55,27 +64,37 @@ pub fn compare(args: &ReplayArgs, cluster: &dyn Cluster) -> anyhow::Result<Repor
     let slo = args.slo();
     let mut runs = Vec::new();
     for path in &args.traces {
+        // What the cluster can serve is found out once: a seed must not have a load of its own.
+        let mut saturation = None;
         for seed in (args.seed..).take(args.seeds as usize) {
             let mut options = args.read_options();
             options.seed = seed;
             let trace = Arc::new(workload::read(path, &options)?);
-            for scale in scales(args, &trace, cluster)? {
+            for scale in scales(args, &trace, cluster, &mut saturation)? {
                 let traffic = Traffic::new(Arc::clone(&trace), scale)?;
                 for picks in &picks {
                     let mut tally = Tally::new(slo, args.endpoints as usize);
-                    let mut progress = Progress::new(picks.name(), traffic.count());
-                    let mut ended = |it: Served| {
-                        progress.one_more();
-                        tally.add(&it);
-                    };
-                    cluster.serve(picks, &traffic, seed, &mut ended)?;
-                    progress.end();
                     let case = Case {
                         trace: name(path),
                         policy: picks.name().to_owned(),
                         rate: traffic.rate().unwrap_or_default(),
                         seed,
                     };
+                    let mut outcomes = outcomes(args, &case)?;
+                    let mut progress = Progress::new(picks.name(), traffic.count());
+                    let mut ended = |it: Served| {
+                        progress.one_more();
+                        tally.add(&it);
+                        if let Some(outcomes) = &mut outcomes {
+                            outcomes.add(&it);
+                        }
+                    };
+                    let done = cluster.serve(picks, &traffic, seed, &mut ended)?;
+                    progress.end();
+                    tally.lora_loads(done.lora_loads);
+                    if let Some(outcomes) = outcomes {
+                        outcomes.close().context("--outcomes")?;
+                    }
                     runs.push(Run { case, tally });
                 }
             }
@@ -87,11 +106,18 @@ pub fn compare(args: &ReplayArgs, cluster: &dyn Cluster) -> anyhow::Result<Repor
         false => print!("{report}"),
     }
     if let Some(folder) = &args.report {
-        use anyhow::Context as _;
         let context = || format!("--report: {}", folder.display());
         report.write(folder).with_context(context)?;
     }
     Ok(report)
+}
+
+/// Where each request of this run is written down, if it is.
+fn outcomes(args: &ReplayArgs, case: &Case) -> anyhow::Result<Option<Outcomes>> {
+    let create = |folder: &std::path::PathBuf| {
+        Outcomes::create(folder, case).with_context(|| format!("--outcomes: {}", folder.display()))
+    };
+    args.outcomes.as_ref().map(create).transpose()
 }
 
 /// How far a run is, on a terminal's last line. Nothing, where nobody looks.
@@ -142,9 +168,13 @@ fn scales(
     args: &ReplayArgs,
     trace: &Arc<Trace>,
     cluster: &dyn Cluster,
+    saturation: &mut Option<f64>,
 ) -> anyhow::Result<Vec<Scale>> {
     if !args.load.is_empty() {
-        let most = cluster.saturation(trace)?;
+        let most = match *saturation {
+            Some(most) => most,
+            None => *saturation.insert(cluster.saturation(trace)?),
+        };
         let at = |share: &f64| args.scale(Some(Rate::PerSecond(share * most)));
         return Ok(args.load.iter().map(at).collect());
     }
@@ -201,16 +231,36 @@ fn setting(args: &ReplayArgs) -> Vec<(String, String)> {
         1 => args.gpu.clone(),
         tp => format!("{tp} × {}", args.gpu),
     };
-    [
+    let mut network = format!("{:?}", args.network);
+    if !args.network_jitter.is_zero() {
+        network += &format!(" and {:?} at random", args.network_jitter);
+    }
+    let mut setting = vec![
         ("endpoints", args.endpoints.to_string()),
         ("GPUs of each", gpus),
         ("model", args.model.clone()),
         ("scraped every", format!("{:?}", args.scrape_interval)),
         ("staleness", format!("{:?}", args.staleness)),
-        ("network", format!("{:?}", args.network)),
-    ]
-    .map(|(name, value)| (name.to_owned(), value))
-    .into()
+        ("network", network),
+        ("front end", format!("{:?} a token", args.front_end)),
+    ];
+    let part = args.read_options().part;
+    if part != Part::WHOLE {
+        let [from, until] = [part.from, part.until].map(|share| share * 100.0);
+        setting.push(("part of the trace", format!("{from} % to {until} %")));
+    }
+    if !args.without.is_empty() {
+        setting.push(("without", format!("{:?}", args.without).to_lowercase()));
+    }
+    if let Some(adapters) = args.adapters {
+        let (top, slots) = (args.top_adapter * 100.0, args.max_loras);
+        let adapters = format!("{adapters}, {top} % for the first; {slots} fit");
+        setting.push(("adapters", adapters));
+    }
+    let setting = setting.into_iter();
+    setting
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect()
 }
 
 #[cfg(test)]
@@ -240,7 +290,7 @@ mod tests {
             traffic: &Traffic,
             seed: u64,
             ended: &mut dyn FnMut(Served),
-        ) -> anyhow::Result<()> {
+        ) -> anyhow::Result<Done> {
             let slow = *picks == Picks::Named("random".to_owned());
             for arrival in traffic.arrivals() {
                 ended(Served {
@@ -255,7 +305,7 @@ mod tests {
                     },
                 });
             }
-            Ok(())
+            Ok(Done::default())
         }
     }
 

@@ -7,7 +7,7 @@ mod token;
 
 pub use approx_prefix::ApproxPrefix;
 pub use inflight_load::InflightLoad;
-pub(super) use session::SessionSource;
+pub(super) use session::{SESSION_ID, SessionSource};
 
 use super::RequestHeaders;
 use crate::config::{PickerConfig, PluginUse, Problem};
@@ -67,6 +67,15 @@ impl Producers {
     /// The flow of a request that names none.
     pub fn flow<'a>(&self, headers: &'a dyn RequestHeaders) -> Option<&'a str> {
         self.agent.as_ref()?.read(headers)
+    }
+
+    /// What a request calls its session: where the configuration says that it is, or else where clients and agents say so.
+    pub fn session_of<'a>(&self, headers: &'a dyn RequestHeaders) -> Option<&'a str> {
+        let configured = self
+            .sessions
+            .iter()
+            .find_map(|(_, source)| source.read(headers));
+        configured.or_else(|| SessionSource::usual(headers))
     }
 
     /// Whether the prefix cache producer is called `name`, as `plugin` says; whoever says nothing takes the one there is.

@@ -18,6 +18,8 @@ const AGENTS: [&str; 4] = [
     "session-id",
     "session_id",
 ];
+/// The header that clients name their session in, if they were told no other.
+pub(in crate::scheduling) const SESSION_ID: &str = "x-session-id";
 /// More headers than anyone's agents use.
 const MOST_HEADERS: usize = 32;
 
@@ -75,6 +77,13 @@ impl SessionSource {
         more.chain(known)
             .collect::<Result<_, _>>()
             .map(Self::Headers)
+    }
+
+    /// The session's id where nothing is configured.
+    pub(super) fn usual(headers: &dyn RequestHeaders) -> Option<&str> {
+        let names = std::iter::once(SESSION_ID).chain(AGENTS);
+        let mut ids = names.filter_map(|name| headers.get(name));
+        ids.find(|id| !id.is_empty())
     }
 
     /// The session's id.
@@ -147,6 +156,17 @@ mod tests {
                 expected,
                 "{source:?} {headers:?}"
             );
+        }
+    }
+
+    #[test]
+    fn a_session_is_found_without_configuration() {
+        for (headers, expected) in [
+            (&[("x-session-id", "1"), ("session-id", "2")][..], Some("1")),
+            (&[("x-session-id", ""), ("session-id", "2")], Some("2")),
+            (&[("x-s", "1")], None),
+        ] {
+            assert_eq!(SessionSource::usual(&Given(headers)), expected);
         }
     }
 

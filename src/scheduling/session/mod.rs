@@ -22,7 +22,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::per_endpoint::PerEndpoint;
-use super::producers::{Producers, SessionSource};
+use super::producers::{Producers, SESSION_ID, SessionSource};
 use super::{Context, Follow, Follows, Stamp, header_name};
 use crate::config::{PickerConfig, PluginUse, Problem, did_you_mean};
 use crate::pool::{EndpointId, Member};
@@ -183,7 +183,7 @@ impl Sessions {
             });
         }
         if sources.is_empty() {
-            sources.push(SessionSource::Headers(vec!["x-session-id".to_owned()]));
+            sources.push(SessionSource::Headers(vec![SESSION_ID.to_owned()]));
         }
         let millis = |field: &str, seconds: f64| match seconds {
             seconds if seconds > 0.0 && seconds <= 1e9 => Ok((seconds * 1000.0).ceil() as u64),

@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 
+use super::sights::GpuReading;
+use crate::sim::step::LoraUse;
+
 /// The names of a prompt's blocks, of [`Chain::BLOCK`] tokens each: equal only where two prompts are equal up to there.
 #[derive(Clone, Debug, Default)]
 pub struct Chain(pub Arc<[u64]>);
@@ -22,7 +25,7 @@ pub struct Asked {
 }
 
 /// An engine's page, as far as routers read it.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Page {
     /// Requests in the queue.
     pub waiting: u32,
@@ -30,10 +33,14 @@ pub struct Page {
     pub running: u32,
     /// Share of the KV cache in use, 0 to 1.
     pub kv_usage: f32,
+    /// Its counters of tokens, together.
+    pub progress: f64,
     /// KV cache blocks.
     pub kv_blocks: u32,
     /// Tokens in one.
     pub block_size: u32,
+    /// Its adapters; `None`: it has no LoRA.
+    pub loras: Option<Box<LoraUse>>,
 }
 
 /// Why a request was turned away.
@@ -60,6 +67,37 @@ pub trait Router {
 
     /// It ended: what the page read when it began.
     fn scraped(&mut self, endpoint: u32, page: Page, now: f64);
+
+    /// Whether it looks at each token, and at its endpoints from time to time: [`Router::tokens`] and [`Router::tick`] are
+    /// for those who do.
+    fn watches(&self) -> bool {
+        false
+    }
+
+    /// A token after the first of each of these requests came by.
+    fn tokens(&mut self, ids: &[u64], now: f64) {
+        let _ = (ids, now);
+    }
+
+    /// Time to look at the endpoints.
+    fn tick(&mut self, now: f64) {
+        let _ = now;
+    }
+
+    /// Whether it is told of GPUs: [`Router::gpu`] and [`Router::xid`].
+    fn sees_gpus(&self) -> bool {
+        false
+    }
+
+    /// An agent read the GPU of an engine.
+    fn gpu(&mut self, endpoint: u32, reading: &GpuReading, now: f64) {
+        let _ = (endpoint, reading, now);
+    }
+
+    /// The driver of an engine's GPU told of an XID.
+    fn xid(&mut self, endpoint: u32, xid: u64, now: f64) {
+        let _ = (endpoint, xid, now);
+    }
 }
 
 // === impl Chain ===

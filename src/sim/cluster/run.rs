@@ -6,14 +6,16 @@ use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
 use super::events::Events;
-use super::faults::{Fault, FaultKind};
+use super::network::{Leg, network};
 use super::router::{Asked, Page, Router};
 use super::setting::{Arrival, Cluster, Fate, Outcome, Source};
+use super::sights::{Ailment, GpuReading};
+use crate::pool::health::TICK_MS;
 use crate::sim::step::{Event, Keys, Request};
 
 /// Something that happens.
 #[derive(Debug)]
-enum What {
+pub(super) enum What {
     Arrive(Box<Arrival>),
     Deliver(u64),
     Wake(u32),
@@ -23,32 +25,46 @@ enum What {
     Patience(u64),
     Scrape(u32),
     Scraped(u32, Page),
+    /// Tokens of these requests, each one of its own, came by.
+    Tokens(Vec<u64>),
+    /// The router looks after its endpoints.
+    Tick,
+    /// The agents read all GPUs.
+    Sample,
+    Sampled(Vec<GpuReading>),
+    Xid(u32, u64),
     Fault(usize),
 }
 
 /// A request under way.
 #[derive(Debug)]
-struct Live {
-    outcome: Outcome,
+pub(super) struct Live {
+    pub(super) outcome: Outcome,
     arrival: Box<Arrival>,
+    /// When the last of what is on its way back is there: nothing overtakes it.
+    back: f64,
 }
 
-struct Run<'a> {
-    cluster: &'a mut Cluster,
+pub(super) struct Run<'a> {
+    pub(super) cluster: &'a mut Cluster,
     router: &'a mut dyn Router,
     source: &'a mut dyn Source,
     sink: &'a mut dyn FnMut(&Outcome),
-    events: Events<What>,
+    pub(super) events: Events<What>,
     /// When each engine is to be looked at; infinite: not.
-    wake: Vec<f64>,
+    pub(super) wake: Vec<f64>,
     /// Pages that cannot be read.
-    silent: Vec<bool>,
-    live: HashMap<u64, Live>,
+    pub(super) silent: Vec<bool>,
+    /// Pages that do not tell what is true any more.
+    pub(super) stuck: Vec<Option<Page>>,
+    /// What is wrong with the GPUs.
+    pub(super) ailments: Vec<Ailment>,
+    pub(super) live: HashMap<u64, Live>,
     rng: SmallRng,
     arrived: u64,
     stage: u32,
     shift: f64,
-    faults_left: usize,
+    pub(super) faults_left: usize,
     /// The first request of the next stage, until this one has drained.
     held: Option<Box<Arrival>>,
     /// Requests that will come for sure.
@@ -68,6 +84,8 @@ pub fn run(
         rng: SmallRng::seed_from_u64(cluster.seed),
         wake: vec![f64::INFINITY; endpoints],
         silent: vec![false; endpoints],
+        stuck: vec![None; endpoints],
+        ailments: vec![Ailment::default(); endpoints],
         cluster,
         router,
         source,
@@ -110,12 +128,22 @@ impl Run<'_> {
             let phase = self.rng.random_range(0.0..1.0) * every;
             self.events.put(phase, What::Scrape(endpoint));
         }
+        if self.router.watches() {
+            for engine in &mut self.cluster.engines {
+                engine.each_token(true);
+            }
+            self.events.put(0.0, What::Tick);
+        }
+        if self.router.sees_gpus() {
+            self.events.put(0.0, What::Sample);
+        }
         self.next_arrival();
     }
 
-    /// Nothing but scrapes will happen: what is under way is at engines that hang, and its clients never give up.
+    /// Nothing but scrapes and looks will happen: what is under way is at engines that hang, and its clients never give up.
     fn is_stuck(&self) -> bool {
-        let scrapes = self.cluster.engines.len();
+        let looks = usize::from(self.router.watches()) + usize::from(self.router.sees_gpus());
+        let scrapes = self.cluster.engines.len() + looks;
         self.coming == 0
             && !self.live.is_empty()
             && self.events.len() < scrapes
@@ -144,8 +172,20 @@ impl Run<'_> {
             return;
         }
         self.coming += 1;
-        let at = (arrival.at + self.shift).max(now);
-        self.events.put(at, What::Arrive(arrival));
+        let at = (arrival.at + self.shift).max(arrival.not_before);
+        self.events.put(at.max(now), What::Arrive(arrival));
+    }
+
+    /// Something of a request is on its way back since `at`.
+    pub(super) fn comes_back(&mut self, id: u64, leg: Leg, at: f64, what: What) {
+        let Some(live) = self.live.get(&id) else {
+            return;
+        };
+        let there = (at + network(self.cluster, live.arrival.number, leg)).max(live.back);
+        if let Some(live) = self.live.get_mut(&id) {
+            live.back = there;
+        }
+        self.events.put(there, what);
     }
 
     /// If all is over, the next stage begins.
@@ -200,6 +240,18 @@ impl Run<'_> {
             }
             What::Scrape(endpoint) => self.scrape(endpoint, now),
             What::Scraped(endpoint, page) => self.router.scraped(endpoint, page, now),
+            What::Tokens(ids) => self.router.tokens(&ids, now),
+            What::Tick => {
+                self.router.tick(now);
+                self.events.put(now + TICK_MS as f64 / 1000.0, What::Tick);
+            }
+            What::Sample => self.sample(now),
+            What::Sampled(readings) => {
+                for (endpoint, reading) in (0..).zip(&readings) {
+                    self.router.gpu(endpoint, reading, now);
+                }
+            }
+            What::Xid(endpoint, xid) => self.router.xid(endpoint, xid, now),
             What::Fault(at) => self.fault(self.cluster.faults[at], now),
         }
     }
@@ -228,13 +280,19 @@ impl Run<'_> {
             ended: decided,
             fate: Fate::Served,
         };
-        self.live.insert(id, Live { outcome, arrival });
+        let wires = self.cluster.wires;
+        let there = decided + network(self.cluster, arrival.number, Leg::There);
+        let delivered = there + wires.front_end * f64::from(arrival.prompt_tokens);
+        let live = Live {
+            outcome,
+            arrival,
+            back: f64::NEG_INFINITY,
+        };
+        self.live.insert(id, live);
         match picked {
             Err(refused) => self.over(id, Fate::Refused(refused), decided),
             Ok(_) => {
-                let wires = self.cluster.wires;
-                self.events
-                    .put(decided + wires.to_engine, What::Deliver(id));
+                self.events.put(delivered, What::Deliver(id));
                 if wires.patience.is_finite() {
                     self.events.put(now + wires.patience, What::Patience(id));
                 }
@@ -266,15 +324,12 @@ impl Run<'_> {
         };
         match engine.submit(request, now) {
             Ok(()) => self.look(endpoint),
-            Err(_) => {
-                let at = now + self.cluster.wires.back;
-                self.events.put(at, What::Failed(id, true));
-            }
+            Err(_) => self.comes_back(id, Leg::Last, now, What::Failed(id, true)),
         }
     }
 
     /// Has the engine looked at when it changes next.
-    fn look(&mut self, endpoint: u32) {
+    pub(super) fn look(&mut self, endpoint: u32) {
         let at = endpoint as usize;
         if let Some(next) = self.cluster.engines[at].next_event()
             && next < self.wake[at]
@@ -292,7 +347,7 @@ impl Run<'_> {
         self.wake[at] = f64::INFINITY;
         let mut happened = std::mem::take(&mut self.happened);
         self.cluster.engines[at].advance(now, &mut |event| happened.push(event));
-        let back = self.cluster.wires.back;
+        let mut tokens = Vec::new();
         for event in happened.drain(..) {
             match event {
                 Event::FirstToken {
@@ -300,23 +355,31 @@ impl Run<'_> {
                     at,
                     cached_tokens,
                     ..
-                } => self.events.put(at + back, What::First(id, cached_tokens)),
-                Event::Finished { id, at } => self.events.put(at + back, What::Ended(id)),
-                Event::Token { .. } | Event::Preempted { .. } => {}
+                } => self.comes_back(id, Leg::First, at, What::First(id, cached_tokens)),
+                Event::Finished { id, at } => {
+                    self.comes_back(id, Leg::Last, at, What::Ended(id));
+                }
+                Event::Token { id, .. } => tokens.push(id),
+                Event::Preempted { .. } => {}
             }
         }
         self.happened = happened;
+        if !tokens.is_empty() {
+            let back = now + self.cluster.wires.network;
+            self.events.put(back, What::Tokens(tokens));
+        }
         self.look(endpoint);
     }
 
     fn over(&mut self, id: u64, fate: Fate, now: f64) {
-        let Some(Live {
-            mut outcome,
-            arrival,
-        }) = self.live.remove(&id)
-        else {
+        let Some(live) = self.live.remove(&id) else {
             return;
         };
+        let Live {
+            mut outcome,
+            arrival,
+            ..
+        } = live;
         outcome.fate = fate;
         outcome.ended = now;
         (self.sink)(&outcome);
@@ -326,15 +389,30 @@ impl Run<'_> {
         self.drained(now);
     }
 
-    fn page(&self, endpoint: u32, now: f64) -> Page {
+    fn sample(&mut self, now: f64) {
+        let all = self.cluster.engines.iter().zip(&self.ailments);
+        let readings = all.map(|(engine, &ailment)| GpuReading::of(engine, ailment));
+        let readings = readings.collect();
+        let wires = self.cluster.wires;
+        let told = now + wires.gpu_takes;
+        self.events.put(told, What::Sampled(readings));
+        self.events.put(now + wires.gpu_every, What::Sample);
+    }
+
+    pub(super) fn page(&self, endpoint: u32, now: f64) -> Page {
+        if let Some(page) = &self.stuck[endpoint as usize] {
+            return page.clone();
+        }
         let engine = &self.cluster.engines[endpoint as usize];
         let gauges = engine.gauges(now);
         Page {
             waiting: gauges.waiting,
             running: gauges.running,
             kv_usage: gauges.kv_usage as f32,
+            progress: gauges.tokens as f64,
             kv_blocks: engine.kv_blocks(),
             block_size: self.cluster.block_size,
+            loras: engine.loras().map(Box::new),
         }
     }
 
@@ -353,56 +431,5 @@ impl Run<'_> {
         let jitter = self.rng.random_range(-1.0..=1.0) * wires.scrape_jitter;
         let next = now + wires.scrape_every * (1.0 + jitter);
         self.events.put(next, What::Scrape(endpoint));
-    }
-
-    /// The requests that were sent there and have not ended, in the order in which they came.
-    fn at(&self, endpoint: u32) -> Vec<u64> {
-        let there = |live: &Live| live.outcome.endpoint == Some(endpoint);
-        let all = self.live.iter().filter(|(_, live)| there(live));
-        let mut ids: Vec<u64> = all.map(|(&id, _)| id).collect();
-        ids.sort_unstable();
-        ids
-    }
-
-    fn fault(&mut self, fault: Fault, now: f64) {
-        self.faults_left -= 1;
-        let at = fault.endpoint as usize;
-        let Some(engine) = self.cluster.engines.get_mut(at) else {
-            return;
-        };
-        match fault.kind {
-            FaultKind::Die | FaultKind::DieSilently => {
-                engine.die();
-                self.silent[at] = fault.kind == FaultKind::DieSilently;
-                self.wake[at] = f64::INFINITY;
-                // Requests that are on their way find out when they are there.
-                let back = now + self.cluster.wires.back;
-                for id in self.at(fault.endpoint) {
-                    self.events.put(back, What::Failed(id, true));
-                }
-            }
-            FaultKind::Hang => {
-                engine.hang(now);
-                self.wake[at] = f64::INFINITY;
-                // A stream that stands still is given up as well.
-                let patience = self.cluster.wires.patience;
-                if patience.is_finite() {
-                    for id in self.at(fault.endpoint) {
-                        self.events.put(now + patience, What::Failed(id, false));
-                    }
-                }
-            }
-            FaultKind::Slow(compute, memory) => {
-                engine.set_slow(compute, memory, now);
-                self.wake[at] = f64::INFINITY;
-                self.look(fault.endpoint);
-            }
-            FaultKind::Restart => {
-                self.silent[at] = false;
-                engine.restart(now);
-                engine.set_slow(1.0, 1.0, now);
-                self.wake[at] = f64::INFINITY;
-            }
-        }
     }
 }

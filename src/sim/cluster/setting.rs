@@ -11,16 +11,23 @@ use crate::sim::step::Engine;
 pub struct Wires {
     /// Between a request's arrival and its being sent on: reading it, deciding.
     pub decide: f64,
-    /// From there to the engine.
-    pub to_engine: f64,
-    /// From the engine back to the client; the router sees it pass.
-    pub back: f64,
+    /// From there to the engine's server, and what comes from the engine back to the client; the router sees it pass.
+    pub network: f64,
+    /// The mean of what the network takes longer at random, each way: exponential, and the same for a request whoever
+    /// routes it.
+    pub network_jitter: f64,
+    /// A token of the prompt, from there to the engine: the server in front of it reads and tokenizes.
+    pub front_end: f64,
     /// Between two scrapes of an engine.
     pub scrape_every: f64,
     /// From when an engine's page is read to when the router has it.
     pub scrape_takes: f64,
     /// Share of `scrape_every` by which a scrape comes early or late, at random.
     pub scrape_jitter: f64,
+    /// Between two readings of the GPUs.
+    pub gpu_every: f64,
+    /// From such a reading, or an event of a GPU, to when the router has it.
+    pub gpu_takes: f64,
     /// Clients that have no first token after so long give up; infinite: never.
     pub patience: f64,
     /// After a stage has drained, until the next one begins.
@@ -32,8 +39,10 @@ pub struct Wires {
 pub struct Arrival {
     /// The source's number for it.
     pub number: u64,
-    /// When.
+    /// When: from the beginning of its stage,
     pub at: f64,
+    /// and not before, from the beginning of all: an answer that it waits for, and what follows from that.
+    pub not_before: f64,
     /// Tokens of its prompt.
     pub prompt_tokens: u32,
     /// Tokens that it will generate; routers do not know them.
@@ -57,7 +66,7 @@ pub trait Source {
     /// The next one, in the order in which they come.
     fn next(&mut self) -> Option<Arrival>;
 
-    /// The request with this number of its own has ended; another may follow from that.
+    /// The request with this number of its own has ended; another may follow from that, and not before.
     fn ended(&mut self, number: u64, now: f64) -> Option<Arrival> {
         let _ = (number, now);
         None

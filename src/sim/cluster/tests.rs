@@ -3,23 +3,28 @@
 use std::sync::Arc;
 
 use super::{
-    Arrival, Baseline, Chain, Cluster, Fate, Fault, FaultKind, Ours, Outcome, Router, Source,
+    Arrival, Baseline, Chain, Cluster, Fate, Fault, FaultKind, Ours, Outcome, Page, Router, Source,
     Wires, run,
 };
 use crate::admission::Admission;
 use crate::config::{DEFAULT, LoadOptions, load};
 use crate::picker::Policy;
 use crate::scheduling::registry;
-use crate::sim::step::{Engine, EngineSpec};
+use crate::sim::step::{Engine, EngineSpec, Loras};
 use std::time::Duration;
+
+mod senses;
 
 const WIRES: Wires = Wires {
     decide: 0.0005,
-    to_engine: 0.001,
-    back: 0.001,
+    network: 0.001,
+    network_jitter: 0.0,
+    front_end: 0.0,
     scrape_every: 0.05,
     scrape_takes: 0.002,
     scrape_jitter: 0.1,
+    gpu_every: 0.5,
+    gpu_takes: 0.05,
     patience: f64::INFINITY,
     stage_gap: 1.0,
 };
@@ -65,6 +70,7 @@ fn arrival(at: f64, group: u32, n: u32, stage: u32) -> Arrival {
     Arrival {
         number: u64::from(n),
         at,
+        not_before: 0.0,
         prompt_tokens: 1_280,
         output_tokens: 50,
         max_tokens: None,
@@ -101,7 +107,11 @@ fn even(requests: u32) -> Even {
 }
 
 fn ours(endpoints: u32) -> Ours {
-    let config = load(DEFAULT, LoadOptions::default()).unwrap();
+    picker(DEFAULT, endpoints)
+}
+
+fn picker(config: &str, endpoints: u32) -> Ours {
+    let config = load(config, LoadOptions::default()).unwrap();
     let policy = Policy {
         scheduler: registry::build(&config).unwrap(),
         admission: Admission::of(&config).unwrap(),
@@ -215,4 +225,115 @@ fn clients_of_a_hung_engine_give_up() {
         // It waited, or its answer broke off and nobody noticed.
         assert!(outcome.ended - outcome.arrived >= 4.999);
     }
+}
+
+#[test]
+fn the_network_is_as_slow_for_a_request_whoever_routes_it() {
+    let jittery = |seed, router: &mut dyn Router| {
+        let mut cluster = cluster(3, &[]);
+        cluster.wires.network_jitter = 0.02;
+        cluster.seed = seed;
+        outcomes(&mut cluster, router, even(200))
+    };
+    let first = jittery(3, &mut ours(3));
+    assert_eq!(jittery(3, &mut ours(3)), first);
+    assert_ne!(jittery(4, &mut ours(3)), first);
+    let ttft = |all: &[Outcome]| -> f64 {
+        let times = all.iter().map(|o| o.first.unwrap() - o.arrived);
+        times.sum::<f64>() / all.len() as f64
+    };
+    let calm = outcomes(&mut cluster(3, &[]), &mut ours(3), even(200));
+    // There and back again.
+    let more = ttft(&first) - ttft(&calm);
+    assert!((0.02..0.08).contains(&more), "{more}");
+    // No end overtakes its first token.
+    assert!(first.iter().all(|o| o.ended >= o.first.unwrap()));
+    // With idle engines and one output token, TTFT is the network's own but for the prompt's time.
+    let alone = |name: &str| {
+        let mut cluster = cluster(3, &[]);
+        cluster.wires.network_jitter = 0.02;
+        let mut router = Baseline::new(name, 3, 1 << 24, 5).unwrap();
+        let source = Even {
+            every: 5.0,
+            groups: 1_000,
+            ..even(20)
+        };
+        let all = outcomes(&mut cluster, &mut router, source);
+        all.iter()
+            .map(|o| o.first.unwrap() - o.arrived)
+            .collect::<Vec<_>>()
+    };
+    for (a, b) in alone("random").into_iter().zip(alone("round-robin")) {
+        assert!((a - b).abs() < 1e-9, "{a} {b}");
+    }
+}
+
+#[test]
+fn the_server_before_the_engine_takes_its_time_for_each_token() {
+    let mut slow = cluster(3, &[]);
+    slow.wires.front_end = 1e-4;
+    let source = || Even {
+        every: 5.0,
+        ..even(20)
+    };
+    let all = outcomes(&mut slow, &mut ours(3), source());
+    let plain = outcomes(&mut cluster(3, &[]), &mut ours(3), source());
+    for (slow, plain) in all.iter().zip(&plain) {
+        let more = slow.first.unwrap() - plain.first.unwrap();
+        assert!((more - 0.128).abs() < 1e-9, "{more}");
+    }
+}
+
+/// Adapters in turn, so that none is asked for twice in a row.
+struct OfAdapters(Even, u32);
+
+impl Source for OfAdapters {
+    fn next(&mut self) -> Option<Arrival> {
+        let arrival = self.0.next()?;
+        let adapter = Some(arrival.number as u32 * 7 % self.1);
+        Some(Arrival { adapter, ..arrival })
+    }
+}
+
+#[test]
+fn lora_affinity_loads_fewer_adapters_than_chance() {
+    let loads = |router: &mut dyn Router| {
+        let spec = EngineSpec {
+            loras: Some(Loras { max: 2, load: 0.5 }),
+            ..EngineSpec::new("H100", "llama3-8b", 1)
+        };
+        let mut cluster = Cluster {
+            engines: (0..4).map(|_| Engine::new(&spec).unwrap()).collect(),
+            ..cluster(0, &[])
+        };
+        let mut source = OfAdapters(
+            Even {
+                every: 0.2,
+                ..even(400)
+            },
+            8,
+        );
+        let mut served = 0;
+        run(&mut cluster, router, &mut source, &mut |outcome| {
+            served += u32::from(outcome.fate == Fate::Served);
+        });
+        assert_eq!(served, 400);
+        cluster.engines.iter().map(Engine::lora_loads).sum::<u64>()
+    };
+    let affine = DEFAULT
+        .replace(
+            "- type: work-scorer",
+            "- type: work-scorer\n- type: lora-affinity-scorer",
+        )
+        .replace(
+            "- pluginRef: work-scorer",
+            "- pluginRef: work-scorer\n  - {pluginRef: lora-affinity-scorer, weight: 3}",
+        );
+    let mut random = Baseline::new("random", 4, 1 << 24, 5).unwrap();
+    let (by_chance, by_affinity) = (loads(&mut random), loads(&mut picker(&affine, 4)));
+    // Four engines have room for all eight.
+    assert!(
+        by_affinity <= 24 && by_chance > 150,
+        "{by_affinity} {by_chance}"
+    );
 }

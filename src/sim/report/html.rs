@@ -16,7 +16,7 @@ const LAST: f64 = 0.999;
 /// A column of the table: its head, the number, its factor and its digits.
 type Column = (&'static str, fn(&Numbers) -> f64, f64, usize);
 
-const COLUMNS: [Column; 15] = [
+const COLUMNS: [Column; 16] = [
     ("goodput, 1/s", |n| n.goodput, 1.0, 2),
     ("good, %", |n| n.good_share, 100.0, 1),
     ("rejected, %", |n| n.rejected_share, 100.0, 2),
@@ -32,6 +32,7 @@ const COLUMNS: [Column; 15] = [
     ("tokens/s", |n| n.throughput, 1.0, 0),
     ("cache hit, %", |n| n.cache_hit, 100.0, 1),
     ("load CV", |n| n.load_cv, 1.0, 2),
+    ("LoRA loads", |n| n.lora_loads, 1.0, 0),
 ];
 
 /// A number that is plotted against load.

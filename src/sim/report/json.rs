@@ -11,11 +11,14 @@ pub const VERSION: u32 = 1;
 type Field = (&'static str, fn(&Numbers) -> f64);
 
 /// What is estimated over seeds.
-const FIELDS: [Field; 22] = [
+const FIELDS: [Field; 25] = [
     ("goodput", |n| n.goodput),
     ("good_share", |n| n.good_share),
+    ("late_share", |n| n.late_share),
+    ("slow_share", |n| n.slow_share),
     ("throughput", |n| n.throughput),
     ("cache_hit", |n| n.cache_hit),
+    ("lora_loads", |n| n.lora_loads),
     ("rejected_share", |n| n.rejected_share),
     ("lost_share", |n| n.lost_share),
     ("ttft_mean", |n| n.ttft.mean),

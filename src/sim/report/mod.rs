@@ -9,6 +9,7 @@
 //! | E2E | from arrival to the last token |
 //! | TPOT | (E2E − TTFT) / (output tokens − 1); of answers of one token there is none |
 //! | good | served, with TTFT and TPOT both within the SLO (an answer of one token has TTFT alone to keep) |
+//! | late, slow | served, with TTFT or TPOT beyond the SLO: why what is not good is not |
 //! | goodput | good requests / seconds from the first arrival to the last: what is lost, rejected or late counts against it |
 //! | throughput | output tokens / seconds from the first arrival to the last end |
 //! | cache hit | prompt tokens found cached / prompt tokens, of those served |
@@ -18,6 +19,7 @@ mod estimate;
 mod html;
 mod json;
 mod load;
+mod outcomes;
 mod svg;
 mod table;
 mod tally;
@@ -29,6 +31,7 @@ use serde::Serialize;
 pub use estimate::Estimate;
 pub use json::VERSION;
 pub use load::LoadOverTime;
+pub use outcomes::Outcomes;
 pub use tally::{Numbers, Tally, Times};
 
 /// What is good enough.

@@ -19,6 +19,8 @@ impl fmt::Display for Report {
         }
         let widest = self.groups.iter().map(|g| g.policy.chars().count()).max();
         let width = widest.unwrap_or_default().max("policy".len());
+        let loads = |group: &Group| group.estimate(|n| n.lora_loads);
+        let adapters = self.groups.iter().any(|g| !loads(g).median.is_nan());
         let mut before: Option<&Group> = None;
         for group in &self.groups {
             let same = |other: &Group| other.trace == group.trace && near(other.rate, group.rate);
@@ -32,11 +34,17 @@ impl fmt::Display for Report {
                 for head in HEADS {
                     write!(f, "{head:>NUMBER$}")?;
                 }
+                if adapters {
+                    write!(f, "{:>NUMBER$}", "loads")?;
+                }
                 writeln!(f)?;
             }
             write!(f, "{:<width$}", group.policy)?;
             for cell in cells(group) {
                 write!(f, "{cell:>NUMBER$}")?;
+            }
+            if adapters {
+                write!(f, "{:>NUMBER$}", number(loads(group).median, 0))?;
             }
             writeln!(f)?;
             before = Some(group);

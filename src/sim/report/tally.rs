@@ -30,11 +30,14 @@ pub struct Tally {
     pub(super) load: LoadOverTime,
     served: u64,
     good: u64,
+    late: u64,
+    slow: u64,
     lost: u64,
     rejected: BTreeMap<&'static str, u64>,
     prompt: u64,
     cached: u64,
     output: u64,
+    lora_loads: Option<u64>,
     /// Seconds: first and last arrival, last end.
     from: f64,
     to: f64,
@@ -58,12 +61,18 @@ pub struct Numbers {
     pub lost_share: f64,
     /// Share of all that was good.
     pub good_share: f64,
+    /// Share of all that was served, and whose first token came too late.
+    pub late_share: f64,
+    /// Share of all that was served, and whose tokens came too slowly; some of it is late too.
+    pub slow_share: f64,
     /// Good requests a second.
     pub goodput: f64,
     /// Output tokens a second.
     pub throughput: f64,
     /// Of prompt tokens, found cached.
     pub cache_hit: f64,
+    /// Times that an engine loaded a LoRA adapter; NaN: the traffic has none.
+    pub lora_loads: f64,
     /// To the first token.
     pub ttft: Quantiles,
     /// Between tokens.
@@ -151,11 +160,14 @@ impl Tally {
             load: LoadOverTime::new(endpoints),
             served: 0,
             good: 0,
+            late: 0,
+            slow: 0,
             lost: 0,
             rejected: BTreeMap::new(),
             prompt: 0,
             cached: 0,
             output: 0,
+            lora_loads: None,
             from: f64::INFINITY,
             to: f64::NEG_INFINITY,
             end: f64::NEG_INFINITY,
@@ -186,6 +198,8 @@ impl Tally {
                 let in_time = ttft <= self.slo.ttft;
                 let fast = tpot.is_none_or(|tpot| tpot <= self.slo.tpot);
                 self.good += u64::from(in_time && fast);
+                self.late += u64::from(!in_time);
+                self.slow += u64::from(!fast);
             }
             Outcome::Rejected { reason, .. } => {
                 let known =
@@ -195,6 +209,11 @@ impl Tally {
             }
             Outcome::Lost { .. } => self.lost += 1,
         }
+    }
+
+    /// So many times an engine loaded an adapter.
+    pub fn lora_loads(&mut self, loads: Option<u64>) {
+        self.lora_loads = loads;
     }
 
     /// What it comes to.
@@ -216,9 +235,12 @@ impl Tally {
             rejected_share: share(rejected),
             lost_share: share(self.lost),
             good_share: share(self.good),
+            late_share: share(self.late),
+            slow_share: share(self.slow),
             goodput: a_second(self.good as f64, self.to - self.from),
             throughput: a_second(self.output as f64, self.end - self.from),
             cache_hit: self.cached as f64 / self.prompt as f64,
+            lora_loads: self.lora_loads.map_or(f64::NAN, |loads| loads as f64),
             ttft: self.ttft.quantiles(),
             tpot: self.tpot.quantiles(),
             e2e: self.e2e.quantiles(),

@@ -87,6 +87,7 @@ fn good_is_what_keeps_both_promises_out_of_all_that_came() {
     let numbers = tally.numbers();
     assert_eq!((numbers.requests, numbers.served, numbers.lost), (8, 4, 1));
     assert_eq!((numbers.good_share, numbers.goodput), (0.25, 0.25));
+    assert_eq!((numbers.late_share, numbers.slow_share), (0.125, 0.125));
     assert_eq!(
         (numbers.rejected["full"], numbers.rejected_share),
         (2, 0.375)

@@ -8,10 +8,10 @@ use super::cost::{Chunk, Cost, Work};
 use super::flight::{Decoders, Flight};
 use super::gpu::GpuState;
 use super::keys::{Chain, Keys};
-use super::lora::Adapters;
+use super::lora::{Adapters, LoraUse};
 use super::requests::{Event, Request, Running, Slot, Slots};
 use super::spec::{EngineSpec, StepError};
-use super::tables::Shard;
+use super::tables::{Gpu, Shard};
 
 /// One engine. Its caller moves time on: submissions, then [`advance`](Self::advance) up to the next one.
 #[derive(Debug)]
@@ -46,6 +46,8 @@ pub struct Engine {
     withheld: u32,
     each_token: bool,
     life: Life,
+    /// What it told of its adapters when it hung.
+    hung_loras: Option<LoraUse>,
     requests: u64,
 }
 
@@ -129,6 +131,7 @@ impl Engine {
             withheld: 0,
             each_token: false,
             life: Life::Up,
+            hung_loras: None,
             requests: 0,
         })
     }
@@ -286,6 +289,23 @@ impl Engine {
         }
     }
 
+    /// What the page would tell of adapters; `None`: there is no LoRA, or nobody to tell.
+    pub fn loras(&self) -> Option<LoraUse> {
+        match self.life {
+            Life::Up => {}
+            Life::Hung(_) => return self.hung_loras.clone(),
+            Life::Dead => return None,
+        }
+        let adapters = self.adapters.as_ref()?;
+        let waiting = self.waiting.iter().map(|&slot| self.slots[slot].adapter);
+        Some(adapters.in_use(waiting.flatten()))
+    }
+
+    /// Times that an adapter was loaded, in all.
+    pub fn lora_loads(&self) -> u64 {
+        self.adapters.as_ref().map_or(0, |adapters| adapters.loads)
+    }
+
     /// Blocks of that prompt that are in the KV cache right now, from its beginning: the truth that routers guess at.
     pub fn cached_blocks(&self, keys: &Keys) -> u32 {
         let chain = Chain {
@@ -362,6 +382,7 @@ impl Engine {
     /// The engine stops for ever: requests are accepted, nothing happens, gauges stay as they are.
     pub fn hang(&mut self, now: f64) {
         if matches!(self.life, Life::Up) {
+            self.hung_loras = self.loras();
             self.life = Life::Hung(self.gauges(now));
         }
     }
@@ -371,6 +392,11 @@ impl Engine {
         self.clear();
         self.time = self.time.max(now);
         self.life = Life::Up;
+    }
+
+    /// What its GPUs are.
+    pub fn hardware(&self) -> &Gpu {
+        &self.cost.gpu
     }
 
     /// What one of its GPUs does.

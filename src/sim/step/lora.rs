@@ -8,6 +8,19 @@ pub(super) struct Adapters {
     spec: Loras,
     loaded: Vec<Adapter>,
     clock: u64,
+    /// How often one was loaded, in all.
+    pub(super) loads: u64,
+}
+
+/// What an engine's page tells of its adapters: not what is loaded, but what is wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LoraUse {
+    /// Adapters that it holds at most.
+    pub max: u32,
+    /// Those of the requests that run, each once, in ascending order.
+    pub running: Vec<u32>,
+    /// Those of the requests that wait, likewise.
+    pub waiting: Vec<u32>,
 }
 
 #[derive(Debug)]
@@ -26,12 +39,26 @@ impl Adapters {
             spec,
             loaded: Vec::new(),
             clock: 0,
+            loads: 0,
         }
     }
 
     /// The same, with nothing loaded.
     pub(super) fn emptied(&self) -> Self {
-        Self::new(self.spec)
+        Self {
+            loads: self.loads,
+            ..Self::new(self.spec)
+        }
+    }
+
+    /// What is in use, with requests for `waiting` in the queue.
+    pub(super) fn in_use(&self, waiting: impl Iterator<Item = u32>) -> LoraUse {
+        let running = self.loaded.iter().filter(|adapter| adapter.running > 0);
+        LoraUse {
+            max: self.spec.max,
+            running: sorted(running.map(|adapter| adapter.id)),
+            waiting: sorted(waiting),
+        }
     }
 
     /// Whether a request for that adapter may join the batch.
@@ -64,6 +91,7 @@ impl Adapters {
             running: 1,
             used,
         });
+        self.loads += 1;
         self.spec.load
     }
 
@@ -73,4 +101,12 @@ impl Adapters {
             adapter.running -= 1;
         }
     }
+}
+
+/// Each once, in ascending order.
+fn sorted(ids: impl Iterator<Item = u32>) -> Vec<u32> {
+    let mut ids: Vec<u32> = ids.collect();
+    ids.sort_unstable();
+    ids.dedup();
+    ids
 }

@@ -28,6 +28,7 @@ pub use changes::BlockChange;
 pub use engine::{Engine, Gauges};
 pub use gpu::GpuState;
 pub use keys::{Keys, Origin};
+pub use lora::LoraUse;
 pub use mig::MigProfile;
 pub use requests::{Event, Request};
 pub use spec::{EngineSpec, Loras, StepError};

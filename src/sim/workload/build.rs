@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 
-use super::{FIRST_TURN, NONE, Row, Run, Seen, Stage, Trace};
+use super::{AS_TRACED, FIRST_TURN, NONE, Row, Run, Seen, Stage, Trace};
 
 /// Requests of a trace; they are 40 bytes each.
 const MOST_ROWS: usize = 50_000_000;
@@ -34,8 +34,8 @@ pub(super) struct NewRow<'a> {
     pub(super) output: u32,
     pub(super) keys: Keys,
     pub(super) session: Option<&'a str>,
-    /// Seconds.
-    pub(super) think: f32,
+    /// Seconds from the answer before to this turn of its session; `None`: it comes at its time, if that is later.
+    pub(super) think: Option<f32>,
     pub(super) adapter: Option<&'a str>,
     pub(super) stage: u16,
 }
@@ -129,10 +129,9 @@ impl Builder {
             runs_end: new.keys.to,
             session: session.unwrap_or(NONE),
             next: NONE,
-            think: if session.is_some() {
-                new.think.max(0.0)
-            } else {
-                FIRST_TURN
+            think: match session {
+                Some(_) => new.think.map_or(AS_TRACED, |think| think.max(0.0)),
+                None => FIRST_TURN,
             },
             stage: new.stage,
             adapter,
@@ -192,15 +191,9 @@ impl Builder {
             trace.seen.clear();
         }
         trace.rows = order.iter().map(|&i| rows[i as usize]).collect();
-        link(&mut trace.rows, self.sessions.len());
+        link(&mut trace.rows);
         if trace.stages.is_empty() {
-            trace.stages = vec![Stage {
-                rate: 0.0,
-                duration: trace.rows.last().map_or(0.0, |row| row.at),
-                requests: trace.rows.len() as u32,
-            }];
-            let rate = trace.rate().unwrap_or_default();
-            trace.stages[0].rate = rate;
+            trace.stages = vec![Stage::whole(&trace.rows)];
         }
         trace.adapters = self.adapters.len() as u16;
         trace.runs.shrink_to_fit();
@@ -209,8 +202,11 @@ impl Builder {
 }
 
 /// Each turn of a session knows the next.
-fn link(rows: &mut [Row], sessions: usize) {
-    let mut last = vec![NONE; sessions];
+pub(super) fn link(rows: &mut [Row]) {
+    let sessions = rows.iter().filter(|row| row.session != NONE);
+    let most = sessions.map(|row| row.session as usize + 1).max();
+    let mut last = vec![NONE; most.unwrap_or_default()];
+    rows.iter_mut().for_each(|row| row.next = NONE);
     for i in 0..rows.len() {
         let session = rows[i].session as usize;
         if let Some(last) = last.get_mut(session) {

@@ -18,17 +18,21 @@
 //! [`Traffic::next_turn`] has what follows when an answer has ended. Of a load test in stages, times are from the beginning
 //! of the stage, which begins when all of the one before has ended ([`Traffic::drains`]).
 
+mod adapters;
 mod build;
 mod chain;
 mod describe;
 mod error;
+mod part;
 mod read;
 #[cfg(test)]
 mod tests;
 mod traffic;
 
+pub use adapters::Adapters;
 pub use describe::{Description, Lengths};
 pub use error::WorkloadError;
+pub use part::Part;
 pub use read::{Format, ReadOptions, read};
 pub use traffic::{Arrival, Arrivals, Rate, Scale, Traffic};
 
@@ -37,6 +41,8 @@ const NONE: u32 = u32::MAX;
 
 /// It waits for no answer.
 const FIRST_TURN: f32 = -1.0;
+/// It waits for the answer before it, and for its time.
+const AS_TRACED: f32 = -2.0;
 
 /// What a file says.
 #[derive(Clone, Debug)]
@@ -66,7 +72,7 @@ struct Row {
     session: u32,
     /// The row of the session's next turn; [`NONE`]: there is none.
     next: u32,
-    /// Seconds from the end of the answer before to this turn, or [`FIRST_TURN`].
+    /// Seconds from the end of the answer before to this turn, or [`FIRST_TURN`], or [`AS_TRACED`].
     think: f32,
     stage: u16,
     /// 0: none.
@@ -100,6 +106,21 @@ pub struct Seen {
     pub e2e: f64,
     /// Prompt tokens that were cached; NaN: not known.
     pub cached: f64,
+}
+
+// === impl Stage ===
+
+impl Stage {
+    /// All of `rows`, which are in the order of their times, the first at 0.
+    fn whole(rows: &[Row]) -> Self {
+        let duration = rows.last().map_or(0.0, |row| row.at);
+        let gaps = rows.len().saturating_sub(1) as f64;
+        Self {
+            rate: if duration > 0.0 { gaps / duration } else { 0.0 },
+            duration,
+            requests: rows.len() as u32,
+        }
+    }
 }
 
 // === impl Trace ===

@@ -27,19 +27,19 @@ data:
   shared_prefix: {num_groups: 3, num_prompts_per_group: 2, system_prompt_len: 160, question_len: 40, output_len: 8}
 ";
 
-fn trace(text: &str) -> Arc<Trace> {
+pub(super) fn trace(text: &str) -> Arc<Trace> {
     Arc::new(read_text(text, None, None, 1).unwrap())
 }
 
-fn traffic(trace: &Arc<Trace>, scale: Scale) -> Traffic {
+pub(super) fn traffic(trace: &Arc<Trace>, scale: Scale) -> Traffic {
     Traffic::new(Arc::clone(trace), scale).unwrap()
 }
 
-fn all(trace: &Arc<Trace>, scale: Scale) -> Vec<Arrival> {
+pub(super) fn all(trace: &Arc<Trace>, scale: Scale) -> Vec<Arrival> {
     traffic(trace, scale).arrivals().collect()
 }
 
-fn chains(trace: &Trace, arrivals: &[Arrival], tokens: u32) -> Vec<Vec<u64>> {
+pub(super) fn chains(trace: &Trace, arrivals: &[Arrival], tokens: u32) -> Vec<Vec<u64>> {
     let chain = |arrival| {
         let mut chain = Vec::new();
         trace.chain(arrival, tokens, usize::MAX, &mut chain);
@@ -48,7 +48,7 @@ fn chains(trace: &Trace, arrivals: &[Arrival], tokens: u32) -> Vec<Vec<u64>> {
     arrivals.iter().map(chain).collect()
 }
 
-fn shared(a: &[u64], b: &[u64]) -> usize {
+pub(super) fn shared(a: &[u64], b: &[u64]) -> usize {
     a.iter().zip(b).take_while(|(a, b)| a == b).count()
 }
 
@@ -150,40 +150,6 @@ fn a_measured_run_has_its_times_and_the_blocks_of_the_other_file() {
 }
 
 #[test]
-fn a_load_test_goes_round_its_prompts_stage_by_stage() {
-    let trace = trace(STAGES);
-    let traffic = traffic(&trace, Scale::default());
-    assert!(traffic.drains());
-    let arrivals: Vec<_> = traffic.arrivals().collect();
-    let of_stage = |stage| arrivals.iter().filter(move |a| a.stage == stage);
-    assert_eq!((of_stage(0).count(), of_stage(1).count()), (20, 30));
-    for stage in 0..2 {
-        let times: Vec<_> = of_stage(stage).map(|a| a.at).collect();
-        let end = [5.0, 3.0][stage as usize];
-        assert!(times.is_sorted() && (times.last().unwrap() - end).abs() < 1e-9);
-    }
-    let chains = chains(&trace, &arrivals, 16);
-    assert!(chains.iter().all(|chain| chain.len() == 200 / 16));
-    // Six prompts, in the same order again and again; two of a group share its ten blocks.
-    for (i, chain) in chains.iter().enumerate() {
-        assert_eq!(chain, &chains[i % 6]);
-    }
-    let mut groups: Vec<_> = chains[..6].iter().map(|chain| chain[9]).collect();
-    groups.sort_unstable();
-    groups.dedup();
-    assert_eq!(groups.len(), 3);
-    let mut prompts: Vec<_> = chains[..6].iter().map(|chain| chain[10]).collect();
-    prompts.sort_unstable();
-    prompts.dedup();
-    assert_eq!(prompts.len(), 6);
-    let description = Description::of(&trace);
-    let expected = 1.0 - (3.0 * 160.0 + 6.0 * 40.0) / (50.0 * 200.0);
-    assert!((description.ideal_hit.unwrap() - expected).abs() < 1e-9);
-    let poisson = read_text(&STAGES.replace("constant", "poisson"), None, None, 1).unwrap();
-    assert_eq!((poisson.len(), poisson.stages().len()), (50, 2));
-}
-
-#[test]
 fn a_turn_waits_for_the_answer_before_unless_the_loop_is_open() {
     let trace = trace(SESSIONS);
     let closed = traffic(&trace, Scale::default());
@@ -193,10 +159,10 @@ fn a_turn_waits_for_the_answer_before_unless_the_loop_is_open() {
     let (think, second) = closed.next_turn(&first[0]).unwrap();
     assert_eq!(
         (think, second.prompt, second.session),
-        (2.5, 20, first[0].session)
+        (Some(2.5), 20, first[0].session)
     );
     let (think, third) = closed.next_turn(&second).unwrap();
-    assert_eq!((think, third.prompt), (0.0, 30));
+    assert_eq!((think, third.prompt), (Some(0.0), 30));
     assert_eq!(closed.next_turn(&third), None);
     assert_eq!(closed.next_turn(&first[1]), None);
     assert_eq!((first[1].adapter, second.adapter, third.adapter), (2, 1, 1));
@@ -238,6 +204,38 @@ fn a_rate_keeps_the_shape() {
     assert_eq!(times(Rate::Times(2.0)), [0.0, 0.5, 0.75, 1.0, 2.0]);
     // Four gaps in four seconds are one a second.
     assert_eq!(times(Rate::PerSecond(4.0)), [0.0, 0.25, 0.375, 0.5, 1.0]);
+}
+
+#[test]
+fn a_part_of_a_trace_is_a_trace() {
+    let part = |text: &str, from, until| {
+        let whole = read_text(text, None, None, 1).unwrap();
+        whole.part(Part { from, until })
+    };
+    let rows = |trace: &Trace| {
+        let rows = trace.rows.iter().map(|row| (row.at, row.prompt));
+        rows.collect::<Vec<_>>()
+    };
+    // Of four seconds: what comes at the border belongs to what follows.
+    let first = part(SESSIONS, 0.0, 0.5).unwrap();
+    assert_eq!(rows(&first), [(0.0, 10), (1.0, 20), (1.5, 5)]);
+    let second = Arc::new(part(SESSIONS, 0.5, 1.0).unwrap());
+    assert_eq!(rows(&second), [(0.0, 30), (2.0, 7)]);
+    assert_eq!((second.rate(), second.stages()[0].requests), (Some(0.5), 2));
+    // What was the third turn begins its session.
+    assert_eq!(traffic(&second, Scale::default()).arrivals().count(), 2);
+    let first = traffic(&Arc::new(first), Scale::default());
+    let begins = first.arrivals().next().unwrap();
+    let (_, turn) = first.next_turn(&begins).unwrap();
+    assert_eq!((turn.prompt, first.next_turn(&turn)), (20, None));
+    for (text, from, until, said) in [
+        (SESSIONS, 0.4, 0.45, "no request lies in that part"),
+        (STAGES, 0.0, 0.5, "in stages"),
+    ] {
+        let error = part(text, from, until).unwrap_err().to_string();
+        assert!(error.contains(said), "{error}");
+    }
+    assert!(part(STAGES, 0.0, 1.0).is_ok());
 }
 
 #[test]
@@ -311,8 +309,71 @@ fn a_capture_is_read_with_what_its_answers_say() {
     assert_eq!(shared(&chains[0], &chains[1]), 8);
     assert_eq!((trace.seen()[0].ttft, trace.seen()[0].cached), (0.081, 0.0));
     assert!(trace.seen()[1].e2e.is_nan());
+    // Turns of a session keep their distance from the answers before them, if those were seen.
+    let sessions = read_text(
+        &text.replace("\"model\":1", "\"model\":1,\"session\":9"),
+        None,
+        None,
+        1,
+    );
+    let sessions = traffic(&Arc::new(sessions.unwrap()), Scale::default());
+    let begins: Vec<_> = sessions.arrivals().collect();
+    assert_eq!(begins.len(), 1);
+    let (think, second) = sessions.next_turn(&begins[0]).unwrap();
+    assert_eq!((think, second.prompt), (Some(0.0), 700));
+    let (think, third) = sessions.next_turn(&second).unwrap();
+    assert_eq!((think, third.at), (None, 0.5));
     // Killed in the middle of a line.
     let killed = &text[..text.len() - 100];
     assert!(!killed.ends_with('\n'));
     assert_eq!(read_text(killed, None, None, 1).unwrap().len(), 2);
+}
+
+#[test]
+fn adapters_are_popular_by_zipfs_law_and_a_session_keeps_its_own() {
+    let mut text = "t,in,out,session\n".to_owned();
+    for n in 0..20_000 {
+        let session = if n < 10_000 {
+            String::new()
+        } else {
+            (n % 100).to_string()
+        };
+        text += &format!("{n},10,1,{session}\n");
+    }
+    let whole = read_text(&text, None, None, 1).unwrap();
+    let adapters = Adapters {
+        count: 50,
+        top: 0.31,
+    };
+    let given = |seed| whole.clone().with_adapters(adapters, seed).unwrap();
+    let trace = given(7);
+    let of = |n: u16| {
+        trace.rows[..10_000]
+            .iter()
+            .filter(|row| row.adapter == n)
+            .count() as f64
+    };
+    assert!((of(1) / 10_000.0 - 0.31).abs() < 0.02, "{}", of(1));
+    // s is 1.22: the second has 1 / 2^s of what the first has.
+    assert!((of(2) / of(1) - 0.43).abs() < 0.05, "{}", of(2));
+    assert!(trace.rows.iter().all(|row| (1..=50).contains(&row.adapter)));
+    for row in &trace.rows[10_000..] {
+        let first = &trace.rows[10_000 + (row.session as usize + 100) % 100];
+        assert_eq!(
+            (row.session == first.session).then_some(row.adapter),
+            Some(first.adapter)
+        );
+    }
+    let names = |trace: &Trace| trace.rows.iter().map(|row| row.adapter).collect::<Vec<_>>();
+    assert_eq!(names(&trace), names(&given(7)));
+    assert_ne!(names(&trace), names(&given(8)));
+    for wrong in [
+        Adapters { count: 4, top: 0.1 },
+        Adapters { count: 4, top: 1.0 },
+    ] {
+        assert!(whole.clone().with_adapters(wrong, 1).is_err(), "{wrong:?}");
+    }
+    let named = read_text(SESSIONS, None, None, 1).unwrap();
+    let error = named.with_adapters(adapters, 1).unwrap_err().to_string();
+    assert!(error.contains("names adapters itself"), "{error}");
 }

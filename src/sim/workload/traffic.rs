@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{FIRST_TURN, NONE, Trace, WorkloadError};
+use super::{AS_TRACED, FIRST_TURN, NONE, Trace, WorkloadError};
 
 /// How often requests come.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -154,8 +154,9 @@ impl Traffic {
         }
     }
 
-    /// The next turn of `before`'s session, to be sent so many seconds after the end of its answer.
-    pub fn next_turn(&self, before: &Arrival) -> Option<(f64, Arrival)> {
+    /// The next turn of `before`'s session, to be sent so many seconds after the end of its answer; `None`: at its own time, or
+    /// at that end if that is later.
+    pub fn next_turn(&self, before: &Arrival) -> Option<(Option<f64>, Arrival)> {
         if self.scale.open_loop {
             return None;
         }
@@ -165,7 +166,8 @@ impl Traffic {
         }
         let number = before.number - u64::from(before.row) + u64::from(row.next);
         let think = self.trace.rows[row.next as usize].think;
-        Some((f64::from(think), self.arrival(number)?))
+        let think = (think != AS_TRACED).then_some(f64::from(think));
+        Some((think, self.arrival(number)?))
     }
 
     fn arrival(&self, number: u64) -> Option<Arrival> {

@@ -22,6 +22,7 @@
 //! | `in` | prompt tokens: bytes of text / 4; in an answer, as the server counted them |
 //! | `max` | the most tokens that it lets the server generate, if it says |
 //! | `model`, `adapter` | numbers from 1, in the order in which names were met; 0 or nothing: none, or no number was left |
+//! | `session` | the session that it says it is of, by number from 1, in the order in which sessions were met; nothing: none |
 //! | `refused` | it was sent nowhere |
 //! | `of` | the request that was answered; lines are written as things happen, so answers follow much later |
 //! | `out`, `cached` | tokens, by the answer's usage, if it has any |
@@ -66,6 +67,9 @@ pub struct ArrivalLine {
     /// Its adapter's.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub adapter: u16,
+    /// Its session's.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub session: u32,
     /// It was sent nowhere.
     #[serde(default, skip_serializing_if = "is_false")]
     pub refused: bool,
@@ -116,8 +120,8 @@ pub enum Line {
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]
-fn is_zero(number: &u16) -> bool {
-    *number == 0
+fn is_zero<N: Copy + Into<u32>>(number: &N) -> bool {
+    (*number).into() == 0
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks for it")]

@@ -15,7 +15,7 @@ use parking_lot::Mutex;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::registry::Registry;
-use xxhash_rust::xxh3::xxh3_64;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::metrics::ReasonLabels;
 
@@ -102,6 +102,10 @@ pub struct Asked<'a> {
     pub model: &'a str,
     /// Its adapter's name, if it is not the model's.
     pub adapter: &'a str,
+    /// What it calls its session, if it does.
+    pub session: &'a str,
+    /// Who calls it so: another's session of that name is another session.
+    pub tenant: &'a str,
     /// It was sent nowhere.
     pub refused: bool,
 }
@@ -118,6 +122,7 @@ enum Entry {
         /// Hashes of names; 0: none.
         model: u64,
         adapter: u64,
+        session: u64,
         refused: bool,
     },
     Answer(AnswerLine),
@@ -196,10 +201,11 @@ impl Recorder {
     pub fn asked(self: &Arc<Self>, asked: Asked<'_>) -> Option<Recorded> {
         let bytes = size_of_val(asked.chain.as_slice());
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        let name = |name: &str| match name {
+        let of_tenant = |name: &str, seed| match name {
             "" => 0,
-            name => xxh3_64(name.as_bytes()).max(1),
+            name => xxh3_64_with_seed(name.as_bytes(), seed).max(1),
         };
+        let name = |name: &str| of_tenant(name, 0);
         let entry = Entry::Arrival {
             number,
             seconds: asked
@@ -211,6 +217,7 @@ impl Recorder {
             max_tokens: asked.max_tokens,
             model: name(asked.model),
             adapter: name(asked.adapter),
+            session: of_tenant(asked.session, name(asked.tenant)),
             refused: asked.refused,
         };
         self.put(entry, bytes).then(|| Recorded {

@@ -10,6 +10,8 @@ fn asked(chain: Vec<u64>) -> Asked<'static> {
         max_tokens: Some(9),
         model: "a-model",
         adapter: "",
+        session: "",
+        tenant: "",
         refused: false,
     }
 }
@@ -66,6 +68,30 @@ fn equal_beginnings_have_equal_numbers_and_what_is_new_is_one_run() {
         panic!("{lines:?}");
     };
     assert_eq!((end.end.as_str(), end.dropped), ("closed", 0));
+}
+
+#[test]
+fn sessions_are_numbers_and_those_of_tenants_their_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("a");
+    let recorder = Recorder::create(&path, 1 << 20).unwrap();
+    for (session, tenant) in [
+        ("s-1", ""),
+        ("", "x"),
+        ("s-1", "x"),
+        ("s-2", ""),
+        ("s-1", ""),
+    ] {
+        recorder.asked(Asked {
+            session,
+            tenant,
+            ..asked(Vec::new())
+        });
+    }
+    recorder.close();
+    assert!(!std::fs::read_to_string(&path).unwrap().contains("s-"));
+    let sessions: Vec<_> = arrivals(&lines(&path)).iter().map(|a| a.session).collect();
+    assert_eq!(sessions, [1, 0, 2, 3, 1]);
 }
 
 #[test]

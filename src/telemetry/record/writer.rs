@@ -13,6 +13,8 @@ use super::{BLOCK_TOKENS, Entry};
 pub(super) const REMEMBERED: usize = 1 << 20;
 /// Names of models, and of adapters.
 const NAMES: usize = 4_096;
+/// Names of sessions, in 2 to 4 MB.
+const SESSIONS: usize = 1 << 16;
 /// For the last line.
 const RESERVE: u64 = 128;
 const BUFFER: usize = 256 << 10;
@@ -25,6 +27,7 @@ pub(super) struct Writer {
     blocks: Numbers,
     models: Numbers,
     adapters: Numbers,
+    sessions: Numbers,
     line: Vec<u8>,
 }
 
@@ -38,6 +41,7 @@ impl Writer {
             blocks: Numbers::new(REMEMBERED),
             models: Numbers::new(NAMES),
             adapters: Numbers::new(NAMES),
+            sessions: Numbers::new(SESSIONS),
             line: Vec::new(),
         };
         writer.put(&HeaderLine {
@@ -60,6 +64,7 @@ impl Writer {
                 max_tokens,
                 model,
                 adapter,
+                session,
                 refused,
             } => {
                 let Some(blocks) = runs(&mut self.blocks, &chain) else {
@@ -73,6 +78,7 @@ impl Writer {
                     max: max_tokens,
                     model: name(&mut self.models, model),
                     adapter: name(&mut self.adapters, adapter),
+                    session: name(&mut self.sessions, session),
                     refused,
                 };
                 self.put(&line)
@@ -131,12 +137,11 @@ fn runs(numbers: &mut Numbers, chain: &[u64]) -> Option<Vec<(u32, u32)>> {
 }
 
 /// From 1; 0: none, or no number is left.
-fn name(numbers: &mut Numbers, hash: u64) -> u16 {
-    match hash {
-        0 => 0,
-        hash => {
-            let number = numbers.of(hash).and_then(|n| u16::try_from(n + 1).ok());
-            number.unwrap_or_default()
-        }
-    }
+fn name<N: TryFrom<u64> + Default>(numbers: &mut Numbers, hash: u64) -> N {
+    let number = match hash {
+        0 => None,
+        hash => numbers.of(hash),
+    };
+    let number = number.and_then(|number| N::try_from(u64::from(number) + 1).ok());
+    number.unwrap_or_default()
 }

@@ -136,7 +136,7 @@ impl Router for Baseline {
         self.view.blocks[at] += flight.blocks;
         self.flights.insert(asked.id, flight);
         if self.rule.looks() {
-            let page = self.view.pages[at];
+            let page = &self.view.pages[at];
             let tokens = u64::from(page.kv_blocks) * u64::from(page.block_size);
             let capacity = u32::try_from(tokens / u64::from(Chain::BLOCK)).unwrap_or(u32::MAX);
             self.index.insert(endpoint, chain, capacity);

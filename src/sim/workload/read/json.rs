@@ -185,7 +185,7 @@ impl LengthsRow {
             prompt: self.r#in,
             output: self.out,
             session: self.session.as_deref().filter(|name| !name.is_empty()),
-            think,
+            think: Some(think),
             adapter: self.adapter.as_deref(),
             ..NewRow::default()
         };

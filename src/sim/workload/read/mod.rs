@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 
 use super::build::{Builder, Full};
-use super::{Trace, WorkloadError};
+use super::{Adapters, Part, Trace, WorkloadError};
 
 mod inference_perf;
 mod json;
@@ -43,10 +43,14 @@ pub enum Format {
 pub struct ReadOptions {
     /// `None`: told from the file's beginning.
     pub format: Option<Format>,
-    /// Of what is drawn: times within the step of a trace that was rounded, Poisson arrivals, the order of prompts.
+    /// Of what is drawn: times within the step of a trace that was rounded, Poisson arrivals, the order of prompts, adapters.
     pub seed: u64,
     /// Of a measured run: the file with the blocks of its prompts.
     pub blocks: Option<PathBuf>,
+    /// What of it is taken.
+    pub part: Part,
+    /// Adapters for a trace that names none.
+    pub adapters: Option<Adapters>,
 }
 
 /// The lines of a file.
@@ -79,7 +83,12 @@ pub fn read(path: &Path, options: &ReadOptions) -> Result<Trace, WorkloadError> 
         }
         None => None,
     };
-    read_from(Lines::new(file, reader), blocks, format, options.seed)
+    let trace = read_from(Lines::new(file, reader), blocks, format, options.seed)?;
+    let trace = match options.adapters {
+        Some(adapters) => trace.with_adapters(adapters, options.seed)?,
+        None => trace,
+    };
+    trace.part(options.part)
 }
 
 fn read_from<R: BufRead>(

@@ -47,8 +47,11 @@ pub(super) fn recorded<R: BufRead>(lines: &mut Lines<R>) -> Result<Builder, Work
             Line::End(_) => {}
         }
     }
+    arrivals.sort_by(|a, b| a.t.total_cmp(&b.t));
     let mut builder = Builder::new(block_tokens.unwrap_or_default());
     let typical = typical(&answers);
+    // When the answer before in the same session had ended.
+    let mut ended: HashMap<u32, f64> = HashMap::new();
     for arrival in &arrivals {
         let numbers = arrival
             .blocks
@@ -63,12 +66,21 @@ pub(super) fn recorded<R: BufRead>(lines: &mut Lines<R>) -> Result<Builder, Work
         // Most answers end long before their limit.
         let guess = || arrival.max.map_or(typical, |max| tokens(max).min(typical));
         let adapter = (arrival.adapter > 0).then(|| arrival.adapter.to_string());
+        let session = (arrival.session > 0).then(|| arrival.session.to_string());
+        let end = answer.map(|answer| arrival.t + answer.e2e);
+        let before = match end {
+            Some(end) => ended.insert(arrival.session, end),
+            None => ended.remove(&arrival.session),
+        };
         let new = NewRow {
             at: arrival.t,
             prompt: arrival.r#in,
             output: output.unwrap_or_else(guess),
             keys: keys.map_err(|what| lines.full(what))?,
             adapter: adapter.as_deref(),
+            session: session.as_deref(),
+            // Of an answer that nobody saw the end of, only the time of the turn is known.
+            think: before.map(|end| (arrival.t - end) as f32),
             ..NewRow::default()
         };
         lines.add(&mut builder, &new)?;

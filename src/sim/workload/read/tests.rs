@@ -49,8 +49,31 @@ fn what_is_wrong_is_told_with_its_place_and_a_remedy() {
             "t: load.stages[0]: no request in it",
         ),
         (
-            &STAGES.replace("type: shared_prefix", "type: random"),
-            "data.type is `random`",
+            &STAGES.replace("type: shared_prefix", "type: shareGPT"),
+            "data.type is `shareGPT`; write data.type shared_prefix, random",
+        ),
+        (
+            &STAGES.replace("question_len: 40", "question_len: {min: 9, max: 8}"),
+            "data.shared_prefix.question_len has no such distribution",
+        ),
+        (
+            &STAGES.replace("output_len: 8", "output_length: 8"),
+            "unknown field `output_length`; did you mean `output_len`?",
+        ),
+        (
+            &STAGES.replace("type: constant", "type: concurrent"),
+            "load.stages[0]: num_requests or concurrency_level is missing",
+        ),
+        (
+            &STAGES.replace("api:", "  sweep: {type: linear}\napi:"),
+            "load.sweep is not understood; write load.stages",
+        ),
+        (
+            &STAGES.replace(
+                "api:",
+                "  lora_traffic_split: [{name: a, split: 0.5}]\napi:",
+            ),
+            "load.lora_traffic_split adds up to 0.5",
         ),
     ] {
         let error = read_text(text, None, None, 1).unwrap_err().to_string();
