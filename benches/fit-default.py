@@ -18,7 +18,7 @@ import tempfile
 SEED = "11"
 LOADS = ["0.8", "0.95"]
 BASELINES = ["least-request", "lmetric", "dynamo"]
-GRID = {"delayWeight": [0.1, 0.3, 1], "queueDelayWeight": [0, 0.03, 0.1, 0.3], "requestTokens": [200, 400, 1000]}
+GRID = {"delayWeight": [0.03, 0.1, 0.3, 1], "queueWeight": [1, 3], "requestTokens": [400, 1000, 2000]}
 PROFILE = """apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins:
@@ -89,10 +89,10 @@ def main():
             for policy, share in good.items():
                 ratios.setdefault(policy, []).append(share / best)
         print(f"{name}, {endpoints} endpoints", file=sys.stderr)
-    print("delayWeight_queueDelayWeight_requestTokens  least    mean   each")
+    print("delayWeight_queueWeight_requestTokens   least    mean   each")
     for policy, of in sorted(ratios.items(), key=lambda item: -statistics.mean(item[1])):
         each = " ".join(f"{ratio:.3f}" for ratio in of)
-        print(f"{policy:42} {min(of):7.4f} {statistics.mean(of):7.4f}   {each}")
+        print(f"{policy:37} {min(of):7.4f} {statistics.mean(of):7.4f}   {each}")
 
 
 main()

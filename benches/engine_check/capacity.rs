@@ -8,7 +8,7 @@ use pointsman::sim::workload::{ReadOptions, Scale, Traffic, read};
 
 use crate::{mean, quantile};
 
-/// Four engines of four GPUs.
+/// Engines.
 const ENGINES: u32 = 4;
 /// llm-d's figures by rate: TTFT in s and output tokens/s; of policies by our names for them.
 const PUBLISHED: [(&str, [(f64, f64, f64); 9]); 4] = [
@@ -82,10 +82,14 @@ type Stages = Vec<[f64; 3]>;
 
 pub(crate) fn run(data: &Path) -> Result<()> {
     let data = data.join("llmd-workloads/37-capacity.inference-perf.yaml");
-    for front_end in [0.0, FRONT_END] {
-        println!("\nfront end: {:.0} us a prompt token", front_end * 1e6);
+    for (shared_reads, front_end) in [(false, 0.0), (true, 0.0), (true, FRONT_END)] {
+        println!(
+            "\nshared KV cache is read through L2: {shared_reads}; front end: {:.0} us a prompt token",
+            front_end * 1e6
+        );
         for (policy, published) in PUBLISHED {
-            let runs = (1..=SEEDS).map(|seed| one(&data, policy, front_end, seed));
+            let spec = spec(shared_reads);
+            let runs = (1..=SEEDS).map(|seed| one(&data, policy, &spec, front_end, seed));
             let runs = runs.collect::<Result<Vec<_>>>()?;
             println!("  {policy}");
             report(&published, &runs);
@@ -94,22 +98,26 @@ pub(crate) fn run(data: &Path) -> Result<()> {
     Ok(())
 }
 
-fn one(data: &Path, policy: &str, front_end: f64, seed: u64) -> Result<Stages> {
-    let spec = EngineSpec {
+/// Four GPUs, and vLLM as it was then.
+fn spec(shared_reads: bool) -> EngineSpec {
+    EngineSpec {
         kv_blocks: Some(461_376 / 16),
         max_num_batched_tokens: 8192,
-        // vLLM as it was then.
+        shared_reads,
         async_scheduling: false,
         reserve_prompt: false,
         ..EngineSpec::new("H100", "llama3-70b", 4)
-    };
+    }
+}
+
+fn one(data: &Path, policy: &str, spec: &EngineSpec, front_end: f64, seed: u64) -> Result<Stages> {
     let options = ReadOptions {
         seed,
         ..ReadOptions::default()
     };
     let trace = Arc::new(read(data, &options)?);
     let traffic = Traffic::new(Arc::clone(&trace), Scale::default())?;
-    let engines = (0..ENGINES).map(|_| Engine::new(&spec));
+    let engines = (0..ENGINES).map(|_| Engine::new(spec));
     let mut cluster = Cluster {
         engines: engines.collect::<Result<_, _>>()?,
         block_size: spec.block_size,

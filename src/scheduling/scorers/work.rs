@@ -1,19 +1,18 @@
 //! `work-scorer` (ours): one number for all that a request costs where it goes, in tokens of prefill; the least cost wins.
 //!
 //! ```text
-//! cost  = own · (1 + delayWeight · requests) + ahead · (queueWeight + queueDelayWeight · requests) + requestTokens · requests
+//! cost  = own · (1 + delayWeight · requests) + queueWeight · ahead + requestTokens · requests
 //! score = (least + 1000) / (cost + 1000), least over the candidates
 //! ```
 //!
 //! `own` is what the endpoint must prefill of this prompt, that is without what it has cached; `ahead` the prefill that it
 //! still has before it, of requests of ours; `requests` those that run or wait there (as scraped, and what was sent since).
 //! What each term is for: prefill of this prompt makes all requests there wait (a step that reads a prompt takes as long
-//! as a hundred that do not), so it costs more where there are more of them; what is ahead makes this one wait, and while it
-//! will be read anyway, prompts that pile up make all requests there wait for long at a time; and each request there makes
-//! every step a little longer. So a cached prefix attracts as much as it saves, and no more: an endpoint
+//! as a hundred that do not), so it costs more where there are more of them; what is ahead makes this one wait, and none but
+//! this one, as it will be read anyway; and each request there makes every step a little longer. So a cached prefix attracts as much as it saves, and no more: an endpoint
 //! that is busier by more than that loses. The 1000 tokens (some 20 ms of prefill of an 8B model on an H100) keep differences
-//! that nobody feels from outweighing another scorer's. Parameters: `delayWeight` (0.3), `queueWeight` (1),
-//! `queueDelayWeight` (0.1), `requestTokens` (400). Where responses are not seen, nothing is known to be ahead, and `requests`
+//! that nobody feels from outweighing another scorer's. Parameters: `delayWeight` (0.1), `queueWeight` (1), `requestTokens`
+//! (1000). Where responses are not seen, nothing is known to be ahead, and `requests`
 //! is what was scraped.
 //!
 //! Source: our own; the terms are those of Dynamo's cost and LMetric's product, in one unit, and the weights are from
@@ -36,17 +35,15 @@ pub(in crate::scheduling) struct Work(Params);
 struct Params {
     delay_weight: f32,
     queue_weight: f32,
-    queue_delay_weight: f32,
     request_tokens: f32,
 }
 
 impl Default for Params {
     fn default() -> Self {
         Self {
-            delay_weight: 0.3,
+            delay_weight: 0.1,
             queue_weight: 1.0,
-            queue_delay_weight: 0.1,
-            request_tokens: 400.0,
+            request_tokens: 1000.0,
         }
     }
 }
@@ -59,7 +56,6 @@ impl Work {
         for (field, value) in [
             ("delayWeight", params.delay_weight),
             ("queueWeight", params.queue_weight),
-            ("queueDelayWeight", params.queue_delay_weight),
             ("requestTokens", params.request_tokens),
         ] {
             if !(0.0..=1e6).contains(&value) {
@@ -82,7 +78,7 @@ impl Scorer for Work {
             let own = cx.request.uncached_tokens(cx.prefix, candidate) as f32;
             let ahead = load.tokens[at] as f32;
             let cost = own * (1.0 + weights.delay_weight * requests)
-                + ahead * (weights.queue_weight + weights.queue_delay_weight * requests)
+                + weights.queue_weight * ahead
                 + weights.request_tokens * requests;
             *out = cost;
             least = least.min(cost);
@@ -101,8 +97,7 @@ mod tests {
 
     #[test]
     fn the_formula() {
-        let parameters =
-            "{delayWeight: 0.5, queueWeight: 2, queueDelayWeight: 0.25, requestTokens: 10}";
+        let parameters = "{delayWeight: 0.5, queueWeight: 2, requestTokens: 10}";
         let scorer = Work::of(&plugin("work-scorer", parameters)).unwrap();
         let snapshot = snapshot(4);
         let nan = f32::NAN;
@@ -112,11 +107,11 @@ mod tests {
             tokens: vec![10, 0, 0, 50],
             ..Default::default()
         };
-        // Costs: 100 + 10 · 2; 60 · 2 + 20; 100 · 3 + 40; 0 + 50 · 3 + 40.
+        // Costs: 100 + 20; 60 · 2 + 20; 100 · 3 + 40; 0 + 100 + 40.
         let got = with_prefix(&snapshot, &load, (&[0, 40, 0, 100], 100), |cx| {
             scored(&scorer, cx)
         });
-        let expected = [1.0, 1120.0 / 1140.0, 1120.0 / 1340.0, 1120.0 / 1190.0];
+        let expected = [1.0, 1120.0 / 1140.0, 1120.0 / 1340.0, 1120.0 / 1140.0];
         for (got, expected) in got.iter().zip(expected) {
             assert!((got - expected).abs() < 1e-6, "{got} is not {expected}");
         }
