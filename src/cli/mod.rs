@@ -46,7 +46,7 @@ enum Command {
     /// Check an EndpointPickerConfig and show what it comes to.
     Check(check::CheckArgs),
     /// Simulated model servers.
-    Sim(sim::SimArgs),
+    Sim(Box<sim::SimArgs>),
     /// The node agent: what the GPUs of a node do, for pickers and Prometheus.
     Probe(Box<probe::ProbeArgs>),
     /// What a picker, or a node's agent, knows of GPUs.
@@ -95,7 +95,7 @@ pub fn run() -> u8 {
             Ok(false) => return EXIT_USAGE,
             Err(error) => Err(error),
         },
-        Command::Sim(args) => runtime.block_on(sim::run(args)),
+        Command::Sim(args) => runtime.block_on(sim::run(*args)),
         Command::Probe(args) => match args.check() {
             Ok(args) => runtime.block_on(probe::run(args)),
             Err(message) => return usage(&message),

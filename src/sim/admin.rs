@@ -13,8 +13,9 @@ use http_body_util::BodyExt as _;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::reply;
+use super::boards::{Order, Seat, Slow};
 use super::server::Server;
+use super::{page, reply};
 
 /// Why a fault's answer is none.
 const FAULT: &str = "a fault was set";
@@ -67,19 +68,6 @@ pub(super) enum Incident {
     Withhold(f64),
 }
 
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Slow {
-    #[serde(default = "healthy")]
-    compute: f64,
-    #[serde(default = "healthy")]
-    memory: f64,
-}
-
-fn healthy() -> f64 {
-    1.0
-}
-
 /// So many milliseconds. A sleep of none may take one.
 async fn wait(ms: u64) {
     if ms > 0 {
@@ -124,13 +112,18 @@ pub(super) async fn engine(
     match incident {
         Incident::Die => engine.die(),
         Incident::Hang => engine.hang(),
-        Incident::Restart => engine.restart(),
-        Incident::Slow(Slow { compute, memory }) => {
-            if [compute, memory].iter().any(|f| !(1e-3..=1e6).contains(f)) {
-                let message = "slow: factors are numbers from 0.001 to 1000000";
-                return reply::error(StatusCode::BAD_REQUEST, "BadRequestError", message);
+        Incident::Restart => {
+            if server.seat().is_some_and(Seat::is_lost) {
+                let message = "restart: a GPU of the server is lost; clear it first (/admin/gpu)";
+                return reply::error(StatusCode::CONFLICT, "BadRequestError", message);
             }
-            engine.set_slow(compute, memory);
+            engine.restart();
+        }
+        Incident::Slow(slow) => {
+            if let Err(message) = slow.check("slow") {
+                return reply::error(StatusCode::BAD_REQUEST, "BadRequestError", &message);
+            }
+            engine.set_slow([slow.compute, slow.memory]);
         }
         Incident::Withhold(share) => {
             if !(0.0..=1.0).contains(&share) {
@@ -140,28 +133,50 @@ pub(super) async fn engine(
             engine.withhold(share);
         }
     }
+    if let Some(seat) = server.seat() {
+        seat.touch();
+    }
     StatusCode::NO_CONTENT.into_response()
 }
 
-/// What NVML would tell of each GPU of the server: all are alike. Bytes, shares from 0 to 1, W, MHz.
+/// What a server of fixed times answers to all that concerns GPUs.
+fn no_gpu() -> Response {
+    let message = "A server of fixed times has no GPU.";
+    reply::error(StatusCode::NOT_FOUND, "NotFoundError", message)
+}
+
+/// What NVML would tell of the first of the server's GPUs. Bytes, shares from 0 to 1, W, MHz.
 pub(super) async fn gpu(State(server): State<Arc<Server>>) -> Response {
-    let Some(gpu) = server.engine().gpu() else {
-        let message = "A server of fixed times has no GPU.";
-        return reply::error(StatusCode::NOT_FOUND, "NotFoundError", message);
+    let Some(seat) = server.seat() else {
+        return no_gpu();
     };
     let (name, count) = server.engine().config().gpus().unwrap_or_default();
+    let board = seat.board();
+    let gpm = server.engine().gpu();
     Json(json!({
         "name": name,
         "count": count,
-        "memory_used": gpu.memory_used,
-        "memory_total": gpu.memory_total,
-        "utilisation": gpu.utilisation,
-        "bandwidth": gpu.bandwidth,
-        "tensor": gpu.tensor,
-        "power": gpu.power,
-        "sm_clock": gpu.sm_clock,
+        "uuids": seat.uuids(),
+        "memory_used": board.memory_used,
+        "memory_total": board.memory_total,
+        "utilisation": f64::from(board.utilization) / 100.0,
+        "bandwidth": gpm.map(|gpm| gpm.bandwidth),
+        "tensor": gpm.map(|gpm| gpm.tensor),
+        "power": f64::from(board.power) / 1e3,
+        "sm_clock": f64::from(board.sm_clock),
     }))
     .into_response()
+}
+
+/// Lets something happen to the server's GPUs.
+pub(super) async fn order(State(server): State<Arc<Server>>, Json(order): Json<Order>) -> Response {
+    let Some(seat) = server.seat() else {
+        return no_gpu();
+    };
+    match seat.order(order) {
+        Ok(()) => StatusCode::NO_CONTENT.into_response(),
+        Err(message) => reply::error(StatusCode::BAD_REQUEST, "BadRequestError", &message),
+    }
 }
 
 /// The metrics page, or what the fault makes of it.
@@ -182,6 +197,11 @@ pub(super) async fn metrics(State(server): State<Arc<Server>>) -> Response {
         _ => server.page(),
     };
     ([(header::CONTENT_TYPE, kind)], page).into_response()
+}
+
+/// What `trtllm-serve` has at `/metrics`.
+pub(super) async fn iterations(State(server): State<Arc<Server>>) -> Response {
+    Json(page::iterations(server.engine())).into_response()
 }
 
 /// As vLLM: 503 when the engine process is gone. A hung one is not noticed.

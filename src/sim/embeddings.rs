@@ -8,9 +8,10 @@ use bytes::Bytes;
 use serde_json::json;
 use serde_json::value::RawValue;
 
-use super::openai::Prompt;
+use super::openai::{Prompt, Started};
 use super::reply::{self, Refused};
 use super::server::Server;
+use super::text::{Read, Text};
 
 /// Every text's.
 const VECTOR: [f64; 8] = [0.5, -0.5, 0.25, -0.25, 0.5, -0.25, 0.25, -0.125];
@@ -22,15 +23,16 @@ pub(super) async fn embeddings(State(server): State<Arc<Server>>, body: Bytes) -
 
 /// The engine reads the prompt and generates one token, which it counts: there is no other way to occupy it.
 async fn answer(server: &Server, body: &[u8]) -> Result<Response, Refused> {
-    let prompt = Prompt::read(server, body, &["input", "messages"])?;
+    let any: [(&str, Read); 2] = [("input", Text::plain), ("messages", Text::chat)];
+    let prompt = Prompt::read(server, body, &any)?;
     let texts = prompt.fields.raw("input").map_or(1, number_of_texts);
-    let generation = prompt.start(server, Some(1))?;
+    let Started { generation, model } = prompt.start(server, Some(1))?;
     reply::whole(generation, |generation| {
         let tokens = generation.tokens().0;
         let data: Vec<_> = (0..texts)
             .map(|index| json!({"object": "embedding", "index": index, "embedding": VECTOR}))
             .collect();
-        json!({"id": format!("embd-{}", uuid::Uuid::new_v4().simple()), "object": "list", "created": reply::now(), "model": prompt.model, "data": data, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
+        json!({"id": format!("embd-{}", uuid::Uuid::new_v4().simple()), "object": "list", "created": reply::now(), "model": model, "data": data, "usage": {"prompt_tokens": tokens, "total_tokens": tokens}})
     })
     .await
 }

@@ -10,16 +10,22 @@ use serde_json::{Value, json};
 
 use super::engine::{self, Generation};
 use super::fields::Fields;
-use super::reply::{self, Refused, WORD};
+use super::reply::{self, Refused};
 use super::server::Server;
+use super::text::{Read, Text, WORD};
 
 /// What all requests have.
 pub(super) struct Prompt<'a> {
     pub(super) fields: Fields<'a>,
     pub(super) model: String,
     adapter: Option<String>,
-    /// As it stands in the body.
-    text: &'a str,
+    tokens: Vec<u32>,
+}
+
+/// A request that is queued.
+pub(super) struct Started {
+    pub(super) generation: Generation,
+    pub(super) model: String,
 }
 
 /// What tells one API from the other.
@@ -73,7 +79,8 @@ pub(super) async fn models(State(server): State<Arc<Server>>) -> Response {
 }
 
 async fn answer(server: &Server, body: &[u8], shape: Shape) -> Result<Response, Refused> {
-    let prompt = Prompt::read(server, body, &["messages", "prompt"])?;
+    let any: [(&str, Read); 2] = [("messages", Text::chat), ("prompt", Text::plain)];
+    let prompt = Prompt::read(server, body, &any)?;
     let streams = prompt.fields.flag("stream")?;
     let limit = prompt.fields.get("max_completion_tokens")?;
     let limit = limit.or(prompt.fields.get("max_tokens")?);
@@ -82,14 +89,13 @@ async fn answer(server: &Server, body: &[u8], shape: Shape) -> Result<Response, 
         Some(options) => Fields::read(options.get().as_bytes())?.flag("include_usage")?,
         None => false,
     };
-    let generation = prompt.start(server, limit)?;
-    let model = prompt.model;
+    let Started { generation, model } = prompt.start(server, limit)?;
     let id = format!("{}{}", shape.id, uuid::Uuid::new_v4().simple());
     let created = reply::now();
     if !streams {
         return reply::whole(generation, |generation| {
             let text = WORD.repeat(generation.tokens().1 as usize);
-            json!({"id": id, "object": shape.object, "created": created, "model": model, "choices": [(shape.choice)(&text, Some("length"))], "usage": usage(generation)})
+            json!({"id": id, "object": shape.object, "created": created, "model": model, "choices": [(shape.choice)(&text, Some(generation.finish()))], "usage": usage(generation)})
         })
         .await;
     }
@@ -109,15 +115,18 @@ async fn answer(server: &Server, body: &[u8], shape: Shape) -> Result<Response, 
         ),
         _ => String::new(),
     };
-    let token = |finish| event(json!([(shape.delta)(WORD, finish)]), None);
-    let tokens = [token(None), token(Some("length"))];
+    let token = |text, finish| event(json!([(shape.delta)(text, finish)]), None);
+    let tokens = [token(WORD, None), token(WORD, Some("length"))];
+    let aborted = token("", Some("abort"));
     Ok(reply::stream(
-        first,
+        move |_| first.clone(),
         generation,
         tokens,
         move |generation| {
+            let aborted = generation.is_aborted().then_some(&*aborted);
             let usage = include_usage.then(|| event(json!([]), Some(usage(generation))));
-            format!("{}data: [DONE]\n\n", usage.unwrap_or_default())
+            let (aborted, usage) = (aborted.unwrap_or_default(), usage.unwrap_or_default());
+            format!("{aborted}{usage}data: [DONE]\n\n")
         },
     ))
 }
@@ -137,15 +146,30 @@ fn usage(generation: &Generation) -> Value {
 
 impl<'a> Prompt<'a> {
     /// Reads a body whose prompt is in one of the fields `any`; the first that is there counts.
-    pub(super) fn read(server: &Server, body: &'a [u8], any: &[&str]) -> Result<Self, Refused> {
+    pub(super) fn read(
+        server: &Server,
+        body: &'a [u8],
+        any: &[(&str, Read)],
+    ) -> Result<Self, Refused> {
         let fields = Fields::read(body)?;
-        let Some(prompt) = any.iter().find_map(|name| fields.raw(name)) else {
-            return Err(Refused::Bad(format!("{} is missing", any.join(" or "))));
+        let found = any
+            .iter()
+            .find_map(|(name, read)| Some((read, fields.raw(name)?)));
+        let Some((read, prompt)) = found else {
+            let names: Vec<_> = any.iter().map(|(name, _)| *name).collect();
+            return Err(Refused::Bad(format!("{} is missing", names.join(" or "))));
         };
+        let mut text = Text::default();
+        for before in ["tools", "instructions"] {
+            if let Some(before) = fields.raw(before) {
+                text.system(before);
+            }
+        }
+        read(&mut text, prompt);
         let model: Option<String> = fields.get("model")?;
         let model = model.unwrap_or_else(|| server.model().to_owned());
         Ok(Self {
-            text: prompt.get(),
+            tokens: text.into_tokens(),
             adapter: server.find(&model)?,
             fields,
             model,
@@ -153,15 +177,14 @@ impl<'a> Prompt<'a> {
     }
 
     /// Queues it.
-    pub(super) fn start(&self, server: &Server, limit: Option<u64>) -> Result<Generation, Refused> {
-        let adapter = self.adapter.as_deref();
+    pub(super) fn start(self, server: &Server, limit: Option<u64>) -> Result<Started, Refused> {
         let salt: Option<String> = self.fields.get("cache_salt")?;
-        let scope = [
-            adapter.unwrap_or_default(),
-            salt.as_deref().unwrap_or_default(),
-        ];
-        let size = server.engine().config().block_size;
-        let prompt = engine::Prompt::new(self.text.as_bytes(), &scope, size);
-        Ok(server.engine().start(prompt, limit, adapter)?)
+        let streams = self.fields.flag("stream")?;
+        let prompt = engine::Prompt::new(self.tokens, salt).streaming(streams);
+        let adapter = self.adapter.as_deref();
+        Ok(Started {
+            generation: server.engine().start(prompt, limit, adapter)?,
+            model: self.model,
+        })
     }
 }

@@ -10,9 +10,6 @@ use serde_json::{Value, json};
 use super::engine::{Generation, Lost, NotTaken};
 use crate::dialect::{self, Dialect};
 
-/// The word that every token is.
-pub(super) const WORD: &str = " word";
-
 /// Why a request is not served.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(super) enum Refused {
@@ -24,19 +21,21 @@ pub(super) enum Refused {
     NotTaken(#[from] NotTaken),
 }
 
-/// A body of server-sent events: `first`, then one of `tokens` for each token (the second one for the last), then what
-/// `last` makes. Tokens that have come meanwhile go in one piece. It breaks off if the engine dies.
-pub(super) fn stream<L>(
-    first: String,
+/// A body of server-sent events: what `first` makes, one of `tokens` for each token (the second one for the last, if its
+/// limit ends the answer), then what `last` makes. Tokens that have come meanwhile go in one piece. It breaks off if the
+/// engine dies.
+pub(super) fn stream<F, L>(
+    first: F,
     generation: Generation,
     tokens: [String; 2],
     last: L,
 ) -> Response
 where
+    F: Fn(&Generation) -> String + Send + 'static,
     L: Fn(&Generation) -> String + Send + 'static,
 {
-    struct State<L> {
-        first: Option<String>,
+    struct State<F, L> {
+        first: Option<F>,
         generation: Option<Generation>,
         tokens: [String; 2],
         last: L,
@@ -57,14 +56,18 @@ where
                 return Some((Err(lost), state));
             }
         };
-        let mut text = state.first.take().unwrap_or_default();
+        let first = state.first.take();
+        let mut text = first.map(|first| first(generation)).unwrap_or_default();
         let done = generation.is_done();
+        let whole = done && !generation.is_aborted();
         let [token, last_token] = &state.tokens;
-        for _ in u64::from(done)..more {
+        for _ in u64::from(whole)..more {
             text.push_str(token);
         }
-        if done {
+        if whole {
             text.push_str(last_token);
+        }
+        if done {
             text.push_str(&(state.last)(generation));
             state.generation = None;
         }

@@ -8,9 +8,10 @@ use bytes::Bytes;
 use serde_json::{Value, json};
 
 use super::engine::Generation;
-use super::openai::Prompt;
-use super::reply::{self, Refused, WORD, event};
+use super::openai::{Prompt, Started};
+use super::reply::{self, Refused, event};
 use super::server::Server;
+use super::text::{Read, Text, WORD};
 
 pub(super) async fn responses(State(server): State<Arc<Server>>, body: Bytes) -> Response {
     let answer = answer(&server, &body).await;
@@ -18,12 +19,13 @@ pub(super) async fn responses(State(server): State<Arc<Server>>, body: Bytes) ->
 }
 
 async fn answer(server: &Server, body: &[u8]) -> Result<Response, Refused> {
-    let prompt = Prompt::read(server, body, &["input", "prompt"])?;
+    let any: [(&str, Read); 2] = [("input", Text::chat), ("prompt", Text::chat)];
+    let prompt = Prompt::read(server, body, &any)?;
     let streams = prompt.fields.flag("stream")?;
     let limit = prompt.fields.get("max_output_tokens")?;
-    let generation = prompt.start(server, limit)?;
+    let Started { generation, model } = prompt.start(server, limit)?;
     let id = format!("resp_{}", uuid::Uuid::new_v4().simple());
-    let head = json!({"id": id, "object": "response", "created_at": reply::now(), "model": prompt.model, "output": [], "status": "in_progress"});
+    let head = json!({"id": id, "object": "response", "created_at": reply::now(), "model": model, "output": [], "status": "in_progress"});
     if !streams {
         return reply::whole(generation, |generation| completed(&head, generation)).await;
     }
@@ -33,7 +35,7 @@ async fn answer(server: &Server, body: &[u8]) -> Result<Response, Refused> {
         json!({"output_index": 0, "content_index": 0, "delta": WORD}),
     );
     Ok(reply::stream(
-        first,
+        move |_| first.clone(),
         generation,
         [token.clone(), token],
         move |generation| {

@@ -17,11 +17,13 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 
 use super::admin::{self, Fault};
-use super::engine::{Engine, EngineConfig};
+use super::boards::Seat;
+use super::engine::{Engine, EngineConfig, EngineKind, Outbox};
+use super::events::{KvEvents, KvEventsError, Publisher};
 use super::page::{HttpStats, Page};
 use super::reply::Refused;
 use super::step::StepError;
-use super::{anthropic, embeddings, front, openai, reply, responses};
+use super::{anthropic, embeddings, front, openai, reply, responses, sleep};
 
 /// The largest body taken.
 const LARGEST_BODY: usize = 64 << 20;
@@ -38,6 +40,8 @@ pub struct ServerConfig {
     /// How many adapters can be loaded. (vLLM, with its `--max-cpu-loras`, drops the adapter that was used least
     /// lately, and loads it again for its next request.)
     pub max_cpu_loras: usize,
+    /// `--enable-sleep-mode`: whether it can be told to sleep.
+    pub sleep_mode: bool,
     /// The engine behind it.
     pub engine: EngineConfig,
 }
@@ -46,10 +50,14 @@ pub struct ServerConfig {
 #[derive(Debug)]
 pub struct Server {
     config: ServerConfig,
-    engine: Engine,
+    engine: Arc<Engine>,
+    /// None without a GPU.
+    seat: Option<Seat>,
     page: Page,
     adapters: Mutex<BTreeSet<String>>,
     fault: Mutex<Option<Fault>>,
+    publisher: Option<Publisher>,
+    address: SocketAddr,
     identity: [(&'static str, HeaderValue); 2],
 }
 
@@ -63,15 +71,27 @@ struct Adapter {
 // === impl Server ===
 
 impl Server {
-    /// A server that will listen at `address`. Its engine's time passes on the current runtime.
-    pub fn new(config: ServerConfig, address: SocketAddr) -> Result<Self, StepError> {
+    /// A server that will listen at `address`. Its engine's time passes on the current runtime. One of fixed times has no
+    /// seat.
+    pub fn new(
+        config: ServerConfig,
+        address: SocketAddr,
+        seat: Option<Seat>,
+    ) -> Result<Self, StepError> {
         let pod = HeaderValue::from_str(&config.name);
-        let engine = Engine::new(config.engine.clone())?;
+        let crowd = seat.as_ref().map(Seat::crowd).unwrap_or_default();
+        let engine = Arc::new(Engine::new(config.engine.clone(), crowd)?);
+        if let Some(seat) = &seat {
+            seat.occupy(&engine);
+        }
         Ok(Self {
+            seat,
             page: Page::new(&config.model, &engine),
             engine,
             adapters: Mutex::new(config.adapters.iter().cloned().collect()),
             fault: Mutex::new(None),
+            publisher: None,
+            address,
             identity: [
                 ("x-inference-port", HeaderValue::from(address.port())),
                 (
@@ -81,6 +101,26 @@ impl Server {
             ],
             config,
         })
+    }
+
+    /// Has it publish what becomes of its prefix cache. `number` counts servers: their ports follow one another. Returns where
+    /// it listens: for subscribers, then for who asks for what it missed.
+    pub async fn publish(
+        &mut self,
+        config: &KvEvents,
+        number: u16,
+    ) -> Result<&[String], KvEventsError> {
+        if self.seat.is_none() {
+            return Err(KvEventsError::NoCache);
+        }
+        let outbox = Arc::new(Outbox::default());
+        let (ip, port) = (self.address.ip(), self.address.port());
+        let topic = format!("kv@{ip}:{port}@{}", self.config.model);
+        let block_size = self.config.engine.block_size;
+        let told = Arc::clone(&outbox);
+        let publisher = Publisher::start(config, number, topic, block_size, outbox).await?;
+        self.engine.tell(told);
+        Ok(self.publisher.insert(publisher).endpoints())
     }
 
     /// Serves until `stop` completes; requests that are under way are cut then.
@@ -98,11 +138,15 @@ impl Server {
 
     /// Makes it so many times slower than its hardware or its given times.
     pub fn set_slow(&self, factor: f64) {
-        self.engine.set_slow(factor, factor);
+        self.engine.set_slow([factor; 2]);
     }
 
     pub(super) fn engine(&self) -> &Engine {
         &self.engine
+    }
+
+    pub(super) fn seat(&self) -> Option<&Seat> {
+        self.seat.as_ref()
     }
 
     pub(super) fn model(&self) -> &str {
@@ -159,17 +203,33 @@ fn router(server: Arc<Server>) -> Router {
             Arc::clone(&server),
             admin::faulty,
         ));
-    inference
+    let other = if server.config.sleep_mode {
+        inference
+            .route("/sleep", post(sleep::sleep))
+            .route("/wake_up", post(sleep::wake_up))
+            .route("/is_sleeping", get(sleep::is_sleeping))
+    } else {
+        inference
+    };
+    let metrics = match server.config.engine.kind {
+        EngineKind::Vllm | EngineKind::Sglang => {
+            Router::new().route("/metrics", get(admin::metrics))
+        }
+        EngineKind::Trtllm => Router::new()
+            .route("/prometheus/metrics", get(admin::metrics))
+            .route("/metrics", get(admin::iterations)),
+    };
+    other
         .route("/v1/models", get(openai::models))
         .route("/v1/load_lora_adapter", post(load_adapter))
         .route("/v1/unload_lora_adapter", post(unload_adapter))
         .route("/health", get(admin::health))
-        .route("/metrics", get(admin::metrics))
+        .merge(metrics)
         .route("/admin/echo", any(admin::echo))
         .route("/admin/echo/{*rest}", any(admin::echo))
         .route("/admin/fault", post(admin::fault))
         .route("/admin/engine", post(admin::engine))
-        .route("/admin/gpu", get(admin::gpu))
+        .route("/admin/gpu", get(admin::gpu).post(admin::order))
         .fallback(|| async { reply::error(StatusCode::NOT_FOUND, "NotFoundError", "Not Found") })
         .layer(DefaultBodyLimit::max(LARGEST_BODY))
         .layer(middleware::from_fn_with_state(

@@ -4,12 +4,13 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use super::crowd::{Crowd, Member};
 use super::generation::{Lost, Ticket};
 use super::lora::{Combination, History};
 use super::model::Model;
 use super::stats::Finished;
-use super::{EngineConfig, LONGEST_QUEUE, NotTaken, Stats};
-use crate::sim::step::{Event, Gauges, GpuState, Request, StepError};
+use super::{EngineConfig, LONGEST_QUEUE, NotTaken, Notice, Outbox, SleepLevel, Stats};
+use crate::sim::step::{Event, Gauges, GpuState, Origin, Request, StepError};
 
 /// An engine and its requests, at a moment of virtual time.
 #[derive(Debug)]
@@ -19,8 +20,15 @@ pub(super) struct State {
     now: f64,
     last_id: u64,
     desk: Desk,
+    /// How many times as long compute and memory take: as ordered, because of the GPUs, and as the model knows it.
+    slow: [f64; 2],
+    gpu_slow: [f64; 2],
+    known_slow: [f64; 2],
+    member: Member,
+    asleep: Option<SleepLevel>,
+    outbox: Option<Arc<Outbox>>,
     /// For a new life.
-    longest: u64,
+    config: EngineConfig,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -59,20 +67,28 @@ struct Served {
 // === impl State ===
 
 impl State {
-    pub(super) fn new(config: &EngineConfig) -> Result<Self, StepError> {
-        let longest = config.longest();
+    pub(super) fn new(config: &EngineConfig, crowd: Arc<Crowd>) -> Result<Self, StepError> {
         Ok(Self {
             model: Model::new(config)?,
             life: Life::Up,
             now: 0.0,
             last_id: 0,
-            desk: Desk::new(longest, config.max_loras > 0),
-            longest,
+            desk: Desk::new(config),
+            slow: [1.0; 2],
+            gpu_slow: [1.0; 2],
+            known_slow: [1.0; 2],
+            member: Member::new(crowd),
+            asleep: None,
+            outbox: None,
+            config: config.clone(),
         })
     }
 
     /// When something happens next.
     pub(super) fn due(&mut self) -> Option<f64> {
+        let works = matches!(self.life, Life::Up) && !self.desk.requests.is_empty();
+        self.member.work(works);
+        self.slow_down();
         match self.life {
             Life::Up => self.model.next_event(),
             Life::Hung(_) | Life::Dead => None,
@@ -94,6 +110,7 @@ impl State {
         }
         if happened {
             self.desk.tell(&self.model);
+            self.publish();
         }
     }
 
@@ -101,7 +118,8 @@ impl State {
     pub(super) fn submit(
         &mut self,
         ticket: &Arc<Ticket>,
-        request: Request,
+        mut request: Request,
+        origin: Origin,
         adapter: Option<&str>,
     ) -> Result<u64, NotTaken> {
         if self.is_dead() {
@@ -124,6 +142,9 @@ impl State {
             first: self.now,
             last: self.now,
         };
+        if self.outbox.is_some() {
+            request.keys = request.keys.with_origin(Arc::new(origin));
+        }
         // Its length was looked at, so only a dead engine is left to refuse it.
         let taken = self.model.submit(Request { id, ..request }, self.now);
         taken.map_err(|_| Lost)?;
@@ -137,20 +158,57 @@ impl State {
         if self.desk.requests.remove(&id).is_some() {
             self.model.cancel(id, self.now);
             self.desk.tell(&self.model);
+            self.publish();
         }
     }
 
-    pub(super) fn set_slow(&mut self, compute: f64, memory: f64) {
-        self.model.set_slow(compute, memory, self.now);
+    pub(super) fn set_slow(&mut self, slow: [f64; 2]) {
+        self.slow = slow;
+    }
+
+    pub(super) fn slow(&self) -> [f64; 2] {
+        self.slow
+    }
+
+    pub(super) fn set_gpu_slow(&mut self, slow: [f64; 2]) {
+        self.gpu_slow = slow;
     }
 
     pub(super) fn withhold(&mut self, share: f64) {
         self.model.withhold(share, self.now);
         self.desk.tell(&self.model);
+        self.publish();
+    }
+
+    pub(super) fn tell(&mut self, outbox: Arc<Outbox>) {
+        self.model.log_blocks();
+        self.outbox = Some(outbox);
+    }
+
+    pub(super) fn sleep(&mut self, level: SleepLevel) {
+        if !matches!(self.life, Life::Up) {
+            return;
+        }
+        self.model.sleep(level, self.now);
+        self.asleep = Some(level);
+        self.desk.abort();
+        self.desk.tell(&self.model);
+        self.publish();
+    }
+
+    pub(super) fn wake_up(&mut self) {
+        if self.asleep.take().is_some() {
+            self.model.wake_up(self.now);
+        }
+    }
+
+    pub(super) fn asleep(&self) -> Option<SleepLevel> {
+        self.asleep
     }
 
     pub(super) fn die(&mut self) {
         self.life = Life::Dead;
+        self.asleep = None;
         self.model.die();
         self.desk.lose();
         self.desk.tell(&self.model);
@@ -165,13 +223,23 @@ impl State {
 
     pub(super) fn restart(&mut self) {
         self.life = Life::Up;
+        self.asleep = None;
         self.model.restart(self.now);
+        // What had become of the cache of the old process interests nobody any more.
+        self.model.block_changes();
+        if let Some(outbox) = &self.outbox {
+            outbox.push([Notice::Restarted]);
+        }
         self.desk.lose();
-        self.desk = Desk::new(self.longest, self.desk.lora.is_some());
+        self.desk = Desk::new(&self.config);
     }
 
     pub(super) fn is_dead(&self) -> bool {
         matches!(self.life, Life::Dead)
+    }
+
+    pub(super) fn is_hung(&self) -> bool {
+        matches!(self.life, Life::Hung(_))
     }
 
     pub(super) fn gauges(&self) -> Gauges {
@@ -199,18 +267,37 @@ impl State {
     pub(super) fn caches(&self) -> bool {
         self.model.caches()
     }
+
+    /// Tells what has become of the prefix cache.
+    fn publish(&mut self) {
+        let Some(outbox) = &self.outbox else { return };
+        let changes = self.model.block_changes();
+        if !changes.is_empty() {
+            outbox.push(changes.into_iter().map(Notice::Change));
+        }
+    }
+
+    /// Before a step is put together: how slow it will be.
+    fn slow_down(&mut self) {
+        let turns = self.member.slow();
+        let slow = [0, 1].map(|n| self.slow[n] * self.gpu_slow[n] * turns);
+        if slow != self.known_slow {
+            self.known_slow = slow;
+            self.model.set_slow(slow[0], slow[1], self.now);
+        }
+    }
 }
 
 // === impl Desk ===
 
 impl Desk {
-    fn new(longest: u64, lora: bool) -> Self {
+    fn new(config: &EngineConfig) -> Self {
         Self {
             requests: HashMap::new(),
-            stats: Arc::new(Stats::new(longest)),
+            stats: Arc::new(Stats::new(config.kind, config.longest())),
             steps: 0,
             tokens: 0,
-            lora: lora.then(History::default),
+            lora: (config.max_loras > 0).then(History::default),
         }
     }
 
@@ -230,8 +317,12 @@ impl Desk {
                 request.scheduled = scheduled;
                 (request.first, request.last) = (at, at);
                 let after = at - request.arrived;
-                self.stats
-                    .first_token(request.prompt, request.cached, after);
+                self.stats.first_token(
+                    request.prompt,
+                    request.cached,
+                    after,
+                    request.ticket.streams,
+                );
                 request
                     .ticket
                     .cached
@@ -269,6 +360,14 @@ impl Desk {
         }
     }
 
+    /// All requests are given up.
+    fn abort(&mut self) {
+        for (_, request) in self.requests.drain() {
+            self.stats.aborted.fetch_add(1, Ordering::Relaxed);
+            request.ticket.abort();
+        }
+    }
+
     /// vLLM tells its adapters at every step, whoever the step was for.
     fn tell(&mut self, model: &Model) {
         let Some(lora) = &mut self.lora else { return };
@@ -295,6 +394,7 @@ impl Served {
 
     fn finished(&self) -> Finished {
         Finished {
+            streams: self.ticket.streams,
             prompt_tokens: self.prompt,
             cached_tokens: self.cached,
             generated: self.generated,

@@ -41,6 +41,7 @@ pub(super) struct Fixed {
     /// In the order in which they began.
     running: Vec<Entry>,
     blocks: u64,
+    paused: bool,
     totals: Totals,
 }
 
@@ -80,6 +81,7 @@ impl Fixed {
             waiting: VecDeque::new(),
             running: Vec::new(),
             blocks: 0,
+            paused: false,
             totals: Totals::default(),
         }
     }
@@ -134,6 +136,7 @@ impl Fixed {
         let deferred = self.waiting.iter().filter(|entry| entry.deferred).count();
         Gauges {
             running: self.running.len() as u32,
+            reading: self.running.iter().filter(|entry| entry.done == 0).count() as u32,
             waiting: self.waiting.len() as u32,
             deferred: deferred as u32,
             kv_usage: (self.blocks + self.withheld) as f64 / self.kv_blocks as f64,
@@ -159,11 +162,24 @@ impl Fixed {
         self.schedule(now);
     }
 
-    /// All requests are lost, and all counters.
-    pub(super) fn clear(&mut self) {
+    /// All requests are given up; new ones wait until it goes on.
+    pub(super) fn pause(&mut self) {
         self.waiting.clear();
         self.running.clear();
-        (self.blocks, self.withheld) = (0, 0);
+        self.blocks = 0;
+        self.paused = true;
+    }
+
+    pub(super) fn go_on(&mut self, now: f64) {
+        self.paused = false;
+        self.schedule(now);
+    }
+
+    /// All requests are lost, and all counters.
+    pub(super) fn clear(&mut self) {
+        self.pause();
+        self.paused = false;
+        self.withheld = 0;
         self.totals = Totals::default();
     }
 
@@ -205,7 +221,8 @@ impl Fixed {
     /// Lets run who can.
     fn schedule(&mut self, now: f64) {
         let mut at = 0;
-        while self.running.len() < self.max_num_seqs
+        while !self.paused
+            && self.running.len() < self.max_num_seqs
             && let Some(entry) = self.waiting.get_mut(at)
         {
             if let Some(adapter) = entry.adapter {

@@ -1,17 +1,19 @@
 //! One request, as the server that answers it sees it.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 use std::task::Poll;
 
 use futures_util::task::AtomicWaker;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use super::{NotTaken, Shared};
-use crate::sim::step::{Keys, Request};
+use crate::sim::step::{Keys, Origin, Request};
+use crate::sim::text::ANSWER;
 
-/// Bytes of a prompt's text that make a token.
-const TOKEN_BYTES: u64 = 4;
+/// How a request ended before its limit, on its ticket.
+const LOST: u8 = 1;
+const ABORTED: u8 = 2;
 
 /// The engine died, or was started again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -21,18 +23,21 @@ pub(in crate::sim) struct Lost;
 /// A prompt, as far as an engine sees it.
 #[derive(Clone, Debug, Default)]
 pub(in crate::sim) struct Prompt {
-    pub(in crate::sim) tokens: u64,
-    /// The names of its full blocks.
-    keys: Keys,
+    len: u64,
+    streams: bool,
+    /// No tokens: it shares nothing with any other.
+    origin: Origin,
 }
 
 /// What an engine tells of a request. A counter and not a queue: a client that reads slowly costs no memory.
 #[derive(Debug, Default)]
 pub(super) struct Ticket {
+    /// Whether tokens go out one by one.
+    pub(super) streams: bool,
     generated: AtomicU64,
     /// Prompt tokens from the prefix cache; known with the first token.
     pub(super) cached: AtomicU32,
-    lost: AtomicBool,
+    ended: AtomicU8,
     reader: AtomicWaker,
 }
 
@@ -52,31 +57,69 @@ pub(in crate::sim) struct Generation {
 // === impl Prompt ===
 
 impl Prompt {
-    /// A text, in blocks of `block_size` tokens. Texts of different `scope`s (adapter, salt) have no block in common, as
+    /// At least one token. Prompts of different salts have no block in common, nor have those for different adapters, as
     /// in vLLM, whose hashes have these in them.
-    pub(in crate::sim) fn new(text: &[u8], scope: &[&str], block_size: u64) -> Self {
-        let seed = scope
-            .iter()
-            .fold(0, |seed, part| xxh3_64_with_seed(part.as_bytes(), seed));
-        let bytes = block_size.saturating_mul(TOKEN_BYTES);
-        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX).max(1);
-        let blocks = text.chunks_exact(bytes);
-        let count = u32::try_from(blocks.len()).unwrap_or(u32::MAX);
-        let names = blocks.map(|block| xxh3_64_with_seed(block, seed));
+    pub(in crate::sim) fn new(tokens: Vec<u32>, salt: Option<String>) -> Self {
         Self {
-            tokens: (text.len() as u64).div_ceil(TOKEN_BYTES).max(1),
-            keys: Keys::new(names, 1, count),
+            len: tokens.len() as u64,
+            streams: false,
+            origin: Origin {
+                tokens,
+                answer: ANSWER,
+                adapter: None,
+                salt,
+            },
         }
+    }
+
+    /// The same; whether its answer goes out token by token.
+    pub(in crate::sim) fn streaming(self, streams: bool) -> Self {
+        Self { streams, ..self }
+    }
+
+    /// Tokens.
+    pub(in crate::sim) fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// The names of its full blocks of `size` tokens, and of those of an answer of `limit` tokens: it is known what an
+    /// answer will be.
+    fn keys(&self, limit: u64, size: u64) -> Keys {
+        let prompt = &self.origin.tokens;
+        let size = usize::try_from(size).unwrap_or(usize::MAX).max(1);
+        if prompt.is_empty() {
+            return Keys::default();
+        }
+        let scope = [&self.origin.adapter, &self.origin.salt];
+        let seed = scope.into_iter().fold(0, |seed, part| {
+            xxh3_64_with_seed(part.as_deref().unwrap_or_default().as_bytes(), seed)
+        });
+        let blocks = (prompt.len() as u64 + limit) / size as u64;
+        let mut bytes = Vec::with_capacity(size.min(1 << 16) * size_of::<u32>());
+        let mut name = |block: usize| {
+            bytes.clear();
+            for at in block * size..(block + 1) * size {
+                bytes.extend_from_slice(&self.origin.token(at).to_le_bytes());
+            }
+            xxh3_64_with_seed(&bytes, seed)
+        };
+        // All blocks after the prompt's last token are alike.
+        let begun = prompt.len().div_ceil(size).min(blocks as usize);
+        let answer = (blocks as usize > begun).then(|| name(begun));
+        let mut names: Vec<_> = (0..begun).map(&mut name).collect();
+        names.extend(answer.into_iter().cycle().take(blocks as usize - begun));
+        Keys::new(names, 1, u32::try_from(blocks).unwrap_or(u32::MAX))
     }
 }
 
 /// One that shares nothing with any other.
 #[cfg(test)]
 impl From<u64> for Prompt {
-    fn from(tokens: u64) -> Self {
+    fn from(len: u64) -> Self {
         Self {
-            tokens,
-            keys: Keys::default(),
+            len,
+            streams: false,
+            origin: Origin::default(),
         }
     }
 }
@@ -90,9 +133,18 @@ impl Ticket {
         self.reader.wake();
     }
 
-    /// There will be no more.
+    /// There will be no more: the engine is gone.
     pub(super) fn lose(&self) {
-        self.lost.store(true, Ordering::Release);
+        self.end(LOST);
+    }
+
+    /// There will be no more: the engine was told to give up its requests.
+    pub(super) fn abort(&self) {
+        self.end(ABORTED);
+    }
+
+    fn end(&self, how: u8) {
+        self.ended.store(how, Ordering::Release);
         self.reader.wake();
     }
 }
@@ -100,32 +152,40 @@ impl Ticket {
 // === impl Generation ===
 
 impl Generation {
+    /// Queues it. `cached_in`: tokens of the blocks in which prompts are cached, if they are.
     pub(super) fn begin(
         shared: &Arc<Shared>,
-        prompt: Prompt,
+        mut prompt: Prompt,
         limit: u64,
         adapter: Option<&str>,
+        cached_in: Option<u64>,
     ) -> Result<Self, NotTaken> {
+        prompt.origin.adapter = adapter.map(str::to_owned);
+        let keys = cached_in.map(|size| prompt.keys(limit, size));
+        let prompt_tokens = prompt.len;
         // Both were held against the longest request, which u32 holds.
         let small = |n: u64| u32::try_from(n).unwrap_or(u32::MAX);
         let request = Request {
             id: 0,
-            prompt_tokens: small(prompt.tokens),
+            prompt_tokens: small(prompt_tokens),
             output_tokens: small(limit),
-            keys: prompt.keys,
+            keys: keys.unwrap_or_default(),
             // Adapters come and go; a hash needs no list of them.
             adapter: adapter.map(|name| xxh3_64_with_seed(name.as_bytes(), 0) as u32),
         };
-        let ticket = Arc::new(Ticket::default());
+        let ticket = Arc::new(Ticket {
+            streams: prompt.streams,
+            ..Ticket::default()
+        });
         let (id, caches) = shared.change(|state| {
-            let id = state.submit(&ticket, request, adapter)?;
+            let id = state.submit(&ticket, request, prompt.origin, adapter)?;
             Ok::<_, NotTaken>((id, state.caches()))
         })?;
         Ok(Self {
             shared: Arc::clone(shared),
             ticket,
             id,
-            prompt_tokens: prompt.tokens,
+            prompt_tokens,
             generated: 0,
             limit,
             caches,
@@ -144,10 +204,12 @@ impl Generation {
                 let new = generated - self.generated;
                 self.generated = generated;
                 Poll::Ready(Ok(new))
-            } else if self.ticket.lost.load(Ordering::Acquire) {
-                Poll::Ready(Err(Lost))
             } else {
-                Poll::Pending
+                match self.ticket.ended.load(Ordering::Acquire) {
+                    LOST => Poll::Ready(Err(Lost)),
+                    ABORTED => Poll::Ready(Ok(0)),
+                    _ => Poll::Pending,
+                }
             }
         })
         .await
@@ -155,7 +217,18 @@ impl Generation {
 
     /// Whether the last token was the last one.
     pub(in crate::sim) fn is_done(&self) -> bool {
-        self.generated == self.limit
+        self.generated == self.limit || self.is_aborted()
+    }
+
+    /// Whether it ended before its limit, and all tokens that there were have been told.
+    pub(in crate::sim) fn is_aborted(&self) -> bool {
+        self.ticket.ended.load(Ordering::Acquire) == ABORTED
+            && self.generated == self.ticket.generated.load(Ordering::Acquire)
+    }
+
+    /// Why it ended, as vLLM's `finish_reason`.
+    pub(in crate::sim) fn finish(&self) -> &'static str {
+        if self.is_aborted() { "abort" } else { "length" }
     }
 
     /// Tokens so far: of the prompt, and generated.

@@ -5,11 +5,14 @@
 //! that ended meanwhile is told then, at the virtual time at which it did: a machine that is late makes tokens come in
 //! bunches, but does not make the model slower.
 
+mod bounds;
+mod crowd;
 mod desk;
 mod fixed;
 mod generation;
 mod lora;
 mod model;
+mod outbox;
 mod stats;
 #[cfg(test)]
 mod tests;
@@ -22,10 +25,12 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+pub(super) use crowd::Crowd;
 use desk::State;
 pub use fixed::Times;
 pub(super) use generation::{Generation, Lost, Prompt};
 pub(super) use lora::Combination;
+pub(super) use outbox::{Notice, Outbox};
 pub(super) use stats::Stats;
 
 use super::step::{EngineSpec, Gauges, GpuState, StepError};
@@ -36,9 +41,23 @@ const LONGEST_DELAY: Duration = Duration::from_secs(365 * 24 * 3600);
 /// Requests that wait in one engine at most. vLLM has no bound; a simulator's memory does.
 const LONGEST_QUEUE: u32 = 16_384;
 
+/// Whose metrics a server has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum EngineKind {
+    /// vLLM.
+    #[default]
+    Vllm,
+    /// SGLang.
+    Sglang,
+    /// TensorRT-LLM behind `trtllm-serve`.
+    Trtllm,
+}
+
 /// How fast and how large.
 #[derive(Clone, Debug)]
 pub struct EngineConfig {
+    /// Whose metrics it keeps; what it does is the same.
+    pub kind: EngineKind,
     /// How it keeps time.
     pub pace: Pace,
     /// Virtual seconds that pass in a real one; more than 0.
@@ -86,6 +105,17 @@ pub(super) enum NotTaken {
     /// HTTP 500.
     #[error(transparent)]
     Dead(#[from] Lost),
+}
+
+/// What a sleeping engine has given up: vLLM's levels 0 to 2.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum SleepLevel {
+    /// Nothing but its requests.
+    Paused,
+    /// KV cache and weights, which main memory keeps.
+    Offloaded,
+    /// Both.
+    Discarded,
 }
 
 /// One engine.
@@ -163,14 +193,14 @@ impl EngineConfig {
 // === impl Engine ===
 
 impl Engine {
-    /// An idle engine. Its driver runs on the current runtime until it is dropped.
-    pub(super) fn new(config: EngineConfig) -> Result<Self, StepError> {
+    /// An idle engine, on GPUs that it shares with `crowd`. Its driver runs on the current runtime until it is dropped.
+    pub(super) fn new(config: EngineConfig, crowd: Arc<Crowd>) -> Result<Self, StepError> {
         let clock = Clock {
             origin: Instant::now(),
             speed: config.speed,
         };
         let shared = Arc::new(Shared {
-            state: Mutex::new(State::new(&config)?),
+            state: Mutex::new(State::new(&config, crowd)?),
             changed: Notify::new(),
             clock,
         });
@@ -207,13 +237,46 @@ impl Engine {
         limit: Option<u64>,
         adapter: Option<&str>,
     ) -> Result<Generation, NotTaken> {
-        let limit = self.config.limit(prompt.tokens, limit)?;
-        Generation::begin(&self.shared, prompt, limit, adapter)
+        let limit = self.config.limit(prompt.len(), limit)?;
+        let caches = matches!(self.config.pace, Pace::Steps(_));
+        let cached_in = caches.then_some(self.config.block_size);
+        Generation::begin(&self.shared, prompt, limit, adapter, cached_in)
+    }
+
+    /// From now on what becomes of the prefix cache is told there. Before the first request.
+    pub(super) fn tell(&self, outbox: Arc<Outbox>) {
+        self.change(|state| state.tell(outbox));
+    }
+
+    /// Gives up all requests, and does nothing with new ones until [`wake_up`](Self::wake_up). From level 1 on the cache
+    /// is empty and the memory free.
+    pub(super) fn sleep(&self, level: SleepLevel) {
+        self.change(|state| state.sleep(level));
+    }
+
+    /// What has waited meanwhile goes on.
+    pub(super) fn wake_up(&self) {
+        self.change(State::wake_up);
+    }
+
+    /// How deep it sleeps; `None`: it is awake.
+    pub(super) fn asleep(&self) -> Option<SleepLevel> {
+        self.shared.state.lock().asleep()
     }
 
     /// Makes what computes and what reads memory slower by these factors (1 = healthy), from the next step on.
-    pub(super) fn set_slow(&self, compute: f64, memory: f64) {
-        self.change(|state| state.set_slow(compute, memory));
+    pub(super) fn set_slow(&self, slow: [f64; 2]) {
+        self.change(|state| state.set_slow(slow));
+    }
+
+    /// The factors of the last [`set_slow`](Self::set_slow).
+    pub(super) fn slow(&self) -> [f64; 2] {
+        self.shared.state.lock().slow()
+    }
+
+    /// The same, for what is wrong with its GPUs. Both slow it down.
+    pub(super) fn set_gpu_slow(&self, slow: [f64; 2]) {
+        self.change(|state| state.set_gpu_slow(slow));
     }
 
     /// Takes that share of the KV cache away (0 to 1), as far as it is free: those who need a block preempt each other.
@@ -238,6 +301,10 @@ impl Engine {
 
     pub(super) fn is_dead(&self) -> bool {
         self.shared.state.lock().is_dead()
+    }
+
+    pub(super) fn is_hung(&self) -> bool {
+        self.shared.state.lock().is_hung()
     }
 
     /// What one of its GPUs does; `None` if there is none.

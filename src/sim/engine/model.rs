@@ -1,8 +1,8 @@
 //! The two ways in which an engine can keep time, as one.
 
 use super::fixed::Fixed;
-use super::{EngineConfig, Pace};
-use crate::sim::step::{Engine, Event, Gauges, GpuState, Loras, Request, StepError};
+use super::{EngineConfig, Pace, SleepLevel};
+use crate::sim::step::{BlockChange, Engine, Event, Gauges, GpuState, Loras, Request, StepError};
 
 #[derive(Debug)]
 pub(super) enum Model {
@@ -118,6 +118,36 @@ impl Model {
         match self {
             Self::Steps(engine) => engine.restart(now),
             Self::Fixed(fixed) => fixed.clear(),
+        }
+    }
+
+    /// All requests are given up, and new ones wait.
+    pub(super) fn sleep(&mut self, level: SleepLevel, now: f64) {
+        match self {
+            Self::Steps(engine) => engine.sleep(level != SleepLevel::Paused, now),
+            Self::Fixed(fixed) => fixed.pause(),
+        }
+    }
+
+    pub(super) fn wake_up(&mut self, now: f64) {
+        match self {
+            Self::Steps(engine) => engine.wake_up(now),
+            Self::Fixed(fixed) => fixed.go_on(now),
+        }
+    }
+
+    /// From now on [`block_changes`](Self::block_changes) tells something.
+    pub(super) fn log_blocks(&mut self) {
+        if let Self::Steps(engine) = self {
+            engine.log_blocks();
+        }
+    }
+
+    /// What has become of the prefix cache.
+    pub(super) fn block_changes(&mut self) -> Vec<BlockChange> {
+        match self {
+            Self::Steps(engine) => engine.block_changes(),
+            Self::Fixed(_) => Vec::new(),
         }
     }
 

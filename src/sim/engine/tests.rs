@@ -6,6 +6,7 @@ use super::*;
 
 fn config() -> EngineConfig {
     EngineConfig {
+        kind: EngineKind::Vllm,
         pace: Pace::Fixed(Times {
             ttft: Duration::from_millis(100),
             prefill_rate: 1000.0,
@@ -32,7 +33,7 @@ fn h100() -> EngineConfig {
 }
 
 fn engine(config: EngineConfig) -> Engine {
-    Engine::new(config).unwrap()
+    Engine::new(config, Arc::default()).unwrap()
 }
 
 /// Waiting, of these deferred, running, blocks.
@@ -265,24 +266,32 @@ async fn a_batch_has_so_many_adapters() {
 
 #[tokio::test(start_paused = true)]
 async fn steps_find_the_prefix_of_a_prompt_that_was_read_before() {
-    let engine = engine(h100());
-    let text = "once upon a time ".repeat(100);
-    let read = async |text: &str, scope: &[&str]| {
-        let prompt = Prompt::new(text.as_bytes(), scope, 16);
-        let generation = engine.start(prompt, Some(4), None).unwrap();
+    let engine = engine(EngineConfig {
+        max_loras: 1,
+        ..h100()
+    });
+    let text: Vec<u32> = (0..425).collect();
+    let read = async |text: &[u32], adapter: Option<&str>, salt: Option<&str>| {
+        let prompt = Prompt::new(text.to_vec(), salt.map(str::to_owned));
+        let generation = engine.start(prompt, Some(4), adapter).unwrap();
         let generation = to_end(generation).await.unwrap();
         generation.cached_tokens().unwrap()
     };
-    assert_eq!(read(&text, &[]).await, 0);
-    // 1,700 bytes are 425 tokens, 26 blocks of 16 and a rest.
-    assert_eq!(read(&text, &[]).await, 416);
-    assert_eq!(read(&text[..640], &[]).await, 144, "never the last token");
-    assert_eq!(read(&format!("x{text}"), &[]).await, 0);
-    assert_eq!(read(&text, &["adapter", ""]).await, 0);
+    assert_eq!(read(&text, None, None).await, 0);
+    // 26 blocks of 16 and a rest.
+    assert_eq!(read(&text, None, None).await, 416);
+    assert_eq!(
+        read(&text[..160], None, None).await,
+        144,
+        "never the last token"
+    );
+    assert_eq!(read(&text[1..], None, None).await, 0);
+    assert_eq!(read(&text, None, Some("salt")).await, 0);
+    assert_eq!(read(&text, Some("a"), None).await, 0);
     let (gauges, stats) = (engine.gauges(), engine.stats());
     assert_eq!(gauges.prefix_hits, 416 + 144);
     assert_eq!(stats.cached_tokens.load(Ordering::Relaxed), 416 + 144);
-    assert!(gauges.iterations >= 5 * 4);
+    assert!(gauges.iterations >= 6 * 4);
 }
 
 #[tokio::test(start_paused = true)]
@@ -319,7 +328,7 @@ async fn a_slow_engine_is_slow() {
         let engine = engine(config);
         let mut times = Vec::new();
         for slow in [1.0, 3.0] {
-            engine.set_slow(slow, slow);
+            engine.set_slow([slow; 2]);
             let begun = Instant::now();
             let generation = engine.start(32.into(), Some(100), None).unwrap();
             to_end(generation).await.unwrap();

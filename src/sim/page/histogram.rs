@@ -16,7 +16,13 @@ pub(in crate::sim) struct Histogram {
 /// A histogram's lines without their values: its buckets, its count and its sum. They never change, and most of a page
 /// are such lines.
 #[derive(Debug)]
-pub(super) struct Lines(Box<[String]>);
+pub(super) struct Lines {
+    buckets: Box<[String]>,
+    count: String,
+    sum: String,
+    /// As Python's client prints them when it collects from several processes.
+    sum_first: bool,
+}
 
 // === impl Histogram ===
 
@@ -36,6 +42,13 @@ impl Histogram {
         self.sum.fetch_add((value * 1e6) as u64, Ordering::Relaxed);
     }
 
+    /// Whether nothing was observed.
+    pub(super) fn is_empty(&self) -> bool {
+        self.counts
+            .iter()
+            .all(|count| count.load(Ordering::Relaxed) == 0)
+    }
+
     /// Its lines under `name`, each with `labels`.
     pub(super) fn lines(&self, name: &str, labels: &[Label<'_>]) -> Lines {
         let bounds = self.bounds.iter().copied().chain([f64::INFINITY]);
@@ -45,28 +58,47 @@ impl Histogram {
             let labels = sorted(&[labels, &[("le", &le)]].concat());
             format!("{name}_bucket{labels} ")
         });
+        let buckets = buckets.collect();
         let labels = sorted(labels);
-        let ends = ["count", "sum"].map(|end| format!("{name}_{end}{labels} "));
-        Lines(buckets.chain(ends).collect())
+        Lines {
+            buckets,
+            count: format!("{name}_count{labels} "),
+            sum: format!("{name}_sum{labels} "),
+            sum_first: false,
+        }
     }
 
     /// Prints its `lines`.
     pub(super) fn print(&self, out: &mut String, lines: &Lines) {
-        let mut total = 0;
-        let mut lines = lines.0.iter();
-        let mut line = |value: f64| {
-            if let Some(line) = lines.next() {
-                out.push_str(line);
-                go_float(out, value);
-                out.push('\n');
-            }
+        let mut line = |line: &str, value: f64| {
+            out.push_str(line);
+            go_float(out, value);
+            out.push('\n');
         };
-        for count in &self.counts {
-            total += count.load(Ordering::Relaxed);
-            line(total as f64);
+        let sum = self.sum.load(Ordering::Relaxed) as f64 / 1e6;
+        if lines.sum_first {
+            line(&lines.sum, sum);
         }
-        line(total as f64);
-        line(self.sum.load(Ordering::Relaxed) as f64 / 1e6);
+        let mut total = 0;
+        for (bucket, count) in lines.buckets.iter().zip(&self.counts) {
+            total += count.load(Ordering::Relaxed);
+            line(bucket, total as f64);
+        }
+        line(&lines.count, total as f64);
+        if !lines.sum_first {
+            line(&lines.sum, sum);
+        }
+    }
+}
+
+// === impl Lines ===
+
+impl Lines {
+    pub(super) fn sum_first(self) -> Self {
+        Self {
+            sum_first: true,
+            ..self
+        }
     }
 }
 

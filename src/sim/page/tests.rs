@@ -6,25 +6,41 @@ use super::*;
 use crate::pool::engines::known;
 use crate::pool::scan::PageScanner;
 use crate::pool::slab::{Scrape, lora_key};
+use crate::sim::engine::Prompt;
+use crate::sim::step::EngineSpec;
 use crate::sim::{EngineConfig, Pace, Times};
 
 fn engine(kv_blocks: u64, max_loras: usize) -> Engine {
-    Engine::new(EngineConfig {
-        pace: Pace::Fixed(Times {
-            ttft: Duration::from_secs(1),
-            prefill_rate: 1e9,
-            itl: Duration::ZERO,
-        }),
-        speed: 1.0,
-        max_num_seqs: 4,
-        kv_blocks,
-        block_size: 16,
-        max_model_len: 131_072,
-        max_loras,
-        lora_load: Duration::ZERO,
-        tokens: 1,
-    })
+    Engine::new(
+        EngineConfig {
+            kind: EngineKind::Vllm,
+            pace: Pace::Fixed(Times {
+                ttft: Duration::from_secs(1),
+                prefill_rate: 1e9,
+                itl: Duration::ZERO,
+            }),
+            speed: 1.0,
+            max_num_seqs: 4,
+            kv_blocks,
+            block_size: 16,
+            max_model_len: 131_072,
+            max_loras,
+            lora_load: Duration::ZERO,
+            tokens: 1,
+        },
+        std::sync::Arc::default(),
+    )
     .unwrap()
+}
+
+/// A Llama 3.1 8B on an H100, as another engine.
+fn steps(kind: EngineKind) -> Engine {
+    let config = EngineConfig {
+        kind,
+        pace: Pace::Steps(EngineSpec::new("H100", "llama3-8b", 1)),
+        ..engine(1000, 0).config().clone()
+    };
+    Engine::new(config, std::sync::Arc::default()).unwrap()
 }
 
 fn scan(page: &str) -> Scrape {
@@ -160,4 +176,93 @@ async fn the_outline_is_that_of_a_real_page() {
     );
 }
 
-const GOLDEN: &str = include_str!("golden.txt");
+const GOLDEN: &str = include_str!("vllm.golden");
+
+/// Printed by prometheus_client 0.26.0 as it collects from several processes, from the engines' definitions, with a value
+/// in every family. It does so in the order of its files, so families are sorted by name.
+#[tokio::test(start_paused = true)]
+async fn the_outlines_of_other_engines_are_those_of_real_pages() {
+    for (kind, golden) in [
+        (EngineKind::Sglang, include_str!("sglang.golden")),
+        (EngineKind::Trtllm, include_str!("trtllm.golden")),
+    ] {
+        let engine = steps(kind);
+        let page = Page::new("m", &engine);
+        let idle = page.print(&engine);
+        assert!(
+            !idle.contains("_bucket") && !idle.contains("_created"),
+            "{idle}"
+        );
+        for limit in [2, 2, 12_000] {
+            let prompt = Prompt::new((0..100).collect(), None);
+            let mut generation = engine.start(prompt, Some(limit), None).unwrap();
+            if limit == 2 {
+                while !generation.is_done() {
+                    generation.more().await.unwrap();
+                }
+                continue;
+            }
+            // One that runs is preempted, then given up.
+            generation.more().await.unwrap();
+            let other = engine.start(64.into(), Some(12_000), None).unwrap();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            engine.withhold(1.0);
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            engine.sleep(SleepLevel::Paused);
+            drop(other);
+        }
+        let text = page.print(&engine);
+        let found = outline(&text);
+        let mut families: Vec<Vec<&str>> = Vec::new();
+        for line in found.lines() {
+            match families.last_mut() {
+                Some(family) if line.starts_with(' ') => family.push(line),
+                _ => families.push(vec![line]),
+            }
+        }
+        families.sort();
+        let found = families.concat();
+        let golden: Vec<_> = golden.lines().collect();
+        for (found, golden) in found.iter().zip(&golden) {
+            assert_eq!(found, golden, "{kind:?}");
+        }
+        assert_eq!(found.len(), golden.len());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_own_scanner_reads_every_engine() {
+    for (kind, spec) in [
+        (EngineKind::Vllm, 0),
+        (EngineKind::Sglang, 1),
+        (EngineKind::Trtllm, 2),
+    ] {
+        let engine = steps(kind);
+        let page = Page::new("m", &engine);
+        let many: Vec<_> = (0..6)
+            .map(|_| engine.start(1600.into(), Some(9), None).unwrap())
+            .collect();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        drop(many);
+        let many: Vec<_> = (0..6)
+            .map(|_| engine.start(1600.into(), Some(900), None).unwrap())
+            .collect();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let engines = known();
+        let mut scanner = PageScanner::new(&engines[spec]);
+        scanner.feed(page.print(&engine).as_bytes());
+        let scrape = scanner.finish();
+        assert_eq!(
+            (scrape.waiting, scrape.running),
+            (Some(2.0), Some(4.0)),
+            "{kind:?}"
+        );
+        assert_eq!(
+            (scrape.block_size, scrape.kv_blocks),
+            (Some(16), Some(1000))
+        );
+        let usage = scrape.kv_usage.unwrap();
+        assert!((0.4..0.5).contains(&usage), "{kind:?}: {usage}");
+        drop(many);
+    }
+}

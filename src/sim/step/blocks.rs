@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 
+use super::changes::Log;
 use super::keys::{BuildMix, Chain};
 
 const NONE: u32 = u32::MAX;
@@ -32,6 +33,7 @@ pub(super) struct Blocks {
     shared_once: u64,
     /// Where the last lookup went.
     path: Vec<(u32, u32)>,
+    pub(super) log: Log,
 }
 
 #[derive(Debug)]
@@ -93,12 +95,28 @@ impl Blocks {
             shared: 0,
             shared_once: 0,
             path: Vec::new(),
+            log: Log::default(),
+        }
+    }
+
+    /// The same, with nothing in it.
+    pub(super) fn emptied(&mut self) -> Self {
+        let mut log = std::mem::take(&mut self.log);
+        log.cleared();
+        Self {
+            log,
+            ..Self::new(self.total)
         }
     }
 
     /// Blocks that can be taken.
     pub(super) fn available(&self) -> u32 {
         self.free + self.idle
+    }
+
+    /// Those of them in which there is something to hit.
+    pub(super) fn idle(&self) -> u32 {
+        self.idle
     }
 
     pub(super) fn total(&self) -> u32 {
@@ -169,6 +187,8 @@ impl Blocks {
             run.len -= taken;
             left -= taken;
             self.idle -= taken;
+            let end = run.start + run.len;
+            self.log.removed(&run.chain, end..end + taken);
             if run.len == 0 {
                 self.unlink(head);
                 self.forget(head);
@@ -205,7 +225,7 @@ impl Blocks {
                 let fits = alone && same_kind && tip.start + tip.len == at;
                 if fits {
                     // Its chain may be that of a request that went another way after this run.
-                    tip.chain = chain.clone();
+                    tip.chain = chain.bare();
                     tip.len += end - at;
                 }
                 fits
@@ -214,7 +234,7 @@ impl Blocks {
                 hold.tip = self.insert(
                     key,
                     Run {
-                        chain: chain.clone(),
+                        chain: chain.bare(),
                         start: at,
                         len: end - at,
                         parent: hold.tip,
@@ -227,6 +247,7 @@ impl Blocks {
                 );
             }
             hold.blocks = end;
+            self.log.stored(chain, at..end);
         }
     }
 

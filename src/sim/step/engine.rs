@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 
 use super::blocks::Blocks;
+use super::changes::BlockChange;
 use super::cost::{Chunk, Cost, Work};
 use super::flight::{Decoders, Flight};
 use super::gpu::GpuState;
@@ -10,6 +11,7 @@ use super::keys::{Chain, Keys};
 use super::lora::Adapters;
 use super::requests::{Event, Request, Running, Slot, Slots};
 use super::spec::{EngineSpec, StepError};
+use super::tables::Shard;
 
 /// One engine. Its caller moves time on: submissions, then [`advance`](Self::advance) up to the next one.
 #[derive(Debug)]
@@ -61,6 +63,10 @@ pub(super) struct Totals {
 #[derive(Clone, Copy, Debug)]
 enum Life {
     Up,
+    /// Requests wait; whether weights and KV cache are still in the GPU's memory.
+    Asleep {
+        resident: bool,
+    },
     Hung(Gauges),
     Dead,
 }
@@ -70,12 +76,16 @@ enum Life {
 pub struct Gauges {
     /// Requests that run.
     pub running: u32,
+    /// Those of them that read their prompt.
+    pub reading: u32,
     /// Requests that wait, deferred ones included.
     pub waiting: u32,
     /// Requests that were passed over because of their adapters.
     pub deferred: u32,
     /// Share of the KV cache blocks that are in use, 0 to 1.
     pub kv_usage: f64,
+    /// Share of the blocks that nobody uses and that can be hit, 0 to 1.
+    pub kv_cached: f64,
     /// Times that a request lost its blocks, in all.
     pub preemptions: u64,
     /// Prompt tokens looked up in the prefix cache, in all.
@@ -127,6 +137,16 @@ impl Engine {
     /// pure decoding are passed in one go. For live servers. Say so before the first request.
     pub fn each_token(&mut self, each: bool) {
         self.each_token = each;
+    }
+
+    /// From now on [`block_changes`](Self::block_changes) tells of blocks whose names have an [`Origin`](super::Origin).
+    pub fn log_blocks(&mut self) {
+        self.blocks.log.begin();
+    }
+
+    /// What has become of the prefix cache since the last call.
+    pub fn block_changes(&mut self) -> Vec<BlockChange> {
+        self.blocks.log.take()
     }
 
     /// Queues a request. `now`: not before the last event, nor before where time was moved to.
@@ -204,8 +224,10 @@ impl Engine {
     /// When the next event is due, if nothing is submitted before. It puts the next step together if none runs: all that
     /// arrives at the same moment should have been submitted.
     pub fn next_event(&mut self) -> Option<f64> {
-        if !matches!(self.life, Life::Up) {
-            return None;
+        match self.life {
+            Life::Up => {}
+            Life::Asleep { .. } => return self.flight.map(|flight| flight.end()),
+            Life::Hung(_) | Life::Dead => return None,
         }
         if self.flight.is_none() && !self.is_idle() {
             self.start(self.each_token);
@@ -215,7 +237,7 @@ impl Engine {
 
     /// Moves time on, and tells what happened up to `to`. Infinity: until all have ended.
     pub fn advance(&mut self, to: f64, events: &mut impl FnMut(Event)) {
-        if !matches!(self.life, Life::Up) {
+        if matches!(self.life, Life::Hung(_) | Life::Dead) {
             return;
         }
         loop {
@@ -226,7 +248,7 @@ impl Engine {
                     self.complete(flight, self.each_token, events);
                 }
                 Some(_) => return,
-                None if self.is_idle() => return,
+                None if self.is_idle() || matches!(self.life, Life::Asleep { .. }) => return,
                 // A step that begins right now is for those as well that arrive right now.
                 None if self.time >= to => return,
                 None => self.start(self.each_token),
@@ -237,7 +259,7 @@ impl Engine {
     /// What the metrics page would show.
     pub fn gauges(&self, now: f64) -> Gauges {
         match self.life {
-            Life::Up => {}
+            Life::Up | Life::Asleep { .. } => {}
             Life::Hung(gauges) => return gauges,
             Life::Dead => return Gauges::default(),
         }
@@ -251,9 +273,11 @@ impl Engine {
         let free = u64::from(self.blocks.available()).saturating_sub(grown);
         Gauges {
             running: self.running.len() as u32,
+            reading: self.running.len() as u32 - self.decoders.count,
             waiting: self.waiting.len() as u32,
             deferred: self.deferred,
             kv_usage: 1.0 - free as f64 / f64::from(self.blocks.total()),
+            kv_cached: f64::from(self.blocks.idle()) / f64::from(self.blocks.total()),
             preemptions: self.totals.preemptions,
             prefix_queries: self.totals.queries,
             prefix_hits: self.totals.hits,
@@ -299,6 +323,36 @@ impl Engine {
         self.blocks.take(self.withheld);
     }
 
+    /// All requests are given up: those that run with the end of their step. New ones wait until
+    /// [`wake_up`](Self::wake_up). Where it gives up its `memory` too, the cache is empty.
+    pub fn sleep(&mut self, memory: bool, now: f64) {
+        if !matches!(self.life, Life::Up) {
+            return;
+        }
+        let waiting = self.waiting.iter().copied();
+        let running = self.running.iter().map(|running| running.slot);
+        let ids: Vec<_> = waiting
+            .chain(running)
+            .map(|slot| self.slots[slot].id)
+            .collect();
+        if memory {
+            self.give_up();
+        } else {
+            for id in ids {
+                self.cancel(id, now);
+            }
+        }
+        self.life = Life::Asleep { resident: !memory };
+    }
+
+    /// It goes on with what has waited.
+    pub fn wake_up(&mut self, now: f64) {
+        if matches!(self.life, Life::Asleep { .. }) {
+            self.time = self.time.max(now);
+            self.life = Life::Up;
+        }
+    }
+
     /// The process dies: all requests are lost, gauges read zero, submissions fail.
     pub fn die(&mut self) {
         self.clear();
@@ -327,8 +381,14 @@ impl Engine {
         let work = work.filter(|_| matches!(self.life, Life::Up));
         let blocks = u64::from(self.blocks.total());
         let mut state = GpuState::new(&self.cost, blocks, self.block_size, self.budget, work);
-        if matches!(self.life, Life::Dead) {
-            state.memory_used = 0;
+        let step = self.flight.map(|flight| flight.work).or(self.last_work);
+        state.step = step.map_or(0.0, |work| work.seconds);
+        match self.life {
+            Life::Dead => state.memory_used = 0,
+            Life::Asleep { resident: false } => {
+                state.memory_used = Shard::overhead(self.budget) as u64;
+            }
+            _ => {}
         }
         state
     }
@@ -345,7 +405,14 @@ impl Engine {
     }
 
     fn clear(&mut self) {
-        self.blocks = Blocks::new(self.blocks.total());
+        self.give_up();
+        self.totals = Totals::default();
+        self.last_work = None;
+    }
+
+    /// No requests, and an empty cache.
+    fn give_up(&mut self) {
+        self.blocks = self.blocks.emptied();
         self.slots = Slots::default();
         self.waiting.clear();
         self.running.clear();
@@ -356,8 +423,7 @@ impl Engine {
         self.preempted.clear();
         self.deferred = 0;
         self.released = (0, 0);
-        self.totals = Totals::default();
-        self.last_work = None;
+        self.totals.cancelled = 0;
         self.withheld = 0;
     }
 }

@@ -1,25 +1,21 @@
-//! What NVML and GPM would read on one GPU of an engine. gpu-and-simulation.md §2.3.
+//! What an engine does on one of its GPUs, as NVML and GPM would read it. gpu-and-simulation.md §2.3.
 
 use super::cost::{Cost, Work};
-use super::tables::Shard;
+use super::tables::{Gpu, Shard};
 
-/// The state of a GPU. All GPUs of a tensor-parallel group have the same.
+/// What an engine does on a GPU, or on its MIG instance. It is the same on all GPUs of a tensor-parallel group.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GpuState {
     /// Bytes in use: weights, KV pool and overhead. vLLM takes them at the start; load does not move them.
     pub memory_used: u64,
-    /// Bytes there are.
-    pub memory_total: u64,
     /// Share of time with a kernel running, 0 to 1: 1 from one running request on.
     pub utilisation: f64,
     /// Share of the peak HBM bandwidth, 0 to 1.
     pub bandwidth: f64,
     /// Share of the peak FLOP/s, 0 to 1.
     pub tensor: f64,
-    /// W.
-    pub power: f64,
-    /// MHz.
-    pub sm_clock: f64,
+    /// Seconds of the step that runs, or of the last one.
+    pub step: f64,
 }
 
 /// Shares of the power above idle that full bandwidth and full tensor cores take: between them they match Splitwise's
@@ -46,15 +42,22 @@ impl GpuState {
         };
         let bandwidth = share(work.map_or(0.0, |w| w.bytes), gpu.peak_bandwidth);
         let tensor = share(work.map_or(0.0, |w| w.flops), gpu.peak_flops);
-        let load = (BANDWIDTH_POWER * bandwidth + TENSOR_POWER * tensor).min(1.0);
         Self {
             memory_used: (used as u64).min(gpu.hbm_bytes),
-            memory_total: gpu.hbm_bytes,
             utilisation: if work.is_some() { 1.0 } else { 0.0 },
             bandwidth,
             tensor,
-            power: gpu.idle + (gpu.tdp - gpu.idle) * load,
-            sm_clock: gpu.sm_clock / cost.slow[0],
+            step: 0.0,
         }
+    }
+}
+
+// === impl Gpu ===
+
+impl Gpu {
+    /// W, at these shares of the peak HBM bandwidth and FLOP/s.
+    pub fn power(&self, bandwidth: f64, tensor: f64) -> f64 {
+        let load = (BANDWIDTH_POWER * bandwidth + TENSOR_POWER * tensor).min(1.0);
+        self.idle + (self.tdp - self.idle) * load
     }
 }

@@ -12,6 +12,20 @@ pub struct Keys {
     each: u32,
     /// Blocks that have a name. Those of the answer have none as a rule, and are then the request's own.
     blocks: u32,
+    origin: Option<Arc<Origin>>,
+}
+
+/// What names stand for: for those who are told which blocks the cache has.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origin {
+    /// Of the prompt.
+    pub tokens: Vec<u32>,
+    /// Every token of the answer.
+    pub answer: u32,
+    /// The LoRA adapter.
+    pub adapter: Option<String>,
+    /// What else keeps it apart from the same tokens.
+    pub salt: Option<String>,
 }
 
 /// 2⁶⁴ over the golden ratio, to keep small numbers away from 0.
@@ -49,7 +63,20 @@ impl Keys {
             blocks: u64::from(blocks).min(named) as u32,
             chain,
             each,
+            origin: None,
         }
+    }
+
+    /// The same, with what they stand for.
+    pub fn with_origin(self, origin: Arc<Origin>) -> Self {
+        Self {
+            origin: Some(origin),
+            ..self
+        }
+    }
+
+    pub(super) fn origin(&self) -> Option<&Arc<Origin>> {
+        self.origin.as_ref()
     }
 
     /// How many blocks have a name.
@@ -67,9 +94,25 @@ impl Keys {
     }
 }
 
+// === impl Origin ===
+
+impl Origin {
+    /// The token at that place.
+    pub fn token(&self, at: usize) -> u32 {
+        self.tokens.get(at).copied().unwrap_or(self.answer)
+    }
+}
+
 // === impl Chain ===
 
 impl Chain {
+    /// For the cache to keep: it lives longer than its request, and needs the names alone.
+    pub(super) fn bare(&self) -> Self {
+        let mut bare = self.clone();
+        bare.keys.origin = None;
+        bare
+    }
+
     pub(super) fn block(&self, at: u32) -> u64 {
         if at < self.keys.blocks {
             self.keys.block(at)

@@ -9,12 +9,14 @@
 //! multiplications, divisions and square roots, which IEEE 754 rounds alike everywhere, in an order that the inputs fix.
 
 mod blocks;
+mod changes;
 mod cost;
 mod engine;
 mod flight;
 mod gpu;
 mod keys;
 mod lora;
+mod mig;
 mod requests;
 mod scheduler;
 mod spec;
@@ -22,9 +24,11 @@ mod tables;
 #[cfg(test)]
 mod tests;
 
+pub use changes::BlockChange;
 pub use engine::{Engine, Gauges};
 pub use gpu::GpuState;
-pub use keys::Keys;
+pub use keys::{Keys, Origin};
+pub use mig::MigProfile;
 pub use requests::{Event, Request};
 pub use spec::{EngineSpec, Loras, StepError};
 pub use tables::{Gpu, Model, Tables};

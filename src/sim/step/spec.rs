@@ -1,6 +1,7 @@
 //! How an engine is set up, and what is wrong with it or with a request.
 
 use super::cost::Cost;
+use super::mig::MigProfile;
 use super::tables::{Shard, Tables};
 
 /// An engine: one model on one or more GPUs. Names as vLLM's flags have them.
@@ -12,6 +13,10 @@ pub struct EngineSpec {
     pub model: String,
     /// `--tensor-parallel-size`: GPUs; at least 1.
     pub tp: u32,
+    /// The MIG instance that it runs on; absent: the whole GPU.
+    pub mig: Option<MigProfile>,
+    /// `--gpu-memory-utilization`: the share of the GPU's memory that it takes, more than 0 and at most 1.
+    pub gpu_memory_utilization: f64,
     /// KV cache blocks; absent: as many as fit.
     pub kv_blocks: Option<u32>,
     /// Requests that run at once.
@@ -91,6 +96,8 @@ impl EngineSpec {
             gpu: gpu.to_owned(),
             model: model.to_owned(),
             tp,
+            mig: None,
+            gpu_memory_utilization: 0.9,
             kv_blocks: None,
             max_num_seqs: 256,
             max_num_batched_tokens: 2048,
@@ -125,11 +132,25 @@ impl EngineSpec {
                 "max_loras is at least 1, the load time a number of seconds",
             ));
         }
+        if !(self.gpu_memory_utilization > 0.0 && self.gpu_memory_utilization <= 1.0) {
+            return Err(StepError::Spec(
+                "gpu_memory_utilization is more than 0 and at most 1",
+            ));
+        }
+        if let Some(mig) = self.mig {
+            if self.tp > 1 {
+                return Err(StepError::Spec(
+                    "an engine on MIG instances has one: tp is 1 with mig",
+                ));
+            }
+            mig.cut(&self.gpu, &mut gpu)?;
+        }
         if !self.shared_reads {
             gpu.l2_bandwidth = None;
         }
         let shard = Shard::new(model, self.tp);
-        let fits = shard.blocks(&gpu, self.max_num_batched_tokens, self.block_size);
+        let room = self.gpu_memory_utilization * gpu.hbm_bytes as f64;
+        let fits = shard.blocks(room, self.max_num_batched_tokens, self.block_size);
         let blocks = self.kv_blocks.unwrap_or(fits);
         if blocks == 0 {
             return Err(StepError::Spec(

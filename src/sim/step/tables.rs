@@ -7,9 +7,6 @@ use serde::Deserialize;
 
 use super::StepError;
 
-/// Share of the GPU's memory that vLLM takes: its default `gpu_memory_utilization`.
-const MEMORY_SHARE: f64 = 0.9;
-
 /// Bytes a GPU that are neither weights nor KV cache, with a budget of 2048 tokens: measured on an RTX 4090 with vLLM
 /// 0.19 (2,588 blocks of Llama-3.1-8B).
 const OVERHEAD: f64 = 1.24e9;
@@ -53,6 +50,15 @@ pub struct Gpu {
     pub idle: f64,
     /// Boost clock, in MHz.
     pub sm_clock: f64,
+    /// Memory clock, in MHz.
+    pub memory_clock: u32,
+    /// What NVML calls it.
+    pub nvml_name: String,
+    /// NVML's nvmlDeviceArchitecture_t.
+    pub architecture: u32,
+    /// NVLinks; 0 = none.
+    #[serde(default)]
+    pub nvlinks: u32,
     /// Where the figures come from.
     pub source: String,
 }
@@ -167,9 +173,9 @@ impl Shard {
         OVERHEAD + OVERHEAD_PER_TOKEN * f64::from(budget.saturating_sub(2048))
     }
 
-    /// KV cache blocks that fit: 0.9·HBM − weights − overhead. 0 where the weights do not fit.
-    pub(super) fn blocks(&self, gpu: &Gpu, budget: u32, block_size: u32) -> u32 {
-        let room = MEMORY_SHARE * gpu.hbm_bytes as f64 - self.weights - Self::overhead(budget);
+    /// KV cache blocks that fit into so many bytes a GPU beside weights and overhead. 0 where the weights do not fit.
+    pub(super) fn blocks(&self, bytes: f64, budget: u32, block_size: u32) -> u32 {
+        let room = bytes - self.weights - Self::overhead(budget);
         (room.max(0.0) / self.kv_bytes / f64::from(block_size)) as u32
     }
 }

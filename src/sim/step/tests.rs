@@ -292,7 +292,10 @@ fn a_dead_engine_loses_all_and_a_hung_one_moves_no_more() {
     let idle = engine.gpu();
     engine.advance(0.5, &mut |_| {});
     let busy = engine.gpu();
-    assert!(busy.power > idle.power + 100.0 && busy.utilisation == 1.0 && idle.power == 70.0);
+    let gpu = Tables::get().unwrap().gpu("H100").unwrap();
+    let power = |state: GpuState| gpu.power(state.bandwidth, state.tensor);
+    assert!(power(busy) > power(idle) + 100.0 && busy.utilisation == 1.0);
+    assert_eq!(power(idle), 70.0);
     assert_eq!(busy.memory_used, idle.memory_used);
     let before = engine.gauges(0.5);
     assert_eq!((before.running, before.prefix_queries), (1, 1000));

@@ -101,8 +101,11 @@ apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins:
 - type: gpu-health-filter
+- type: gpu-memory-filter
 - type: work-scorer
 - type: speed-scorer
+- type: gpu-memory-scorer
+- type: gpu-cotenant-scorer
 - type: metrics-data-source
   parameters:
     scheme: {{ $source.scheme }}
@@ -130,6 +133,9 @@ schedulingProfiles:
 - name: default
   plugins:
   - pluginRef: gpu-health-filter
+  - pluginRef: gpu-memory-filter
   - pluginRef: work-scorer
   - pluginRef: speed-scorer
+  - {pluginRef: gpu-memory-scorer, weight: 0.2}
+  - {pluginRef: gpu-cotenant-scorer, weight: 0.5}
 {{- end }}

@@ -1,6 +1,7 @@
 //! A server as its clients see it.
 
 use std::net::SocketAddr;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +13,13 @@ use serde_json::{Value, json};
 use tokio::net::TcpListener;
 
 use super::step::EngineSpec;
-use super::{EngineConfig, Pace, Server, ServerConfig, Times};
+use super::{
+    Boards, Division, EngineConfig, EngineKind, Layout, Pace, Server, ServerConfig, Times,
+};
 use crate::dialect::{ResponseScanner, Usage};
+
+mod caching;
+mod sleep;
 
 struct Sim {
     address: SocketAddr,
@@ -32,12 +38,18 @@ impl Sim {
     }
 
     async fn of(pace: Pace) -> Self {
+        Self::with(EngineKind::Vllm, pace).await
+    }
+
+    async fn with(kind: EngineKind, pace: Pace) -> Self {
         let config = ServerConfig {
             name: "sim-0".to_owned(),
             model: "base".to_owned(),
             adapters: vec!["a".to_owned(), "b".to_owned()],
             max_cpu_loras: 3,
+            sleep_mode: true,
             engine: EngineConfig {
+                kind,
                 pace,
                 speed: 1.0,
                 max_num_seqs: 4,
@@ -51,7 +63,19 @@ impl Sim {
         };
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let server = Arc::new(Server::new(config, address).unwrap());
+        let seat = match &config.engine.pace {
+            Pace::Steps(spec) => {
+                let layout = Layout {
+                    gpu: spec.gpu.clone(),
+                    servers: 1,
+                    tp: spec.tp as usize,
+                    division: Division::Turns(NonZeroUsize::MIN),
+                };
+                Some(Boards::new(layout).unwrap().seat(0))
+            }
+            Pace::Fixed(_) => None,
+        };
+        let server = Arc::new(Server::new(config, address, seat).unwrap());
         tokio::spawn(server.serve(listener, std::future::pending()));
         Self {
             address,
@@ -130,7 +154,7 @@ async fn anthropics_errors_have_its_envelope() {
         "/v1/messages/count_tokens",
         r#"{"model":"a","messages":["12345678"]}"#,
     );
-    assert_eq!(counted.await, (200, json!({"input_tokens": 3})));
+    assert_eq!(counted.await, (200, json!({"input_tokens": 11})));
     let (status, answer) = sim
         .post("/v1/messages/count_tokens", r#"{"model":"a"}"#)
         .await;
@@ -197,17 +221,19 @@ async fn openais_requests_are_read_as_python_reads_them() {
 #[tokio::test]
 async fn every_apis_usage_is_found() {
     let sim = Sim::start().await;
-    for (path, body, output) in [
-        ("/v1/chat/completions", r#"{"messages":["12"]}"#, 3),
-        ("/v1/completions", r#"{"prompt":"1234"}"#, 3),
+    for (path, body, input, output) in [
+        ("/v1/chat/completions", r#"{"messages":["12"]}"#, 10, 3),
+        ("/v1/completions", r#"{"prompt":"1234"}"#, 1, 3),
         (
             "/v1/responses",
             r#"{"input":"1234","max_output_tokens":5}"#,
+            10,
             5,
         ),
         (
             "/v1/messages",
             r#"{"model":"base","messages":["12"],"max_tokens":4}"#,
+            10,
             4,
         ),
     ] {
@@ -223,7 +249,7 @@ async fn every_apis_usage_is_found() {
             let usage = scanner.usage().unwrap();
             assert_eq!(
                 (usage.input, usage.output),
-                (Some(2), Some(output)),
+                (Some(input), Some(output)),
                 "{answer}"
             );
         }
@@ -234,12 +260,38 @@ async fn every_apis_usage_is_found() {
     let mut scanner = ResponseScanner::new(false);
     scanner.feed(answer.as_bytes());
     let usage = Usage {
-        input: Some(3),
+        input: Some(2),
         ..Usage::default()
     };
     assert_eq!(scanner.usage(), Some(usage));
     let answer: Value = serde_json::from_str(&answer).unwrap();
     assert_eq!(answer["data"].as_array().unwrap().len(), 2);
+}
+
+#[tokio::test]
+async fn every_engines_page_is_where_it_has_it() {
+    for (kind, path, gauge) in [
+        (EngineKind::Vllm, "/metrics", "vllm:num_requests_running{"),
+        (EngineKind::Sglang, "/metrics", "sglang:num_running_reqs{"),
+        (
+            EngineKind::Trtllm,
+            "/prometheus/metrics",
+            "trtllm_num_requests_running{",
+        ),
+    ] {
+        let spec = EngineSpec::new("H100", "llama3-8b", 1);
+        let sim = Sim::with(kind, Pace::Steps(spec)).await;
+        let (status, page) = sim.send("GET", path, "").await;
+        assert!(status == 200 && page.contains(gauge), "{page}");
+        // Faults are the same everywhere.
+        sim.post("/admin/fault", r#"{"metrics":"missing"}"#).await;
+        assert_eq!(sim.send("GET", path, "").await.0, 503);
+        if kind == EngineKind::Trtllm {
+            let (_, iterations) = sim.send("GET", "/metrics", "").await;
+            let iterations: Value = serde_json::from_str(&iterations).unwrap();
+            assert_eq!(iterations[0]["kvCacheStats"]["tokensPerBlock"], 16);
+        }
+    }
 }
 
 #[tokio::test]
@@ -309,27 +361,6 @@ async fn requests_are_counted_when_their_answer_has_ended() {
 }
 
 #[tokio::test]
-async fn a_prompt_that_was_read_before_is_cached_and_usage_says_so() {
-    let sim = Sim::of(Pace::Steps(EngineSpec::new("H100", "llama3-8b", 1))).await;
-    let prompt = "y".repeat(400);
-    for (n, cached) in [0, 96, 96].into_iter().enumerate() {
-        let body = format!(
-            r#"{{"prompt":"{prompt}","stream":{},"stream_options":{{"include_usage":true}}}}"#,
-            n == 2
-        );
-        let (status, answer) = sim.send("POST", "/v1/completions", &body).await;
-        let mut scanner = ResponseScanner::new(n == 2);
-        scanner.feed(answer.as_bytes());
-        assert_eq!(status, 200, "{answer}");
-        assert_eq!(scanner.usage().unwrap().cached, Some(cached), "{answer}");
-    }
-    // Whose cache does not exist says nothing of it.
-    let fixed = Sim::start().await;
-    let (_, answer) = fixed.post("/v1/completions", r#"{"prompt":"1"}"#).await;
-    assert_eq!(answer["usage"]["prompt_tokens_details"], Value::Null);
-}
-
-#[tokio::test]
 async fn engines_and_pages_fail_as_they_are_told() {
     let sim = Sim::of(Pace::Steps(EngineSpec::new("H100", "llama3-8b", 1))).await;
     let gpu = async || {
@@ -369,6 +400,17 @@ async fn engines_and_pages_fail_as_they_are_told() {
         assert_eq!(found, status);
     }
     assert_eq!(gpu().await["memory_used"], healthy["memory_used"]);
+
+    assert_eq!(sim.post("/admin/gpu", r#"{"xid":79}"#).await.0, 204);
+    let (status, error) = sim.post("/admin/engine", r#""restart""#).await;
+    let message = error["error"]["message"].as_str().unwrap();
+    assert!(status == 409 && message.contains("lost"), "{error}");
+    assert_eq!(sim.post("/admin/gpu", r#"{"clear":true}"#).await.0, 204);
+    assert_eq!(sim.post("/admin/engine", r#""restart""#).await.0, 204);
+    let (status, error) = sim.send("POST", "/admin/gpu", r#"{"heat":1}"#).await;
+    assert!(status == 422 && error.contains("expected one of `clear`"));
+    let (status, error) = sim.send("POST", "/admin/gpu", "{}").await;
+    assert!(status == 400 && error.contains("is needed"), "{error}");
     let fixed = Sim::start().await;
     assert_eq!(fixed.send("GET", "/admin/gpu", "").await.0, 404);
 }

@@ -1,20 +1,19 @@
-//! `pointsman sim`: simulated model servers, all in one process.
+//! The flags of `pointsman sim`, and what a server is by them.
 
-use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use clap::builder::{NonEmptyStringValueParser, RangedU64ValueParser};
 use clap::value_parser;
-use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 
-use super::units::duration;
+use crate::cli::units::duration;
 use crate::sim::step::{Engine, EngineSpec, StepError};
-use crate::sim::{EngineConfig, Pace, Server, ServerConfig, Times};
+use crate::sim::{
+    Division, EngineConfig, EngineKind, KvEvents, Layout, MigProfile, Pace, ServerConfig, Times,
+};
 
 /// The median of cold loads in GenTD26 (p99 8.2 s): gpu-and-simulation.md §2.2.
 const LORA_LOAD: Duration = Duration::from_millis(4_400);
@@ -24,16 +23,19 @@ const LORA_LOAD: Duration = Duration::from_millis(4_400);
 pub struct SimArgs {
     /// How many servers.
     #[arg(long, value_parser = value_parser!(u16).range(1..), default_value_t = 3)]
-    servers: u16,
+    pub(super) servers: u16,
     /// The first server's port, the others follow; 0 = any that are free.
     #[arg(long, default_value_t = 8000)]
-    port: u16,
+    pub(super) port: u16,
     /// Where they listen.
     #[arg(long, default_value_t = IpAddr::V4(Ipv4Addr::LOCALHOST))]
-    address: IpAddr,
+    pub(super) address: IpAddr,
     /// The base model.
     #[arg(long, value_parser = NonEmptyStringValueParser::new(), default_value = "meta-llama/Llama-3.1-8B-Instruct")]
     model: String,
+    /// Whose metrics the servers have.
+    #[arg(long, value_enum, default_value_t)]
+    engine: EngineKind,
     /// LoRA adapters that are loaded from the start, comma separated. LoRA is enabled if there are any, or by
     /// --max-loras.
     #[arg(long, value_delimiter = ',', value_parser = NonEmptyStringValueParser::new())]
@@ -56,6 +58,23 @@ pub struct SimArgs {
     /// GPUs that share the model: tensor parallelism.
     #[arg(long, value_parser = value_parser!(u32).range(1..=1024), default_value_t = 1)]
     tp: u32,
+    /// So many servers take turns on the same GPUs (time slicing). Without --kv-blocks or --gpu-memory-utilization each has
+    /// its share of the memory.
+    #[arg(long, default_value_t = NonZeroUsize::MIN, conflicts_with = "mig")]
+    share_gpu: NonZeroUsize,
+    /// Each server has a MIG instance of this profile, as many on a board as there is room for: 1g.10gb, 1g.20gb, 2g.20gb,
+    /// 3g.40gb, 4g.40gb or 7g.80gb.
+    #[arg(long)]
+    mig: Option<String>,
+    /// The share of a GPU's memory that a server takes [default: 0.9, or a --share-gpu'th of it].
+    #[arg(long)]
+    gpu_memory_utilization: Option<f64>,
+    /// Keep what NVML would tell of all GPUs in this file, as the fake NVML library reads it.
+    #[arg(long)]
+    pub(super) gpu_state: Option<PathBuf>,
+    /// Write which server has which GPU here, as `pointsman probe` reads it.
+    #[arg(long)]
+    pub(super) gpu_map: Option<PathBuf>,
     /// Tokens of one step [default: 2048, or --max-num-seqs if that is more].
     #[arg(long, value_parser = value_parser!(u32).range(1..))]
     max_num_batched_tokens: Option<u32>,
@@ -74,7 +93,7 @@ pub struct SimArgs {
     itl: Option<Duration>,
     /// The first server is this many times slower.
     #[arg(long, value_parser = value_parser!(u32).range(1..), default_value_t = 1)]
-    slow_first: u32,
+    pub(super) slow_first: u32,
     /// Requests that one server runs at once; more of them wait [default: 256, as vLLM; 32 if times are fixed].
     #[arg(long, value_parser = RangedU64ValueParser::<usize>::new().range(1..=1 << 20))]
     max_num_seqs: Option<usize>,
@@ -90,55 +109,27 @@ pub struct SimArgs {
     /// Tokens of an answer whose request sets no limit.
     #[arg(long, value_parser = value_parser!(u64).range(1..=1 << 20), default_value_t = 64)]
     tokens: u64,
+    /// Servers can be told to sleep: /sleep, /wake_up, /is_sleeping.
+    #[arg(long)]
+    enable_sleep_mode: bool,
+    /// Publish KV events: tcp://*:PORT is where the first server listens, the others follow; 0 = any ports that are free.
+    #[arg(long)]
+    zmq_endpoint: Option<String>,
+    /// Events that go together; fewer go after a second.
+    #[arg(long, default_value_t = NonZeroUsize::new(16).unwrap_or(NonZeroUsize::MIN), requires = "zmq_endpoint")]
+    event_batch_size: NonZeroUsize,
+    /// Events are maps instead of arrays.
+    #[arg(long, requires = "zmq_endpoint")]
+    use_vllm_map_event_format: bool,
+    /// Where servers can be asked for events that were missed: as --zmq-endpoint [default: nowhere].
+    #[arg(long, requires = "zmq_endpoint")]
+    kv_events_replay_endpoint: Option<String>,
+    /// Batches that they keep for that.
+    #[arg(long, default_value_t = 1024, requires = "kv_events_replay_endpoint")]
+    kv_events_replay_queue_size: usize,
     /// Write the servers here, as file-discovery reads them.
     #[arg(long)]
-    endpoints_file: Option<PathBuf>,
-}
-
-/// Serves until it is told to stop. Prints `ready` once all servers listen.
-pub async fn run(args: SimArgs) -> anyhow::Result<()> {
-    ensure!(
-        args.lora.len() <= args.max_cpu_loras(),
-        "--lora has {} adapters, --max-cpu-loras allows {}",
-        args.lora.len(),
-        args.max_cpu_loras()
-    );
-    ensure!(
-        args.port.checked_add(args.servers - 1).is_some(),
-        "--port: the last server's port is past 65535"
-    );
-    let spec = args.spec()?;
-    let stop = CancellationToken::new();
-    let mut endpoints = String::from("endpoints:\n");
-    let mut servers = tokio::task::JoinSet::new();
-    for index in 0..args.servers {
-        let port = match args.port {
-            0 => 0,
-            first => first + index,
-        };
-        let listener = TcpListener::bind((args.address, port))
-            .await
-            .with_context(|| format!("binding port {port} for server {index} (--port)"))?;
-        let address = listener.local_addr()?;
-        let server = Arc::new(Server::new(args.server(index, &spec), address)?);
-        if index == 0 {
-            server.set_slow(f64::from(args.slow_first));
-        }
-        servers.spawn(server.serve(listener, stop.clone().cancelled_owned()));
-        println!("sim-{index} http://{address}");
-        endpoint(&mut endpoints, index, address);
-    }
-    if let Some(path) = &args.endpoints_file {
-        write_whole(path, &endpoints)
-            .with_context(|| format!("--endpoints-file: {}", path.display()))?;
-    }
-    println!("ready");
-    tokio::select! {
-        stopped = super::serve::asked_to_stop() => stopped?,
-        Some(ended) = servers.join_next() => ended??,
-    }
-    stop.cancel();
-    Ok(())
+    pub(super) endpoints_file: Option<PathBuf>,
 }
 
 /// A number of tokens a second.
@@ -156,26 +147,50 @@ fn speed(text: &str) -> Result<f64, String> {
         .ok_or_else(|| "not a number from 0.001 to 1000".to_owned())
 }
 
-fn endpoint(out: &mut String, index: u16, address: SocketAddr) {
-    // Writing to a String cannot fail.
-    let _ = writeln!(
-        out,
-        "- {{name: sim-{index}, namespace: default, address: \"{}\", port: \"{}\"}}",
-        address.ip(),
-        address.port()
-    );
-}
-
-/// A reader sees the old file or the new one, never a part.
-fn write_whole(path: &Path, text: &str) -> std::io::Result<()> {
-    let next = path.with_extension("next");
-    std::fs::write(&next, text)?;
-    std::fs::rename(next, path)
-}
-
 // === impl SimArgs ===
 
 impl SimArgs {
+    /// What no server could be.
+    pub(super) fn check(&self) -> anyhow::Result<()> {
+        ensure!(
+            self.lora.len() <= self.max_cpu_loras(),
+            "--lora has {} adapters, --max-cpu-loras allows {}",
+            self.lora.len(),
+            self.max_cpu_loras()
+        );
+        ensure!(
+            self.port.checked_add(self.servers - 1).is_some(),
+            "--port: the last server's port is past 65535"
+        );
+        let taken = self.gpu_memory_utilization.unwrap_or(0.0) * self.share_gpu.get() as f64;
+        ensure!(
+            taken <= 1.0,
+            "--gpu-memory-utilization: the servers that --share-gpu puts on one GPU would take {taken} of its memory"
+        );
+        ensure!(
+            !self.is_fixed() || (self.gpu_state.is_none() && self.gpu_map.is_none()),
+            "--gpu-state, --gpu-map: servers of fixed times (--ttft, --prefill-rate, --itl) have no GPU"
+        );
+        ensure!(
+            !self.is_fixed() || self.zmq_endpoint.is_none(),
+            "--zmq-endpoint: servers of fixed times (--ttft, --prefill-rate, --itl) have no prefix cache"
+        );
+        ensure!(
+            self.engine == EngineKind::Vllm || !self.enable_sleep_mode,
+            "--enable-sleep-mode: only --engine vllm has it"
+        );
+        ensure!(
+            self.engine != EngineKind::Trtllm || self.zmq_endpoint.is_none(),
+            "--zmq-endpoint: vllm and sglang publish so, trtllm does not (--engine)"
+        );
+        if let Some(events) = self.kv_events() {
+            events
+                .check(self.servers - 1)
+                .context("--zmq-endpoint, --kv-events-replay-endpoint")?;
+        }
+        Ok(())
+    }
+
     /// 0 = no LoRA.
     fn max_loras(&self) -> usize {
         match self.max_loras {
@@ -201,9 +216,12 @@ impl SimArgs {
     }
 
     /// The hardware, with the KV cache blocks that it has room for or was given.
-    fn spec(&self) -> Result<EngineSpec, StepError> {
+    pub(super) fn spec(&self) -> Result<EngineSpec, StepError> {
         let seqs = u32::try_from(self.max_num_seqs()).unwrap_or(u32::MAX);
         let mut spec = EngineSpec::new(&self.gpu, &self.model_spec, self.tp);
+        spec.mig = self.mig()?;
+        let share = spec.gpu_memory_utilization / self.share_gpu.get() as f64;
+        spec.gpu_memory_utilization = self.gpu_memory_utilization.unwrap_or(share);
         spec.max_num_seqs = seqs;
         let budget = spec.max_num_batched_tokens.max(seqs);
         spec.max_num_batched_tokens = self.max_num_batched_tokens.unwrap_or(budget);
@@ -211,6 +229,44 @@ impl SimArgs {
         spec.kv_blocks = self.kv_blocks;
         spec.kv_blocks = Some(Engine::new(&spec)?.kv_blocks());
         Ok(spec)
+    }
+
+    /// What the picker knows their engine by, where it must be told.
+    pub(super) fn engine_label(&self) -> Option<&'static str> {
+        match self.engine {
+            EngineKind::Vllm => None,
+            EngineKind::Sglang => Some("sglang"),
+            EngineKind::Trtllm => Some("trtllm-serve"),
+        }
+    }
+
+    /// How they publish what becomes of their prefix caches, if they do.
+    pub(super) fn kv_events(&self) -> Option<KvEvents> {
+        Some(KvEvents {
+            zmq_endpoint: self.zmq_endpoint.clone()?,
+            replay_endpoint: self.kv_events_replay_endpoint.clone(),
+            replay_queue_size: self.kv_events_replay_queue_size,
+            event_batch_size: self.event_batch_size.get(),
+            map_format: self.use_vllm_map_event_format,
+        })
+    }
+
+    fn mig(&self) -> Result<Option<MigProfile>, StepError> {
+        self.mig.as_deref().map(MigProfile::find).transpose()
+    }
+
+    /// Who sits where; `None` without GPUs.
+    pub(super) fn layout(&self) -> Result<Option<Layout>, StepError> {
+        if self.is_fixed() {
+            return Ok(None);
+        }
+        let turns = Division::Turns(self.share_gpu);
+        Ok(Some(Layout {
+            gpu: self.gpu.clone(),
+            servers: self.servers.into(),
+            tp: self.tp as usize,
+            division: self.mig()?.map_or(turns, Division::Mig),
+        }))
     }
 
     fn pace(&self, spec: &EngineSpec) -> Pace {
@@ -224,9 +280,9 @@ impl SimArgs {
         })
     }
 
-    fn server(&self, index: u16, spec: &EngineSpec) -> ServerConfig {
+    pub(super) fn server(&self, index: u16, spec: &EngineSpec) -> ServerConfig {
         ServerConfig {
-            name: format!("sim-{index}"),
+            name: super::name(index),
             model: self.model.clone(),
             adapters: self.lora.clone(),
             max_cpu_loras: if self.max_loras() == 0 {
@@ -234,7 +290,9 @@ impl SimArgs {
             } else {
                 self.max_cpu_loras()
             },
+            sleep_mode: self.enable_sleep_mode,
             engine: EngineConfig {
+                kind: self.engine,
                 pace: self.pace(spec),
                 speed: self.speed,
                 max_num_seqs: self.max_num_seqs(),
@@ -245,132 +303,6 @@ impl SimArgs {
                 lora_load: self.lora_load.unwrap_or(LORA_LOAD),
                 tokens: self.tokens,
             },
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use clap::Parser as _;
-
-    use super::*;
-
-    #[derive(Debug, clap::Parser)]
-    struct Cli {
-        #[command(flatten)]
-        args: SimArgs,
-    }
-
-    fn parse(flags: &[&str]) -> Result<SimArgs, String> {
-        let cli = Cli::try_parse_from([&["sim"], flags].concat());
-        cli.map(|cli| cli.args).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn what_no_server_could_have_is_refused() {
-        for (flag, words) in [
-            ("--servers=0", "0 is not in 1..=65535"),
-            ("--prefill-rate=0", "it must be more than 0"),
-            ("--prefill-rate=-1", "it must be more than 0"),
-            ("--prefill-rate=inf", "it must be more than 0"),
-            ("--prefill-rate=NaN", "it must be more than 0"),
-            ("--prefill-rate=fast", "not a number of tokens a second"),
-            ("--block-size=0", "0 is not in 1..="),
-            ("--kv-blocks=0", "0 is not in 1..="),
-            ("--max-num-seqs=0", "0 is not in 1..="),
-            ("--max-model-len=0", "0 is not in 1.."),
-            ("--max-loras=0", "0 is not in 1..="),
-            ("--max-cpu-loras=0", "0 is not in 1..="),
-            ("--slow-first=0", "0 is not in 1..="),
-            ("--tokens=0", "0 is not in 1..="),
-            ("--tp=0", "0 is not in 1..="),
-            ("--speed=0", "not a number from"),
-            ("--ttft=-1s", "is not a duration"),
-            ("--itl=5", "is not a duration"),
-            ("--lora=a,,b", "a value is required"),
-            ("--model=", "a value is required"),
-        ] {
-            let error = parse(&[flag]).expect_err(flag);
-            let (name, _) = flag.split_once('=').unwrap();
-            assert!(
-                error.contains(words) && error.contains(name),
-                "{flag}: {error}"
-            );
-        }
-    }
-
-    #[tokio::test]
-    async fn what_does_not_go_together_is_refused() {
-        for (flags, words) in [
-            (
-                &["--lora=a,b", "--max-cpu-loras=1"][..],
-                "--max-cpu-loras allows 1",
-            ),
-            (&["--port=65535", "--servers=2"], "past 65535"),
-        ] {
-            let error = run(parse(flags).unwrap()).await.unwrap_err().to_string();
-            assert!(error.contains(words), "{flags:?}: {error}");
-        }
-    }
-
-    #[test]
-    fn how_many_adapters() {
-        for (flags, in_batch, loaded) in [
-            (&[][..], 0, 0),
-            (&["--max-cpu-loras=3"], 0, 0),
-            (&["--lora=a"], 4, 4),
-            (&["--lora=a,b,c", "--max-loras=2"], 2, 3),
-            (&["--max-loras=2"], 2, 2),
-            (&["--max-loras=1", "--max-cpu-loras=8"], 1, 8),
-        ] {
-            let args = parse(flags).unwrap();
-            let server = args.server(0, &args.spec().unwrap());
-            let found = (server.engine.max_loras, server.max_cpu_loras);
-            assert_eq!(found, (in_batch, loaded), "{flags:?}");
-        }
-    }
-
-    #[test]
-    fn one_given_time_makes_all_fixed() {
-        let pace = |flags: &[&str]| {
-            let args = parse(flags).unwrap();
-            args.server(0, &args.spec().unwrap()).engine.pace
-        };
-        for flags in [
-            &["--ttft=50ms"][..],
-            &["--itl=10ms"],
-            &["--prefill-rate=2e4"],
-        ] {
-            let Pace::Fixed(times) = pace(flags) else {
-                panic!("{flags:?}")
-            };
-            let given = (times.ttft.as_millis(), times.itl.as_millis());
-            assert_eq!((given, times.prefill_rate), ((50, 10), 2e4));
-        }
-        let Pace::Steps(spec) = pace(&["--max-num-seqs=4000"]) else {
-            panic!("no time was given")
-        };
-        assert_eq!((&*spec.gpu, spec.max_num_batched_tokens), ("H100", 4000));
-        // What fits, if nothing else is said.
-        assert!(spec.kv_blocks > Some(20_000));
-    }
-
-    #[test]
-    fn hardware_that_is_not_known_is_refused_with_what_is() {
-        for (flags, words) in [
-            (&["--gpu=H1000"][..], "H100"),
-            (&["--model-spec=gpt"], "llama3-8b"),
-            (
-                &["--gpu=L4", "--model-spec=llama3-70b"],
-                "no memory is left",
-            ),
-            (
-                &["--max-num-batched-tokens=8", "--max-num-seqs=9"],
-                "at least max_num_seqs",
-            ),
-        ] {
-            let error = parse(flags).unwrap().spec().unwrap_err().to_string();
-            assert!(error.contains(words), "{error}");
         }
     }
 }

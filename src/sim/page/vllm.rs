@@ -1,28 +1,14 @@
-//! The families of the page, in their order, and where their numbers come from.
+//! vLLM's families, in their order, and where their numbers come from.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use super::{Builder, Piece, Source, cached_tokens, computed_tokens, count, prompt_tokens};
+use crate::sim::engine::{EngineConfig, SleepLevel, Stats};
 
-use super::{Builder, Piece, Reading, Source};
-use crate::sim::engine::{EngineConfig, Stats};
-
-fn count(counter: &AtomicU64) -> f64 {
-    counter.load(Ordering::Relaxed) as f64
-}
-
-fn prompt_tokens(reading: &Reading<'_>) -> f64 {
-    count(&reading.stats.prompt_tokens)
-}
-
-fn cached_tokens(reading: &Reading<'_>) -> f64 {
-    count(&reading.stats.cached_tokens)
-}
-
-fn computed_tokens(reading: &Reading<'_>) -> f64 {
-    prompt_tokens(reading) - cached_tokens(reading)
+fn flag(is: bool) -> f64 {
+    f64::from(u8::from(is))
 }
 
 /// The families of prometheus_client itself.
-pub(super) fn python(page: &mut Builder<'_>) {
+pub(super) fn python(page: &mut Builder<'_>, started: &str) {
     for (name, help) in [
         ("python_gc_objects_collected", "Objects collected during gc"),
         (
@@ -49,7 +35,6 @@ pub(super) fn python(page: &mut Builder<'_>) {
         ("version", "3.12.12"),
     ];
     page.line("python_info", &labels, "1.0");
-    let started = page.created.clone();
     for (name, kind, help, value) in [
         (
             "process_virtual_memory_bytes",
@@ -67,7 +52,7 @@ pub(super) fn python(page: &mut Builder<'_>) {
             "process_start_time_seconds",
             "gauge",
             "Start time of the process since unix epoch in seconds.",
-            &started,
+            started,
         ),
         (
             "process_cpu_seconds_total",
@@ -151,9 +136,15 @@ fn scheduler(page: &mut Builder<'_>) {
         "vllm:engine_sleep_state",
         "Engine sleep state; awake = 0 means engine is sleeping; awake = 1 means engine is awake; weights_offloaded = 1 means sleep level 1; discard_all = 1 means sleep level 2.",
         &[
-            (Some(("sleep_state", "awake")), Some(|_| 1.0)),
-            (Some(("sleep_state", "weights_offloaded")), None),
-            (Some(("sleep_state", "discard_all")), None),
+            (Some(("sleep_state", "awake")), Some(|r| flag(r.asleep.is_none()))),
+            (
+                Some(("sleep_state", "weights_offloaded")),
+                Some(|r| flag(r.asleep == Some(SleepLevel::Offloaded))),
+            ),
+            (
+                Some(("sleep_state", "discard_all")),
+                Some(|r| flag(r.asleep == Some(SleepLevel::Discarded))),
+            ),
         ],
     );
     page.gauge(
@@ -233,7 +224,7 @@ fn counters(page: &mut Builder<'_>) {
         "Number of generation tokens processed.",
         &[(None, Some(|r| count(&r.stats.generated_tokens)))],
     );
-    // All answers end at their limit; those whose client left are not counted.
+    // All answers end at their limit, or are given up; those whose client left are not counted.
     page.counter(
         "vllm:request_success",
         "Count of successfully processed requests.",
@@ -243,7 +234,10 @@ fn counters(page: &mut Builder<'_>) {
                 Some(("finished_reason", "length")),
                 Some(|r| count(&r.stats.finished)),
             ),
-            (Some(("finished_reason", "abort")), None),
+            (
+                Some(("finished_reason", "abort")),
+                Some(|r| count(&r.stats.aborted)),
+            ),
             (Some(("finished_reason", "error")), None),
             (Some(("finished_reason", "repetition")), None),
         ],
