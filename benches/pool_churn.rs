@@ -8,6 +8,8 @@
     reason = "a bench that cannot go on says where it stopped"
 )]
 
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -50,11 +52,14 @@ async fn main() {
         "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u", "namespace": NAMESPACE}}],
     });
     std::fs::write(&kubeconfig, text.to_string()).unwrap();
-    let mut picker = picker(&kubeconfig);
-    // It has listed them, and is quiet.
-    tokio::time::sleep(Duration::from_secs(10)).await;
+    let metrics = free_address().unwrap();
+    let mut picker = picker(&kubeconfig, metrics);
+    while !page(metrics).contains(&format!("ready_endpoints{{name=\"pool\"}} {pods}\n")) {
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
     let start = cpu(&picker);
     println!("{pods} pods: {start:.2} s of CPU until they are known");
+    tokio::time::sleep(Duration::from_secs(5)).await;
     for (what, rate) in [("at rest", 0), ("under way", rate)] {
         let begun = cpu(&picker);
         for n in 0..rate.max(1) * seconds {
@@ -72,18 +77,29 @@ async fn main() {
 }
 
 /// The program that was built along with this one.
-fn picker(kubeconfig: &Path) -> Child {
+fn picker(kubeconfig: &Path, metrics: SocketAddr) -> Child {
     let program = std::env::current_exe().unwrap();
     let program = program.ancestors().nth(2).unwrap().join("pointsman");
     let port = |flag: &str| format!("--{flag}={}", free_address().unwrap().port());
     Command::new(program)
         .args(["serve", "--bind-address=127.0.0.1", "--pool-name=pool"])
         .args(["--refresh-metrics-interval=1h", "--secure-serving=false"])
-        .args(["grpc-port", "grpc-health-port", "metrics-port"].map(port))
+        .arg(format!("--metrics-port={}", metrics.port()))
+        .args(["grpc-port", "grpc-health-port"].map(port))
         .env("KUBECONFIG", kubeconfig)
         .stdout(Stdio::null())
         .spawn()
         .unwrap()
+}
+
+/// Its metrics; nothing, while it does not answer.
+fn page(metrics: SocketAddr) -> String {
+    let mut page = String::new();
+    if let Ok(mut connection) = TcpStream::connect(metrics) {
+        let asked = connection.write_all(b"GET /metrics HTTP/1.0\r\n\r\n");
+        let _ = asked.and_then(|()| connection.read_to_string(&mut page));
+    }
+    page
 }
 
 /// Seconds of CPU time that it has used.

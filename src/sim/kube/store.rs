@@ -160,10 +160,10 @@ impl Store {
         self.forgotten = self.version;
     }
 
-    pub(super) fn select(&self, selected: &Selected) -> Vec<Value> {
+    pub(super) fn select(&self, selected: &Selected) -> Vec<&Value> {
         let all = self.objects.iter();
         let matching = all.filter(|(key, object)| selected.takes(key, object));
-        matching.map(|(_, object)| object.clone()).collect()
+        matching.map(|(_, object)| object).collect()
     }
 
     /// Events since `version`, as a watch has them; `None`: that is too long ago.
