@@ -273,7 +273,7 @@ mod tests {
 
     #[test]
     fn faults() {
-        let of = |text| fault(text).ok().map(|f| (f.at, f.endpoint, f.kind));
+        let of = |text: &str| fault(text).ok().map(|f| (f.at, f.endpoint, f.kind));
         assert_eq!(of("die@30:0"), Some((30.0, 0, FaultKind::Die)));
         assert_eq!(of("xid=119@3:1"), Some((3.0, 1, FaultKind::Xid(119))));
         let names = "die freeze vanish hang swallow brake heat tenant lost restart";

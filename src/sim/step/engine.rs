@@ -292,7 +292,7 @@ impl Engine {
     /// What the page would tell of adapters; `None`: there is no LoRA, or nobody to tell.
     pub fn loras(&self) -> Option<LoraUse> {
         match self.life {
-            Life::Up => {}
+            Life::Up | Life::Asleep { .. } => {}
             Life::Hung(_) => return self.hung_loras.clone(),
             Life::Dead => return None,
         }
