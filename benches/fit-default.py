@@ -3,7 +3,7 @@
 
 usage: fit-default.py POINTSMAN TRACES    (the binary, and the folder of traces)
 
-Each set of weights is held against the best of three policies, at 80 % and 95 % of the saturation load: the share of requests that
+Each set of weights is held against the best of four policies, at 80 %, 95 % and 110 % of the saturation load: the share of requests that
 are good, as a ratio. The least of these ratios, and their mean, are printed, best mean first. What is reported in
 docs/simulation.md comes from the second halves and other seeds.
 """
@@ -16,9 +16,9 @@ import sys
 import tempfile
 
 SEED = "11"
-LOADS = ["0.8", "0.95"]
-BASELINES = ["least-request", "lmetric", "dynamo"]
-GRID = {"delayWeight": [0.03, 0.1, 0.3, 1], "queueWeight": [1, 3], "requestTokens": [400, 1000, 2000]}
+LOADS = ["0.8", "0.95", "1.1"]
+BASELINES = ["least-request", "lmetric", "dynamo", "llm-d-default"]
+GRID = {"delayWeight": [0.5, 1, 2, 4], "queueWeight": [1, 2], "requestTokens": [400, 1000, 2000]}
 PROFILE = """apiVersion: llm-d.ai/v1alpha1
 kind: EndpointPickerConfig
 plugins:
