@@ -10,8 +10,10 @@ use crate::{mean, quantile};
 
 /// Engines.
 const ENGINES: u32 = 4;
-/// llm-d's figures by rate: TTFT in s and output tokens/s; of policies by our names for them.
-const PUBLISHED: [(&str, [(f64, f64, f64); 9]); 4] = [
+/// A rate in requests/s, and what was seen at it: TTFT in s and output tokens/s.
+type Seen = (f64, f64, f64);
+/// llm-d's figures; of policies by our names for them.
+const PUBLISHED: [(&str, [Seen; 9]); 4] = [
     (
         "random",
         [
