@@ -244,16 +244,23 @@ impl Snapshot {
 
     fn forget(&mut self, position: u32, member: &Member) {
         let endpoint = &member.endpoint;
-        // Of two with one address the other may be the one that is found.
         let address = endpoint.socket_addr();
-        if self.by_address.get(&address) == Some(&position) {
-            self.by_address.remove(&address);
-        }
         if let Some(of_ip) = self.by_ip.get_mut(&endpoint.address) {
             of_ip.retain(|&other| other != position);
             if of_ip.is_empty() {
                 self.by_ip.remove(&endpoint.address);
             }
+        }
+        if self.by_address.get(&address) == Some(&position) {
+            // Of two with one address the other is found from now on.
+            let has_it = |&&other: &&u32| {
+                let member = self.members.get(other as usize);
+                member.is_some_and(|m| m.endpoint.socket_addr() == address)
+            };
+            match self.by_ip(&endpoint.address).iter().rfind(has_it) {
+                Some(&other) => self.by_address.insert(address, other),
+                None => self.by_address.remove(&address),
+            };
         }
     }
 

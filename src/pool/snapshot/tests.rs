@@ -164,3 +164,19 @@ fn a_change_touches_no_other_endpoint() {
     ]);
     assert!(Arc::ptr_eq(&after, &again));
 }
+
+#[test]
+fn of_two_with_one_address_the_one_that_stays_is_found() {
+    let address = "10.0.0.1:80";
+    for (gone, stays) in [("a", "b"), ("b", "a")] {
+        // The third moves into the place of whoever goes.
+        let pool = Pool::default();
+        let all = [("a", address), ("b", address), ("c", "10.0.0.2:80")];
+        pool.update(all.map(|(name, at)| Change::Put(endpoint(name, at))));
+        let left = pool.update([Change::Remove(endpoint(gone, address).id)]);
+        let found = left.by_address(&address.parse().unwrap()).unwrap();
+        assert_eq!(left.member(found).endpoint.id.name, stays);
+        let left = pool.update([Change::Remove(endpoint(stays, address).id)]);
+        assert_eq!(left.by_address(&address.parse().unwrap()), None);
+    }
+}
