@@ -1,7 +1,5 @@
 //! The API server fails: what was known last serves, and what changed meanwhile is seen when it is back.
 
-use std::time::Duration;
-
 use pointsman::cli::demo::bootstrap::Profile;
 use pointsman::sim::kube::Call;
 
@@ -55,7 +53,12 @@ async fn a_bookmark_spares_a_list() {
         (known.await == 1.0).then_some(())
     })
     .await;
-    tokio::time::sleep(Duration::from_secs(1)).await;
+    // Pool, pods, objectives and rewrites are watched, and all in one rhythm: after three rounds each had one.
+    let enough = cluster.api.bookmarked() + 3 * 4;
+    until("bookmarks", async || {
+        (cluster.api.bookmarked() >= enough).then_some(())
+    })
+    .await;
     cluster.api.forget();
     cluster.api.break_watches();
     cluster.pod("b", "10.1.0.2", true, None);

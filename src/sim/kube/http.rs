@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use axum::Json;
@@ -345,6 +346,7 @@ impl Watching {
                 }
                 () = sleep_until(self.next_bookmark), if bookmarks => {
                     self.next_bookmark = Instant::now() + self.server.bookmarks;
+                    self.server.bookmarked.fetch_add(1, Ordering::Relaxed);
                     return Some(Ok(line(&self.bookmark())));
                 }
                 () = sleep_until(self.ends) => return None,

@@ -39,6 +39,7 @@ pub struct ApiServer {
     forbidden: Mutex<BTreeSet<Call>>,
     calls: Mutex<BTreeSet<Call>>,
     lists: AtomicU64,
+    bookmarked: AtomicU64,
     bookmarks: Duration,
 }
 
@@ -67,6 +68,7 @@ impl ApiServer {
             forbidden: Mutex::default(),
             calls: Mutex::default(),
             lists: AtomicU64::new(0),
+            bookmarked: AtomicU64::new(0),
             bookmarks,
         })
     }
@@ -137,6 +139,11 @@ impl ApiServer {
     /// Lists that it answered so far, each page of them.
     pub fn lists(&self) -> u64 {
         self.lists.load(Ordering::Relaxed)
+    }
+
+    /// Bookmarks that it sent so far, over all watches.
+    pub fn bookmarked(&self) -> u64 {
+        self.bookmarked.load(Ordering::Relaxed)
     }
 
     fn serves(&self, of: &Type) -> bool {
