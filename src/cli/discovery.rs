@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use ::kube::Client;
 use tokio_util::sync::CancellationToken;
 
 use super::options::Settings;
@@ -11,7 +12,7 @@ use super::plan::no_endpoints;
 use crate::config::params::FileDiscoveryParams;
 use crate::extproc::health::Readiness;
 use crate::pool::Pool;
-use crate::pool::discovery::kube::{Counts, Options, Target};
+use crate::pool::discovery::kube::{Counts, Options, Patience, Target};
 use crate::pool::discovery::{file, kube};
 use crate::telemetry::metrics::Metrics;
 
@@ -28,6 +29,8 @@ pub(super) enum Source {
 pub(super) struct Started {
     /// Ends this replica's time as a leader.
     resign: CancellationToken,
+    /// Asks the API server, if there is one.
+    client: Option<Client>,
 }
 
 // === impl Source ===
@@ -86,11 +89,12 @@ impl Source {
     ) -> anyhow::Result<Started> {
         let pool = Arc::clone(pool);
         let resign = stop.child_token();
-        match self {
+        let client = match self {
             Self::File(params) => {
                 let path = params.path.clone().into();
                 file::spawn(pool, path, params.watch_file, stop).context("file-discovery")?;
                 readiness.set_synced(true);
+                None
             }
             Self::Kubernetes(options) => {
                 let mut counts = Counts::default();
@@ -99,6 +103,7 @@ impl Source {
                 let options = options.clone();
                 let tokens = (stop.clone(), resign.clone());
                 let mut discovery = kube::spawn(pool, options, counts, tokens).await?;
+                let client = discovery.client.clone();
                 let readiness = Arc::clone(readiness);
                 let telling = async move {
                     loop {
@@ -108,9 +113,10 @@ impl Source {
                     }
                 };
                 tokio::spawn(stop.run_until_cancelled_owned(telling));
+                Some(client)
             }
-        }
-        Ok(Started { resign })
+        };
+        Ok(Started { resign, client })
     }
 }
 
@@ -154,6 +160,7 @@ fn options(target: &Target, settings: &Settings) -> Options {
             let pod = pod.unwrap_or_else(|| "pointsman".to_owned());
             format!("{pod}_{}", uuid::Uuid::new_v4())
         }),
+        patience: Patience::default(),
     }
 }
 
@@ -163,6 +170,11 @@ impl Started {
     /// Lets another replica lead, at once.
     pub(super) fn resign(&self) {
         self.resign.cancel();
+    }
+
+    /// Asks the API server; `None` = there is none.
+    pub(super) fn client(&self) -> Option<&Client> {
+        self.client.as_ref()
     }
 }
 

@@ -11,6 +11,7 @@ mod go_flags;
 pub mod gpus;
 mod http;
 pub mod load;
+mod metrics_port;
 pub mod options;
 mod plan;
 mod polling;

@@ -12,6 +12,7 @@ use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
 use super::discovery::{self, Source};
+use super::metrics_port::{self, Reviews};
 use super::options::{ConfigSource, Settings};
 use super::plan::Plan;
 use super::polling::Polling;
@@ -30,6 +31,8 @@ use crate::pool::gpu::{Gpus, page};
 use crate::pool::polls::{OldPollCounters, PollCounters};
 use crate::pool::{Health, Pool, Snapshot, clock_ms, health};
 use crate::prefix::{PrefixCache, Who};
+use crate::telemetry::access::Gate;
+use crate::telemetry::admin::Pages;
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::{EndpointNames, Metrics};
 use crate::telemetry::record::Recorder;
@@ -51,9 +54,6 @@ const FORGET: Duration = Duration::from_secs(10);
 pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
     logs::init(settings.log_level, settings.log_format);
     discovery::name_pool(&mut settings);
-    for flag in &settings.without_effect {
-        tracing::warn!("{flag} has no effect in this version.");
-    }
     let settings = Arc::new(settings);
     let (name, text) = configuration(&settings.config)?;
     let options = LoadOptions {
@@ -135,14 +135,20 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
     let all = Arc::clone(&gpus);
     let shown = move || serde_json::to_value(page::page(&all)).unwrap_or_default();
     states.add(admin::GPUS, shown);
-    let admin_listener = TcpListener::from_std(admin_socket)?;
-    tokio::spawn(admin::serve(
-        admin_listener,
-        Arc::clone(&metrics),
-        decisions.clone(),
-        Arc::clone(&states),
-        stop.clone().cancelled_owned(),
-    ));
+    let authority = discovery.client().filter(|_| settings.metrics_auth);
+    let pages = Pages {
+        metrics: Arc::clone(&metrics),
+        decisions: decisions.clone(),
+        states: Arc::clone(&states),
+        gate: authority.map(|client| Gate::new(Reviews(client.clone()))),
+    };
+    metrics_port::spawn(
+        admin_socket,
+        settings.metrics_tls.clone(),
+        pages,
+        stop.clone(),
+    )
+    .context("the metrics port")?;
 
     let prefix = Arc::new(PrefixCache::new(settings.prefix_index_bytes));
     let recorder = match &settings.record {

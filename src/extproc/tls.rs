@@ -1,4 +1,4 @@
-//! TLS of the ext_proc port: self-signed or from files, reloaded while serving; client certificates if asked.
+//! TLS of a port: self-signed or from files, reloaded while serving; client certificates if asked.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -39,6 +39,8 @@ pub struct TlsOptions {
     pub client_ca: Option<PathBuf>,
     /// DNS names or URIs, one of which a client certificate must carry; empty = any.
     pub client_sans: Vec<String>,
+    /// HTTP/1.1 is spoken in it, not HTTP/2.
+    pub http1: bool,
 }
 
 /// TLS versions.
@@ -166,7 +168,8 @@ fn build(options: &TlsOptions) -> Result<ServerConfig, TlsError> {
         }
     };
     let mut config = builder.with_single_cert(certs, key)?;
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    let protocol: &[u8] = if options.http1 { b"http/1.1" } else { b"h2" };
+    config.alpn_protocols = vec![protocol.to_vec()];
     Ok(config)
 }
 

@@ -1,7 +1,8 @@
 //! The HTTP port for people and scrapers: `GET /metrics`, `GET /healthz`, and why requests went where they went:
 //! `GET /debug/decisions?limit=20`, `GET /debug/decisions/<request id>`. What plugins hold: `GET /debug/plugins/state`. What is
-//! known of GPUs: `GET /debug/gpus`.
+//! known of GPUs: `GET /debug/gpus`. All but `/healthz` may be for those alone whom a [`Gate`] lets in.
 
+use std::fmt;
 use std::future::Future;
 use std::io;
 use std::sync::Arc;
@@ -10,10 +11,11 @@ use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::{Json, Router};
+use axum::serve::Listener;
+use axum::{Json, Router, middleware};
 use serde::Deserialize;
-use tokio::net::TcpListener;
 
+use super::access::{self, Gate};
 use super::decisions::Decisions;
 use super::metrics::{CONTENT_TYPE, Metrics};
 use super::state::States;
@@ -25,33 +27,53 @@ const MOST: usize = 1000;
 pub const GPUS: &str = "gpus";
 const OFF: &str = "no decisions are kept: see --decision-records\n";
 
-/// Serves until `stop` completes.
-pub async fn serve(
-    listener: TcpListener,
-    metrics: Arc<Metrics>,
-    decisions: Option<Arc<Decisions>>,
-    states: Arc<States>,
+/// What is shown, and to whom.
+#[derive(Debug)]
+pub struct Pages {
+    /// At `/metrics`.
+    pub metrics: Arc<Metrics>,
+    /// At `/debug/decisions`, if any are kept.
+    pub decisions: Option<Arc<Decisions>>,
+    /// At `/debug/plugins/state` and `/debug/gpus`.
+    pub states: Arc<States>,
+    /// Who lets readers in; `None`: everybody may read.
+    pub gate: Option<Gate>,
+}
+
+/// Serves `pages` at `listener` until `stop` completes.
+pub async fn serve<L: Listener<Addr: fmt::Debug>>(
+    listener: L,
+    pages: Pages,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    let router = router(metrics, decisions, states);
-    axum::serve(listener, router)
+    axum::serve(listener, router(pages))
         .with_graceful_shutdown(stop)
         .await
 }
 
 /// Any method but GET (and HEAD) is answered 405.
-fn router(metrics: Arc<Metrics>, decisions: Option<Arc<Decisions>>, states: Arc<States>) -> Router {
+fn router(pages: Pages) -> Router {
+    let Pages {
+        metrics, states, ..
+    } = pages;
     let all = Arc::clone(&states);
     let gpus = move || async move { Json(all.section(GPUS)) };
     let state = move || async move { Json(states.page(&[GPUS])) };
-    Router::new()
+    let shown = Router::new()
         .route("/metrics", get(move || page(Arc::clone(&metrics))))
-        .route("/healthz", get(|| async { "ok\n" }))
         .route("/debug/decisions", get(latest))
         .route("/debug/decisions/{id}", get(decision))
         .route("/debug/plugins/state", get(state))
         .route("/debug/gpus", get(gpus))
-        .with_state(decisions)
+        .with_state(pages.decisions);
+    let shown = match pages.gate {
+        None => shown,
+        Some(gate) => {
+            let gate = Arc::new(gate);
+            shown.route_layer(middleware::from_fn_with_state(gate, access::check))
+        }
+    };
+    shown.route("/healthz", get(|| async { "ok\n" }))
 }
 
 /// What is kept of decisions; `None` if nothing is.
@@ -89,33 +111,49 @@ async fn page(metrics: Arc<Metrics>) -> impl IntoResponse {
 
 #[cfg(test)]
 mod tests {
+    use super::super::access::{Access, Answer, Authority};
     use super::*;
+    use std::net::SocketAddr;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    use tokio::net::TcpStream;
+    use tokio::net::{TcpListener, TcpStream};
+
+    struct Nobody;
+
+    impl Authority for Nobody {
+        fn ask<'a>(&'a self, _: &'a str, _: &'a str) -> Answer<'a> {
+            Box::pin(async { Ok(Access::Unknown) })
+        }
+    }
+
+    async fn serving(gate: Option<Gate>) -> SocketAddr {
+        let states = Arc::new(States::default());
+        states.add("a", || serde_json::json!({"held": 1}));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let pages = Pages {
+            metrics: Arc::new(Metrics::new()),
+            decisions: None,
+            states,
+            gate,
+        };
+        tokio::spawn(serve(listener, pages, std::future::pending()));
+        address
+    }
+
+    async fn answer(address: SocketAddr, method: &str, path: &str) -> String {
+        let mut stream = TcpStream::connect(address).await.unwrap();
+        let request = format!("{method} {path} HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
 
     #[tokio::test]
     async fn states_are_there_to_be_read() {
-        let states = Arc::new(States::default());
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        let metrics = Arc::new(Metrics::new());
-        let serving = serve(
-            listener,
-            metrics,
-            None,
-            Arc::clone(&states),
-            std::future::pending(),
-        );
-        tokio::spawn(serving);
-        states.add("a", || serde_json::json!({"held": 1}));
+        let address = serving(None).await;
         for (method, expected) in [("GET", "200"), ("POST", "405"), ("DELETE", "405")] {
-            let mut stream = TcpStream::connect(address).await.unwrap();
-            let request = format!(
-                "{method} /debug/plugins/state HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n"
-            );
-            stream.write_all(request.as_bytes()).await.unwrap();
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer).await.unwrap();
+            let answer = answer(address, method, "/debug/plugins/state").await;
             assert!(
                 answer.starts_with(&format!("HTTP/1.1 {expected} ")),
                 "{answer}"
@@ -126,5 +164,23 @@ mod tests {
                 "{answer}"
             );
         }
+    }
+
+    #[tokio::test]
+    async fn a_gate_is_before_all_pages_but_health() {
+        let address = serving(Some(Gate::new(Nobody))).await;
+        for path in [
+            "/metrics",
+            "/debug/decisions",
+            "/debug/decisions/x",
+            "/debug/plugins/state",
+            "/debug/gpus",
+        ] {
+            let answer = answer(address, "GET", path).await;
+            assert!(answer.starts_with("HTTP/1.1 401 "), "{path}: {answer}");
+            assert!(answer.contains("www-authenticate: Bearer"), "{answer}");
+        }
+        let health = answer(address, "GET", "/healthz").await;
+        assert!(health.starts_with("HTTP/1.1 200 "), "{health}");
     }
 }

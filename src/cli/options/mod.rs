@@ -168,16 +168,18 @@ pub struct ServeOptions {
     #[arg(long, value_parser = boolean, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
     legacy_metrics: bool,
 
-    // --- taken, with nothing behind them in this version ---
-    /// Kubernetes authorisation of /metrics; without Kubernetes there is none.
+    /// The API server says who may read the pages of the metrics port: by TokenReview and SubjectAccessReview. Where the
+    /// endpoints are not from Kubernetes everybody may.
     #[arg(long, value_parser = boolean, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", action = ArgAction::Set)]
     metrics_endpoint_auth: bool,
-    /// Certificates of /metrics.
+    /// A directory with tls.crt and tls.key: TLS on the metrics port.
     #[arg(long, default_value = "", hide_default_value = true)]
     metrics_cert_dir: String,
-    /// CAs of clients of /metrics.
+    /// A PEM file of CAs: readers of the metrics port must present a certificate of one of them.
     #[arg(long, default_value = "", hide_default_value = true)]
     metrics_client_ca_file: String,
+
+    // --- taken, with nothing behind them in this version ---
     /// Go's profiler; taken for compatibility.
     #[arg(long, value_parser = boolean, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", action = ArgAction::Set)]
     enable_pprof: bool,

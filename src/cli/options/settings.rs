@@ -38,6 +38,10 @@ pub struct Settings {
     pub health_checking: bool,
     /// TLS, unless it is off.
     pub tls: Option<TlsOptions>,
+    /// TLS of the metrics port, if it has any.
+    pub metrics_tls: Option<TlsOptions>,
+    /// In Kubernetes, the API server says who may read the metrics.
+    pub metrics_auth: bool,
     /// Follow changes of the certificates.
     pub reload_certs: bool,
     /// The largest body, in bytes.
@@ -94,8 +98,6 @@ pub struct Settings {
     pub log_level: LevelFilter,
     /// How it is logged.
     pub log_format: LogFormat,
-    /// Flags that were given and do nothing.
-    pub without_effect: Vec<&'static str>,
 }
 
 /// Where the EndpointPickerConfig comes from.
@@ -166,9 +168,6 @@ impl ServeOptions {
                 "--endpoint-target-ports: --endpoint-selector needs 1 to 8 ports".to_owned(),
             );
         }
-        if !self.metrics_client_ca_file.is_empty() && self.metrics_cert_dir.is_empty() {
-            return Err("--metrics-client-ca-file needs --metrics-cert-dir".to_owned());
-        }
         if !(0.0..=1.0).contains(&self.max_ejected_share) {
             return Err("--max-ejected-share: give a number from 0 to 1".to_owned());
         }
@@ -181,11 +180,12 @@ impl ServeOptions {
         };
         Ok(Settings {
             tls,
+            metrics_tls: self.metrics_tls()?,
+            metrics_auth: self.metrics_endpoint_auth,
             max_receive: optional_size("--grpc-max-recv-msg-size", &self.grpc_max_recv_msg_size)?
                 .unwrap_or(self.max_body_bytes.saturating_add(MESSAGE_OVERHEAD)),
             max_send: optional_size("--grpc-max-send-msg-size", &self.grpc_max_send_msg_size)?
                 .unwrap_or(usize::MAX),
-            without_effect: self.without_effect(),
             config,
             kubernetes,
             namespace: (!self.pool_namespace.is_empty()).then(|| self.pool_namespace.clone()),
@@ -256,6 +256,47 @@ impl ServeOptions {
     }
 
     fn tls(&self) -> Result<TlsOptions, String> {
+        let client_sans = self.client_sans();
+        if !client_sans.is_empty() && self.client_ca_file.is_none() {
+            return Err("--client-allowed-sans needs --client-ca-file".to_owned());
+        }
+        if self.enable_cert_reload && self.cert_path.is_empty() {
+            return Err("--enable-cert-reload needs --cert-path".to_owned());
+        }
+        Ok(TlsOptions {
+            cert_dir: (!self.cert_path.is_empty()).then(|| self.cert_path.clone().into()),
+            client_ca: self.client_ca_file.clone(),
+            client_sans,
+            ..self.tls_versions()?
+        })
+    }
+
+    /// `None`: clear text.
+    fn metrics_tls(&self) -> Result<Option<TlsOptions>, String> {
+        let of = |path: &str| (!path.is_empty()).then(|| PathBuf::from(path));
+        let client_ca = of(&self.metrics_client_ca_file);
+        let Some(cert_dir) = of(&self.metrics_cert_dir) else {
+            return match client_ca {
+                None => Ok(None),
+                Some(_) => Err("--metrics-client-ca-file needs --metrics-cert-dir".to_owned()),
+            };
+        };
+        if client_ca.is_none() && !self.metrics_endpoint_auth {
+            return Err(
+                "--metrics-cert-dir hides the metrics from nobody without --metrics-client-ca-file or --metrics-endpoint-auth; give one"
+                    .to_owned(),
+            );
+        }
+        Ok(Some(TlsOptions {
+            cert_dir: Some(cert_dir),
+            client_ca,
+            http1: true,
+            ..self.tls_versions()?
+        }))
+    }
+
+    /// What all ports that have TLS have alike.
+    fn tls_versions(&self) -> Result<TlsOptions, String> {
         let min_version = match self.tls_min_version.as_str() {
             "" | "1.2" | "VersionTLS12" => MinVersion::Tls12,
             "1.3" | "VersionTLS13" => MinVersion::Tls13,
@@ -265,20 +306,11 @@ impl ServeOptions {
                 ));
             }
         };
-        let client_sans = self.client_sans();
-        if !client_sans.is_empty() && self.client_ca_file.is_none() {
-            return Err("--client-allowed-sans needs --client-ca-file".to_owned());
-        }
-        if self.enable_cert_reload && self.cert_path.is_empty() {
-            return Err("--enable-cert-reload needs --cert-path".to_owned());
-        }
         let names = self.tls_cipher_suites.split(',').map(str::trim);
         Ok(TlsOptions {
-            cert_dir: (!self.cert_path.is_empty()).then(|| self.cert_path.clone().into()),
             min_version,
             cipher_suites: names.filter(|n| !n.is_empty()).map(str::to_owned).collect(),
-            client_ca: self.client_ca_file.clone(),
-            client_sans,
+            ..TlsOptions::default()
         })
     }
 
@@ -296,13 +328,6 @@ impl ServeOptions {
             return Err("--client-allowed-sans needs --secure-serving=true".to_owned());
         }
         Ok(None)
-    }
-
-    fn without_effect(&self) -> Vec<&'static str> {
-        [("--metrics-cert-dir", !self.metrics_cert_dir.is_empty())]
-            .into_iter()
-            .filter_map(|(name, given)| given.then_some(name))
-            .collect()
     }
 
     fn kubernetes(&self) -> Result<Option<Target>, String> {

@@ -25,6 +25,7 @@ fn defaults_are_the_references() {
     assert_eq!(got.refresh_metrics, Duration::from_millis(50));
     assert_eq!(got.drain_timeout, Duration::from_secs(30));
     assert_eq!(got.max_body, 32 << 20);
+    assert!(got.metrics_auth && got.metrics_tls.is_none());
 }
 
 #[test]
@@ -176,6 +177,10 @@ fn errors_name_the_flag_and_the_remedy() {
         (&["--drain-timeout=5"], "is not a duration"),
         (&["--grpc-prot=1"], "--grpc-port"),
         (&["--metrics-client-ca-file=x"], "needs --metrics-cert-dir"),
+        (
+            &["--metrics-cert-dir=x", "--metrics-endpoint-auth=false"],
+            "without --metrics-client-ca-file or --metrics-endpoint-auth",
+        ),
     ] {
         let got = settings(arguments).unwrap_err();
         assert!(got.contains(expected), "{got}");

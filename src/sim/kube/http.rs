@@ -20,6 +20,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until};
 
+use super::reviews;
 use super::store::{Refused, Selected, merge};
 use super::types::{TYPES, Type};
 use super::{ApiServer, Call};
@@ -46,7 +47,17 @@ struct Watching {
     next_bookmark: Instant,
     newest: tokio::sync::watch::Receiver<u64>,
     breaks: tokio::sync::watch::Receiver<u64>,
+    voice: Voice,
     over: bool,
+}
+
+/// Whether anything can be said on a connection.
+#[derive(Clone)]
+struct Voice {
+    silent: tokio::sync::watch::Receiver<bool>,
+    lost: tokio::sync::watch::Receiver<u64>,
+    /// How often connections had been lost when it was opened.
+    opened: u64,
 }
 
 pub(super) async fn serve(
@@ -67,10 +78,14 @@ pub(super) async fn serve(
             continue;
         };
         let server = Arc::clone(&server);
+        let voice = Voice::of(&server);
         connections.spawn(async move {
             let answer = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
-                let server = Arc::clone(&server);
-                async move { Ok::<_, Infallible>(answer(server, request.map(Body::new)).await) }
+                let (server, voice) = (Arc::clone(&server), voice.clone());
+                async move {
+                    voice.clone().speaks().await;
+                    Ok::<_, Infallible>(answer(server, request.map(Body::new), voice).await)
+                }
             });
             let connection = TokioIo::new(connection);
             let http = hyper::server::conn::http1::Builder::new();
@@ -80,7 +95,7 @@ pub(super) async fn serve(
     }
 }
 
-async fn answer(server: Arc<ApiServer>, request: Request) -> Response {
+async fn answer(server: Arc<ApiServer>, request: Request, voice: Voice) -> Response {
     let (parts, body) = request.into_parts();
     let path: Vec<&str> = parts
         .uri
@@ -122,7 +137,8 @@ async fn answer(server: Arc<ApiServer>, request: Request) -> Response {
         },
     };
     match verb {
-        "watch" => watch(server, asked),
+        "create" if asked.selected.of.is_review() => reviews::answer(&server, body),
+        "watch" => watch(server, asked, voice),
         "list" => list(&server, &asked),
         _ => one(&server, &asked, verb, body),
     }
@@ -135,8 +151,11 @@ fn asked(path: &[&str], query: &str) -> Option<Asked> {
         ["apis", group, _, rest @ ..] => (*group, rest),
         _ => return None,
     };
-    let ["namespaces", namespace, plural, rest @ ..] = rest else {
-        return None;
+    let (namespace, plural, rest) = match rest {
+        ["namespaces", namespace, plural, rest @ ..] => (*namespace, plural, rest),
+        // Of no namespace: reviews.
+        [plural] if Type::named(group, plural)?.is_review() => ("", plural, &[][..]),
+        _ => return None,
     };
     let (name, status) = match rest {
         [] => (None, false),
@@ -151,7 +170,7 @@ fn asked(path: &[&str], query: &str) -> Option<Asked> {
     let mut asked = Asked {
         selected: Selected {
             of: Type::named(group, plural)?,
-            namespace: (*namespace).to_owned(),
+            namespace: namespace.to_owned(),
             labels: Vec::new(),
             name: name.map(str::to_owned),
         },
@@ -236,7 +255,7 @@ fn one(server: &ApiServer, asked: &Asked, verb: &str, body: Value) -> Response {
     }
 }
 
-fn watch(server: Arc<ApiServer>, asked: Asked) -> Response {
+fn watch(server: Arc<ApiServer>, asked: Asked, voice: Voice) -> Response {
     let now = Instant::now();
     let number = |name: &str| asked.query(name).and_then(|number| number.parse().ok());
     let lasts = number("timeoutSeconds").map_or(WATCH, Duration::from_secs);
@@ -249,11 +268,13 @@ fn watch(server: Arc<ApiServer>, asked: Asked) -> Response {
         breaks: server.breaks.subscribe(),
         selected: asked.selected,
         server,
+        voice,
         over: false,
     };
     let lines = stream::unfold(watching, async |mut watching| {
-        let line = watching.next().await?;
-        Some((line, watching))
+        let line = watching.next().await;
+        watching.voice.speaks().await;
+        Some((line?, watching))
     });
     let body = Body::from_stream(lines);
     let json = HeaderValue::from_static("application/json");
@@ -306,6 +327,28 @@ impl Asked {
             (&Method::PATCH, _) => "patch",
             (&Method::DELETE, _) => "delete",
             _ => "",
+        }
+    }
+}
+
+// === impl Voice ===
+
+impl Voice {
+    fn of(server: &ApiServer) -> Self {
+        let lost = server.lost.subscribe();
+        let opened = *lost.borrow();
+        Self {
+            silent: server.silent.subscribe(),
+            lost,
+            opened,
+        }
+    }
+
+    /// Waits until something can be said; for good, if the connection was lost.
+    async fn speaks(&mut self) {
+        let heard = self.silent.wait_for(|silent| !silent).await.is_ok();
+        if !heard || *self.lost.borrow() != self.opened {
+            std::future::pending().await
         }
     }
 }

@@ -2,13 +2,15 @@
 //!
 //! It serves list (paged), watch (bookmarks, 410 for a past that is forgotten), get, create, update, patch, delete and status of
 //! pods, InferencePools, objectives, rewrites and leases, says which groups it has, and can be told to fail: to refuse, to
-//! break watches, to forget its history.
+//! break watches, to forget its history, to fall silent. It says of bearer tokens whose they are and what their owners may read
+//! (TokenReview, SubjectAccessReview), as it was told.
 //!
 //! It proves nothing of what only the real one does: no schema is checked and nothing defaulted, every patch is merged (of
 //! conditions those of other types stay), field ownership is not kept, selectors are `k=v,…` alone, nobody is authenticated, and
 //! there is no TLS, no admission, no priority and fairness.
 
 mod http;
+mod reviews;
 mod store;
 mod types;
 
@@ -34,6 +36,11 @@ pub struct ApiServer {
     newest: watch::Sender<u64>,
     /// Rises when watches are broken.
     breaks: watch::Sender<u64>,
+    /// Whether it says anything.
+    silent: watch::Sender<bool>,
+    /// Rises when connections are lost; those from before say nothing any more.
+    lost: watch::Sender<u64>,
+    readers: Mutex<Vec<Reader>>,
     groups: Mutex<BTreeSet<&'static str>>,
     refusing: Mutex<Option<(u16, u32)>>,
     forbidden: Mutex<BTreeSet<Call>>,
@@ -54,6 +61,17 @@ pub struct Call {
     pub resource: String,
 }
 
+/// Whose a token is, and what he may read.
+#[derive(Clone, Debug)]
+pub struct Reader {
+    /// The bearer token.
+    pub token: String,
+    /// The user's name.
+    pub user: String,
+    /// Paths that he may get, of no resource.
+    pub paths: Vec<String>,
+}
+
 // === impl ApiServer ===
 
 impl ApiServer {
@@ -63,6 +81,9 @@ impl ApiServer {
             store: Mutex::default(),
             newest: watch::Sender::new(0),
             breaks: watch::Sender::new(0),
+            silent: watch::Sender::new(false),
+            lost: watch::Sender::new(0),
+            readers: Mutex::default(),
             groups: Mutex::new(TYPES.iter().map(|t| t.group).collect()),
             refusing: Mutex::default(),
             forbidden: Mutex::default(),
@@ -119,6 +140,23 @@ impl ApiServer {
     /// Refuses `call` with 403 from now on.
     pub fn forbid(&self, call: Call) {
         self.forbidden.lock().insert(call);
+    }
+
+    /// From now on `reader`'s token is known, with that user and those rights alone.
+    pub fn admit(&self, reader: Reader) {
+        let mut readers = self.readers.lock();
+        readers.retain(|known| known.token != reader.token);
+        readers.push(reader);
+    }
+
+    /// While `silent`, it takes connections and requests, and says nothing: as a process that is stopped.
+    pub fn hush(&self, silent: bool) {
+        self.silent.send_replace(silent);
+    }
+
+    /// All connections that are open are lost, and nobody is told: nothing comes by them any more.
+    pub fn lose_connections(&self) {
+        self.lost.send_modify(|lost| *lost += 1);
     }
 
     /// Cuts all watches that are open.

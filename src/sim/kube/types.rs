@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// A type of objects, all of them in namespaces.
+/// A type of objects; all but reviews are in namespaces.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Type {
     pub(super) group: &'static str,
@@ -11,7 +11,7 @@ pub(super) struct Type {
     pub(super) plural: &'static str,
 }
 
-pub(super) const TYPES: [Type; 7] = [
+pub(super) const TYPES: [Type; 9] = [
     of("", "v1", "Pod", "pods"),
     of(
         "inference.networking.k8s.io",
@@ -44,6 +44,13 @@ pub(super) const TYPES: [Type; 7] = [
         "inferencemodelrewrites",
     ),
     of("coordination.k8s.io", "v1", "Lease", "leases"),
+    of("authentication.k8s.io", "v1", "TokenReview", "tokenreviews"),
+    of(
+        "authorization.k8s.io",
+        "v1",
+        "SubjectAccessReview",
+        "subjectaccessreviews",
+    ),
 ];
 
 const fn of(
@@ -75,6 +82,11 @@ impl Type {
         TYPES
             .iter()
             .find(|of| of.group == group && of.plural == plural)
+    }
+
+    /// Questions, which are answered and not kept.
+    pub(super) fn is_review(&self) -> bool {
+        self.group.starts_with("auth")
     }
 
     pub(super) fn api_version(&self) -> String {

@@ -76,6 +76,11 @@ impl Counts {
         self.requests.get_or_create(&Code { code }).inc();
     }
 
+    #[cfg(test)]
+    pub(super) fn is_up(&self) -> bool {
+        self.up.get() == 1
+    }
+
     pub(super) fn watch_failed(&self, resource: &'static str) {
         self.watch_errors
             .get_or_create(&Resource { resource })

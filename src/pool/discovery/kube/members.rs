@@ -48,6 +48,8 @@ pub(super) struct Members {
     pub(super) client: Client,
     pub(super) namespace: String,
     pub(super) counts: Counts,
+    /// How long a watch lasts, in seconds.
+    pub(super) watch: u32,
     pub(super) standing: watch::Sender<Standing>,
 }
 
@@ -68,6 +70,7 @@ impl Members {
         match &target {
             Target::Pool { group, name } => {
                 let config = Config::default().fields(&format!("metadata.name={name}"));
+                let config = config.timeout(self.watch);
                 let resource = api::pools(group);
                 let what = ("inferencepools", config);
                 let (client, counts) = (&self.client, &self.counts);
@@ -175,6 +178,7 @@ impl Members {
         }
         tracing::info!(selector = wanted.selector, ports = ?wanted.ports, "Looking for pods.");
         let config = Config::default().labels(&wanted.selector);
+        let config = config.timeout(self.watch);
         let what = ("pods", config);
         let (client, counts) = (&self.client, &self.counts);
         let pods = follow(

@@ -22,6 +22,7 @@ use kube::{Client, Config};
 use tokio::sync::watch;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
+use tower::timeout::TimeoutLayer;
 use tower::util::MapResultLayer;
 
 mod api;
@@ -35,6 +36,8 @@ mod policies;
 mod policy;
 mod roster;
 mod status;
+#[cfg(test)]
+mod tests;
 
 pub use api::POOL_GROUP;
 pub use counts::Counts;
@@ -82,6 +85,16 @@ pub enum Target {
     },
 }
 
+/// How long the API server may say nothing. A connection that went silent is noticed after both together, and 5 s.
+#[derive(Clone, Copy, Debug)]
+pub struct Patience {
+    /// How long a watch lasts, in seconds. Where nothing happens, nothing is heard; so it ends now and then, and is taken up
+    /// again where it was.
+    pub watch: u32,
+    /// Until an answer begins.
+    pub answer: Duration,
+}
+
 /// What to follow, and how.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -93,15 +106,18 @@ pub struct Options {
     pub pool_name: String,
     /// The name of this replica in an election, unlike that of any other; `None`: all replicas serve.
     pub identity: Option<String>,
+    /// With the API server.
+    pub patience: Patience,
 }
 
 /// Discovery at work.
-#[derive(Debug)]
 pub struct Discovery {
     /// Whether the pool is known, so that requests may come.
     pub synced: watch::Receiver<bool>,
     /// Whether this replica leads; always, where there is no election.
     pub leading: watch::Receiver<bool>,
+    /// Asks the API server; its requests are counted.
+    pub client: Client,
     /// Says that this replica leads, where there is no election.
     _leads: Option<watch::Sender<bool>>,
 }
@@ -111,9 +127,23 @@ pub async fn spawn(
     pool: Arc<Pool>,
     options: Options,
     counts: Counts,
+    tokens: (CancellationToken, CancellationToken),
+) -> Result<Discovery, KubeError> {
+    let config = Config::infer().await?;
+    begin(config, pool, options, counts, tokens)
+}
+
+fn begin(
+    config: Config,
+    pool: Arc<Pool>,
+    options: Options,
+    counts: Counts,
     (stop, resign): (CancellationToken, CancellationToken),
 ) -> Result<Discovery, KubeError> {
-    let (client, default_namespace) = client(&counts).await?;
+    let patience = options.patience;
+    let default_namespace = config.default_namespace.clone();
+    let client = client(config, &counts, patience)?;
+    let asking = client.clone();
     let namespace = options.namespace.unwrap_or(default_namespace);
     let election = options.identity.is_some();
     let (leading_tx, leading) = watch::channel(!election);
@@ -136,6 +166,7 @@ pub async fn spawn(
                 name: name.clone(),
             },
             counts: counts.clone(),
+            watch: patience.watch,
             reports: reports_tx,
             synced: policies_tx,
         };
@@ -153,6 +184,7 @@ pub async fn spawn(
         client,
         namespace,
         counts,
+        watch: patience.watch,
         standing: standing_tx,
     };
     tokio::spawn(
@@ -165,24 +197,27 @@ pub async fn spawn(
     Ok(Discovery {
         synced,
         leading,
+        client: asking,
         _leads: leads,
     })
 }
 
-/// A client that counts its requests, and the namespace of its credentials.
-async fn client(counts: &Counts) -> Result<(Client, String), KubeError> {
-    let mut config = Config::infer().await?;
+/// A client that counts its requests.
+fn client(mut config: Config, counts: &Counts, patience: Patience) -> Result<Client, KubeError> {
     // Whoever asks asks again, and each refusal is to be counted.
     config.default_retry = false;
-    let namespace = config.default_namespace.clone();
+    // Within an answer nobody is silent for longer than a watch in which nothing happens.
+    config.read_timeout = Some(Duration::from_secs(patience.watch.into()) + patience.answer);
+    config.reset_reader_on_write = true;
+    let answering = TimeoutLayer::new(patience.answer);
     let counts = counts.clone();
     let counting = MapResultLayer::new(move |answer: Result<http::Response<_>, _>| {
         let code = answer.as_ref().ok().map(|answer| answer.status().as_u16());
         counts.answered(code);
         answer
     });
-    let client = ClientBuilder::try_from(config)?.with_layer(&counting);
-    Ok((client.build(), namespace))
+    let client = ClientBuilder::try_from(config)?.with_layer(&answering);
+    Ok(client.with_layer(&counting).build())
 }
 
 /// The pool can serve once its pods are known and, with some patience, objectives and rewrites.
@@ -207,6 +242,18 @@ async fn tell_synced(
             return;
         }
         synced.send_replace(false);
+    }
+}
+
+// === impl Patience ===
+
+impl Default for Patience {
+    /// 70 s in all.
+    fn default() -> Self {
+        Self {
+            watch: 40,
+            answer: Duration::from_secs(25),
+        }
     }
 }
 

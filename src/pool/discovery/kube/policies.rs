@@ -35,6 +35,8 @@ pub(super) struct Policies {
     pub(super) namespace: String,
     pub(super) ours: OurPool,
     pub(super) counts: Counts,
+    /// How long a watch lasts, in seconds.
+    pub(super) watch: u32,
     pub(super) reports: watch::Sender<Report>,
     /// Whether all that is served was read.
     pub(super) synced: watch::Sender<bool>,
@@ -136,7 +138,7 @@ impl Policies {
         followed.events = group.map(|group| {
             tracing::info!("Following {plural} of {group}.");
             let resource = followed.kind.resource(group);
-            let what = (plural, Config::default());
+            let what = (plural, Config::default().timeout(self.watch));
             let (client, counts) = (&self.client, &self.counts);
             follow(
                 client,

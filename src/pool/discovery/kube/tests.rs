@@ -1,0 +1,110 @@
+//! With an API server that falls silent: the double of `sim::kube`, which proves nothing of what only a real one does.
+
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::time::{sleep, timeout};
+
+use super::*;
+use crate::sim::kube::ApiServer;
+
+const PATIENCE: Duration = Duration::from_secs(60);
+const SHORT: Patience = Patience {
+    watch: 1,
+    answer: Duration::from_secs(1),
+};
+
+/// A pool that follows the pods of `api`.
+struct Following {
+    api: Arc<ApiServer>,
+    pool: Arc<Pool>,
+    counts: Counts,
+    _discovery: Discovery,
+}
+
+impl Following {
+    async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let uri = format!("http://{}", listener.local_addr().unwrap());
+        let api = ApiServer::new(PATIENCE);
+        tokio::spawn(Arc::clone(&api).serve(listener, pending()));
+        let options = Options {
+            namespace: Some("models".to_owned()),
+            target: Target::Pods {
+                selector: "app=vllm".to_owned(),
+                ports: vec![8000],
+            },
+            pool_name: "pool".to_owned(),
+            identity: None,
+            patience: SHORT,
+        };
+        let (pool, counts) = (Arc::new(Pool::default()), Counts::default());
+        let tokens = (CancellationToken::new(), CancellationToken::new());
+        let config = Config::new(uri.parse().unwrap());
+        let discovery = begin(config, Arc::clone(&pool), options, counts.clone(), tokens);
+        let following = Self {
+            api,
+            pool,
+            counts,
+            _discovery: discovery.unwrap(),
+        };
+        following.pod("a");
+        following.until_there_are(1).await;
+        following
+    }
+
+    fn pod(&self, name: &str) {
+        assert!(self.api.put(json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": "models", "labels": {"app": "vllm"}},
+            "spec": {},
+            "status": {"podIP": "10.0.0.1", "conditions": [{"type": "Ready", "status": "True"}]},
+        })));
+    }
+
+    async fn until(&self, what: &str, holds: impl Fn(&Self) -> bool) {
+        let waiting = async {
+            while !holds(self) {
+                sleep(Duration::from_millis(10)).await;
+            }
+        };
+        let waited = timeout(PATIENCE, waiting).await;
+        waited.unwrap_or_else(|_| panic!("waited in vain for {what}"));
+    }
+
+    async fn until_there_are(&self, pods: usize) {
+        let there = |following: &Self| following.pool.snapshot().len() == pods;
+        self.until("the pods", there).await;
+    }
+}
+
+#[tokio::test]
+async fn connections_that_were_lost_are_noticed() {
+    let following = Following::start().await;
+    following.api.lose_connections();
+    following.pod("b");
+    following.until_there_are(2).await;
+    assert!(following.counts.is_up());
+}
+
+#[tokio::test]
+async fn a_server_that_says_nothing_is_away_and_may_come_back() {
+    let following = Following::start().await;
+    following.api.hush(true);
+    following.until("it to be away", |f| !f.counts.is_up()).await;
+    following.pod("b");
+    assert_eq!(following.pool.snapshot().len(), 1);
+    following.api.hush(false);
+    following.until_there_are(2).await;
+    assert!(following.counts.is_up());
+}
+
+#[test]
+fn silence_is_noticed_within_75_s() {
+    let patience = Patience::default();
+    // kube's watcher gives the server 5 s more to end a watch.
+    let watch = Duration::from_secs(patience.watch.into()) + Duration::from_secs(5);
+    assert!(watch + patience.answer < Duration::from_secs(75));
+}
