@@ -1,10 +1,12 @@
-//! What is really asked of the API server is what the chart's role allows.
+//! What is really asked of the API server is what the chart's roles allow.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use pointsman::sim::kube::Reader;
 use serde::Deserialize;
 
+use super::access::read;
 use crate::support::cluster::{Cluster, GROUP};
 use crate::support::machine;
 
@@ -21,21 +23,26 @@ struct Role {
     rules: Vec<Rule>,
 }
 
-/// Verb, group and resource of all that the role allows, whatever the values of the chart.
+/// Verb, group and resource of all that the picker's roles allow, whatever the values of the chart.
 fn allowed() -> BTreeSet<(String, String, String)> {
     let template =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/helm/pointsman/templates/rbac.yaml");
     let template = std::fs::read_to_string(template).unwrap();
-    let role = template
-        .split("\n---\n")
-        .find(|document| document.contains("kind: Role\n"));
-    // The rules without what only Helm reads.
-    let rules = role.unwrap().split_once("\nrules:\n").unwrap().1;
-    let lines = rules.lines().filter(|line| !line.contains("{{"));
-    let text = format!("rules:\n{}", lines.collect::<Vec<_>>().join("\n"));
-    let role: Role = serde_saphyr::from_str(&text).unwrap();
+    // Readers of its metrics have a role too, which is none of the picker's.
+    let names = ["\n  name: {{ $name }}\n", "-metrics-auth\n"];
+    let roles = template.split("\n---\n").filter_map(|document| {
+        let own = names.iter().any(|name| document.contains(name));
+        let (_, rules) = document.split_once("\nrules:\n")?;
+        own.then_some(rules)
+    });
     let mut allowed = BTreeSet::new();
-    for rule in &role.rules {
+    let rules = roles.flat_map(|rules| {
+        // Without what only Helm reads.
+        let lines = rules.lines().filter(|line| !line.contains("{{"));
+        let text = format!("rules:\n{}", lines.collect::<Vec<_>>().join("\n"));
+        serde_saphyr::from_str::<Role>(&text).unwrap().rules
+    });
+    for rule in rules {
         for (group, (resource, verb)) in rule.api_groups.iter().flat_map(|group| {
             let pairs = rule
                 .resources
@@ -58,8 +65,16 @@ async fn nothing_is_asked_for_that_the_chart_does_not_allow() {
     cluster.objective(GROUP, "batch", "pool", -1);
     cluster.objective(GROUP, "lost", "nowhere", -1);
     cluster.rewrite(GROUP, "bad", serde_json::json!([]));
-    let picker = cluster.picker(&["--ha-enable-leader-election"]).await;
+    cluster.api.admit(Reader {
+        token: "token".to_owned(),
+        user: "prometheus".to_owned(),
+        paths: vec!["/metrics".to_owned()],
+    });
+    let flags = ["--ha-enable-leader-election", "--metrics-endpoint-auth"];
+    let picker = cluster.picker(&flags).await;
     picker.until_health("readiness", true).await;
+    let (status, page) = read(&picker, "/metrics", Some("token")).await;
+    assert_eq!(status, 200, "{page}");
     for (plural, name) in [
         ("inferenceobjectives", "lost"),
         ("inferencemodelrewrites", "bad"),
@@ -69,7 +84,7 @@ async fn nothing_is_asked_for_that_the_chart_does_not_allow() {
     drop(picker);
     let allowed = allowed();
     let calls = cluster.api.calls();
-    assert!(calls.len() > 10, "{calls:?}");
+    assert!(calls.len() > 12, "{calls:?}");
     for call in calls {
         let call = (call.verb, call.group, call.resource);
         assert!(allowed.contains(&call), "{call:?} is not in {allowed:?}");

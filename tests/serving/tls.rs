@@ -1,4 +1,4 @@
-//! TLS of the ext_proc port, seen by clients that verify.
+//! TLS of the ext_proc port and of the metrics port, seen by clients that verify.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -10,6 +10,7 @@ use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
 
 use crate::support::picker::{self, Picker};
 use crate::support::sims::Sims;
@@ -52,8 +53,7 @@ struct Client<'a> {
 }
 
 impl Client<'_> {
-    /// Whether the server talks HTTP/2 to this client: with TLS 1.3 a refusal comes after the handshake.
-    async fn is_served(&self, address: SocketAddr) -> bool {
+    async fn connect(&self, address: SocketAddr, protocol: &[u8]) -> Option<TlsStream<TcpStream>> {
         use rustls::pki_types::pem::PemObject as _;
         let mut roots = RootCertStore::empty();
         if let Some(ca) = self.trusts {
@@ -72,13 +72,16 @@ impl Client<'_> {
                 builder.with_client_auth_cert(vec![cert], key).unwrap()
             }
         };
-        config.alpn_protocols = vec![b"h2".to_vec()];
+        config.alpn_protocols = vec![protocol.to_vec()];
         let stream = TcpStream::connect(address).await.unwrap();
         let name = ServerName::try_from("picker.example.com").unwrap();
-        let Ok(mut stream) = TlsConnector::from(Arc::new(config))
-            .connect(name, stream)
-            .await
-        else {
+        let connector = TlsConnector::from(Arc::new(config));
+        connector.connect(name, stream).await.ok()
+    }
+
+    /// Whether the server talks HTTP/2 to this client: with TLS 1.3 a refusal comes after the handshake.
+    async fn is_served(&self, address: SocketAddr) -> bool {
+        let Some(mut stream) = self.connect(address, b"h2").await else {
             return false;
         };
         let preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\0\0\0\x04\0\0\0\0\0";
@@ -86,6 +89,19 @@ impl Client<'_> {
         stream.write_all(preface).await.is_ok()
             && stream.flush().await.is_ok()
             && stream.read_exact(&mut answer).await.is_ok()
+    }
+
+    /// Whether it is given the metrics, over HTTP/1.1.
+    async fn reads_metrics(&self, address: SocketAddr) -> bool {
+        let Some(mut stream) = self.connect(address, b"http/1.1").await else {
+            return false;
+        };
+        let request = b"GET /metrics HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n";
+        let mut answer = Vec::new();
+        stream.write_all(request).await.is_ok()
+            && stream.flush().await.is_ok()
+            && stream.read_to_end(&mut answer).await.is_ok()
+            && answer.starts_with(b"HTTP/1.1 200 ")
     }
 }
 
@@ -185,4 +201,45 @@ async fn the_oldest_version_is_obeyed() {
         assert_eq!(old.is_served(picker.grpc).await, served, "{flags:?}");
         assert!(new.is_served(picker.grpc).await, "{flags:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_metrics_port_has_certificates_and_readers_of_its_own() {
+    let _machine = machine::shared().await;
+    let sims = Sims::start(1, &[]).await;
+    let (servers, readers, strangers) = (ca(), ca(), ca());
+    let folder = tempfile::tempdir().unwrap();
+    install(&servers, folder.path());
+    let reader_ca = folder.path().join("readers.pem");
+    std::fs::write(&reader_ca, readers.pem()).unwrap();
+    let flags = [
+        format!("--metrics-cert-dir={}", folder.path().display()),
+        format!("--metrics-client-ca-file={}", reader_ca.display()),
+    ];
+    let config = picker::config(&sims.endpoints_file, &[("queue-scorer", 1)]);
+    let picker = Picker::start(&config, &flags.each_ref().map(String::as_str)).await;
+    for (identity, served) in [
+        (Some(certificate(&readers, "prometheus")), true),
+        (Some(certificate(&strangers, "prometheus")), false),
+        (None, false),
+    ] {
+        let client = Client {
+            trusts: Some(&servers),
+            identity,
+            ..Client::default()
+        };
+        assert_eq!(client.reads_metrics(picker.metrics).await, served);
+    }
+    // Renewed ones are taken over.
+    let new = ca();
+    install(&new, folder.path());
+    let client = Client {
+        trusts: Some(&new),
+        identity: Some(certificate(&readers, "prometheus")),
+        ..Client::default()
+    };
+    until("the new certificate", async || {
+        client.reads_metrics(picker.metrics).await.then_some(())
+    })
+    .await;
 }

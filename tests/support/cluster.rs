@@ -83,14 +83,16 @@ impl Cluster {
         self.serve(listener);
     }
 
-    /// A picker of the pool `pool`.
+    /// A picker of the pool `pool`; everybody may read its metrics unless `flags` say otherwise.
     pub(crate) async fn picker(&self, flags: &[&str]) -> Picker {
         let flags: Vec<&str> = ["--pool-name=pool"].iter().chain(flags).copied().collect();
         self.picker_of(&flags).await
     }
 
     pub(crate) async fn picker_of(&self, flags: &[&str]) -> Picker {
-        Picker::start_in(&self.kubeconfig, CONFIG, flags).await
+        let open = ["--metrics-endpoint-auth=false"];
+        let flags: Vec<&str> = open.iter().chain(flags).copied().collect();
+        Picker::start_in(&self.kubeconfig, CONFIG, &flags).await
     }
 
     /// The pool `pool`: pods with the label `app: vllm`.
