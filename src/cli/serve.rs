@@ -118,6 +118,8 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
         registry.register_collector(Box::new(BodyGauge(Arc::clone(&bodies))));
     });
 
+    let named = Arc::clone(&pool);
+    metrics.follow_models(move |name| named.rewrites.is_named(name));
     let snapshots = Arc::clone(&pool);
     metrics.follow_endpoints(move || endpoint_names(&snapshots.snapshot()));
     let mut streams = None;
@@ -169,6 +171,7 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
             emit_scores: settings.emit_scores,
             max_body: settings.max_body,
             tenant_header: settings.tenant_header.clone(),
+            strict_headers: settings.strict_client_headers,
         },
         Arc::clone(&metrics),
         Desk::new(cores(), settings.parse_timeout, settings.pick_timeout),

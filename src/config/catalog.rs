@@ -33,7 +33,7 @@ pub enum Kind {
     Detector,
     /// In `plugins` alone: may turn away requests that may be shed.
     Admitter,
-    /// In `plugins` alone: tells the gateway what a response came to.
+    /// In `plugins` alone: tells the gateway, or the client, what a response came to.
     Reporter,
 }
 
@@ -157,6 +157,7 @@ pub const BUILT: &[Entry] = &[
     alpha("dcgm-data-source", Kind::Source),
     alpha("dcgm-extractor", Kind::Extractor),
     stable("request-attribute-reporter", Kind::Reporter),
+    stable("destination-endpoint-served-verifier", Kind::Reporter),
     stable("file-discovery", Kind::Discovery),
     alpha("header-profile-handler", Kind::ProfileHandler),
     stable("disagg-profile-handler", Kind::ProfileHandler),
@@ -197,7 +198,6 @@ pub const BUILT: &[Entry] = &[
 /// What the llm-d picker has and this version has not. A configuration that names one is right, and still cannot run.
 pub const NOT_BUILT: &[&str] = &[
     "burst-prefix-cache-producer",
-    "destination-endpoint-served-verifier",
     "disaggregatedset-rollout-screener",
     "edf-ordering-policy",
     "endpoint-notification-source",

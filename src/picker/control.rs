@@ -4,6 +4,8 @@
 pub(super) const DESTINATION: &str = "x-gateway-destination-endpoint";
 /// Where it was served, as the gateway reports.
 pub(super) const SERVED: &str = "x-gateway-destination-endpoint-served";
+/// The same for a client, in the conformance tests of the Gateway API Inference Extension.
+pub(super) const CONFORMANCE_SERVED: &str = "x-conformance-test-served-endpoint";
 /// Scores of all candidates, in the metadata namespace [`LB`].
 pub(super) const SCORES: &str = "x-gateway-destination-endpoint-scores";
 /// The endpoints that the gateway allows, in the metadata namespace [`SUBSET_HINT`].

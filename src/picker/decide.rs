@@ -15,6 +15,7 @@ use super::denial::Denial;
 use super::desk::Progress;
 use super::edits::{edits, metadata_of, sent_to};
 use super::prompt::{self, Prompt};
+use super::steering::Steering;
 use super::subset;
 use super::{Picker, Policy};
 use crate::dialect::{self, Api, DecodeError, RequestFacts};
@@ -108,6 +109,7 @@ impl Picker {
         let took = |stage, time: Duration| self.metrics.stage(stage, time.as_secs_f64());
         took(Stage::Wait, begun.duration_since(question.asked));
         let headers = &*question.headers;
+        let steering = self.steering(headers, &question.metadata);
         let read = match &question.body {
             RequestBody::Whole(pieces, held) => self.read(question.api, headers, pieces, held)?,
             RequestBody::None | RequestBody::Unseen => Read::default(),
@@ -126,15 +128,15 @@ impl Picker {
         let drawn = rule
             .as_ref()
             .map(|rule| DESKTOP.with_borrow_mut(|space| rule.draw(&mut space.rng)));
-        let rewrite = drawn.or_else(|| headers.first_of(&MODEL_REWRITE));
+        let rewrite = drawn.or_else(|| steering.first_of(&MODEL_REWRITE));
         let target = rewrite.or(incoming).unwrap_or_default();
         if target.is_empty() && read.is_whole() && needs_model(question.api) {
             return Err(Denial::BadRequest(
                 "model not found in request body".to_owned(),
             ));
         }
-        let flow = flow(&question.policy, headers);
-        let priority = self.priority(headers);
+        let flow = flow(&question.policy, &steering);
+        let priority = self.priority(steering);
         let series = self
             .metrics
             .series(incoming.unwrap_or_default(), target, flow, priority);
@@ -297,7 +299,8 @@ impl Picker {
     /// Whose request it is.
     pub(super) fn tenant<'a>(&self, question: &'a Question) -> Option<&'a str> {
         let header = self.options.tenant_header.as_deref();
-        header.and_then(|name| question.headers.get(name))
+        let steering = self.steering(&question.headers, &question.metadata);
+        header.and_then(|name| steering.get(name))
     }
 
     fn pick(
@@ -395,9 +398,9 @@ impl Read {
 }
 
 /// The flow that a request says it belongs to, or that a producer says it does.
-pub(super) fn flow<'a>(policy: &Policy, headers: &'a Headers) -> &'a str {
-    let named = headers.first_of(&FAIRNESS);
-    let produced = || policy.scheduler.producers.flow(headers);
+pub(super) fn flow<'a>(policy: &Policy, steering: &'a Steering<'a>) -> &'a str {
+    let named = steering.first_of(&FAIRNESS);
+    let produced = || policy.scheduler.producers.flow(steering);
     named.or_else(produced).unwrap_or(DEFAULT_FLOW)
 }
 

@@ -6,7 +6,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use prost_types::Struct;
 
-use super::control::{DESTINATION, LB, REQUEST_ID, SERVED};
+use super::control::{CONFORMANCE_SERVED, DESTINATION, LB, REQUEST_ID, SERVED};
 use super::decide::{Answer, Question, Renamed, flow};
 use super::denial::Denial;
 use super::edits::control_headers;
@@ -80,8 +80,9 @@ impl PickExchange {
             .get_or_create(&ReasonLabels { reason })
             .inc();
         if !denial.is_counted() {
-            let flow = flow(&self.policy, &self.headers);
-            let priority = self.picker.priority(&self.headers);
+            let steering = self.picker.steering(&self.headers, &self.metadata);
+            let flow = flow(&self.policy, &steering);
+            let priority = self.picker.priority(steering);
             let series = metrics.series("", "", flow, priority);
             series.failed(denial.error_code());
         }
@@ -281,6 +282,10 @@ impl Exchange for PickExchange {
             .and_then(|address| snapshot.by_address(&address))
             .map(|position| snapshot.member(position));
         let mut edits = self.stamps(served, status);
+        if self.policy.reporters.tell_served() {
+            let told = told_served(metadata).to_owned();
+            edits.set.push((CONFORMANCE_SERVED.into(), told.into()));
+        }
         let mut response = Response::new(booking, served, status, sse, self.started);
         response.worked(begun.elapsed());
         self.response = Some(response);
@@ -326,6 +331,15 @@ impl Exchange for PickExchange {
         };
         response.ended();
         told
+    }
+}
+
+/// What the gateway says of where the request was served, word by word, or that it does not.
+fn told_served(metadata: &Metadata) -> &str {
+    match (metadata.namespace(LB), metadata.string(LB, SERVED)) {
+        (_, Some(address)) => address,
+        (None, _) => "fail: missing envoy lb metadata",
+        (Some(_), None) => "fail: missing destination endpoint served metadata",
     }
 }
 

@@ -12,7 +12,7 @@ use prometheus_client::metrics::counter::Counter;
 
 use crate::admission::Admission;
 use crate::dialect::Dialect;
-use crate::extproc::{Headers, Processor};
+use crate::extproc::{Headers, Metadata, Processor};
 use crate::pool::Pool;
 use crate::pool::objectives::DEFAULT_PRIORITY;
 use crate::prefix::PrefixCache;
@@ -36,7 +36,10 @@ mod prompt;
 mod record;
 mod report;
 mod served;
+mod steering;
 mod subset;
+
+use steering::Steering;
 
 pub use choose::{Asked, Chosen, Ground, NotChosen, Workspace};
 pub use desk::Desk;
@@ -56,6 +59,8 @@ pub struct PickerOptions {
     pub max_body: usize,
     /// The header that names the tenant, in lower case: tenants share no prefix. `None`: there is one tenant.
     pub tenant_header: Option<String>,
+    /// Objective, flow, tenant and model to ask for instead count only if the gateway says them in metadata.
+    pub strict_headers: bool,
 }
 
 /// What may change while requests are under way: each ends under the policy that it began under.
@@ -125,9 +130,17 @@ impl Picker {
         Self { recorder, ..self }
     }
 
+    /// What is believed of a request.
+    fn steering<'a>(&self, headers: &'a Headers, metadata: &'a Metadata) -> Steering<'a> {
+        match self.options.strict_headers {
+            false => Steering::Headers(headers),
+            true => Steering::Verified(metadata),
+        }
+    }
+
     /// That of the objective that a request names.
-    fn priority(&self, headers: &Headers) -> i32 {
-        let objective = headers.first_of(&control::OBJECTIVE);
+    fn priority(&self, steering: Steering<'_>) -> i32 {
+        let objective = steering.first_of(&control::OBJECTIVE);
         let known = |name| self.pool.objectives.priority(name);
         objective.map_or(DEFAULT_PRIORITY, known)
     }

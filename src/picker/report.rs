@@ -1,4 +1,6 @@
-//! `request-attribute-reporter`: what a response used, as numbers for the gateway.
+//! `request-attribute-reporter`: what a response used, as numbers for the gateway; and `destination-endpoint-served-verifier`,
+//! which tells clients where the gateway says that the request was served. The latter is there for the conformance tests of
+//! the Gateway API Inference Extension, and for nothing else: addresses are no client's business.
 //!
 //! An attribute is a CEL expression over `usage`, evaluated once, when a response has ended; its value goes into the dynamic
 //! metadata of the last reply to the response. `usage` has `prompt_tokens`, `completion_tokens`, `total_tokens` (0 where the
@@ -21,7 +23,7 @@ use prost_types::Struct;
 
 use super::control::{DESTINATION, LB};
 use super::edits::nested;
-use crate::config::params::{ReportedAttribute, ReporterParams};
+use crate::config::params::{NoParams, ReportedAttribute, ReporterParams};
 use crate::config::{ConfigErrors, PluginUse};
 use crate::dialect::Usage;
 
@@ -39,9 +41,14 @@ const SAMPLE: Usage = Usage {
     cached: Some(300),
 };
 
-/// All attributes that are reported; most configurations have none.
+/// The type of the plugin that tells clients.
+const SERVED_VERIFIER: &str = "destination-endpoint-served-verifier";
+
+/// What is told of responses; most configurations tell nothing.
 #[derive(Default)]
 pub struct Reporters {
+    /// Clients are told where a request was served.
+    tell_served: bool,
     attributes: Vec<Attribute>,
     /// CEL's standard functions; none if there are no attributes.
     env: Option<Arc<Env>>,
@@ -83,7 +90,13 @@ impl Reporters {
         }
         let env = Arc::new(Env::stdlib());
         let (mut attributes, mut problems) = (Vec::<Attribute>::new(), Vec::new());
+        let mut tell_served = false;
         for plugin in plugins {
+            if plugin.entry.name == SERVED_VERIFIER {
+                tell_served = true;
+                problems.extend(plugin.parameters.read::<NoParams>().err());
+                continue;
+            }
             let params: ReporterParams = match plugin.parameters.read() {
                 Ok(params) => params,
                 Err(problem) => {
@@ -119,6 +132,7 @@ impl Reporters {
         }
         match problems.is_empty() {
             true => Ok(Self {
+                tell_served,
                 attributes,
                 env: Some(env),
             }),
@@ -126,7 +140,12 @@ impl Reporters {
         }
     }
 
-    /// Nothing is reported.
+    /// Whether clients are told where a request was served.
+    pub fn tell_served(&self) -> bool {
+        self.tell_served
+    }
+
+    /// No attribute is reported.
     pub fn is_empty(&self) -> bool {
         self.attributes.is_empty()
     }

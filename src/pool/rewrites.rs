@@ -3,7 +3,7 @@
 //! Discovery fills them. A rule for the very model goes before one for any; which of several rules for the same is in force is
 //! for discovery to say: there is one of each here.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -14,7 +14,14 @@ pub const MOST_RULES: usize = 10_000;
 
 /// The rules that are in force.
 #[derive(Debug, Default)]
-pub struct Rewrites(ArcSwap<Rules>);
+pub struct Rewrites(ArcSwap<InForce>);
+
+#[derive(Debug, Default)]
+struct InForce {
+    rules: Rules,
+    /// Of rewrites, of the models that they are for, and of those that they send to.
+    names: HashSet<Box<str>>,
+}
 
 /// Rules by the model that is asked for.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -39,18 +46,24 @@ pub struct Rule {
 impl Rewrites {
     /// Makes `rules` the only ones. Returns whether that is a change.
     pub fn replace(&self, rules: Rules) -> bool {
-        let changed = **self.0.load() != rules;
+        let changed = self.0.load().rules != rules;
         if changed {
-            self.0.store(rules.into());
+            let names = rules.names().map(Box::from).collect();
+            self.0.store(Arc::new(InForce { rules, names }));
         }
         changed
     }
 
     /// The rule for requests that ask for `model`, if there is one.
     pub fn rule(&self, model: Option<&str>) -> Option<Arc<Rule>> {
-        let rules = self.0.load();
+        let rules = &self.0.load().rules;
         let exact = model.and_then(|model| rules.exact.get(model));
         exact.or(rules.any.as_ref()).cloned()
+    }
+
+    /// Whether `name` is that of a rewrite in force, of a model that one is for, or of one that it sends to.
+    pub fn is_named(&self, name: &str) -> bool {
+        self.0.load().names.contains(name)
     }
 }
 
@@ -60,6 +73,16 @@ impl Rules {
     /// How many there are.
     pub fn count(&self) -> usize {
         self.exact.len() + usize::from(self.any.is_some())
+    }
+
+    /// All names in them; some come more than once.
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let rules = self.exact.values().chain(&self.any);
+        let of_rules = rules.flat_map(|rule| {
+            let targets = rule.targets.iter().map(|(model, _)| model.as_str());
+            targets.chain([&*rule.rewrite])
+        });
+        self.exact.keys().map(String::as_str).chain(of_rules)
     }
 }
 
@@ -146,5 +169,7 @@ mod tests {
             (rule("exact"), rule("any"))
         );
         assert_eq!((rewrites.rule(None), rules(true).count()), (rule("any"), 2));
+        let names = ["m", "exact", "any", "r", "M"].map(|name| rewrites.is_named(name));
+        assert_eq!(names, [true, true, true, true, false]);
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! A request resolves its labels once, to a [`RequestSeries`] that is cached; after that each event is an atomic
 //! add. What clients choose is bounded: values longer than [`LONGEST`] bytes, values past the first [`DISTINCT`] of their
-//! kind, and sets of labels past the first [`SETS`] are counted as `other`. Series of an endpoint end with the endpoint, if
+//! kind, and sets of labels past the first [`SETS`] are counted as `other`; models that are configured keep their names, up to
+//! [`CONFIGURED`] of them, whatever clients made up before. Series of an endpoint end with the endpoint, if
 //! [`Metrics::follow_endpoints`] says who is there.
 
 use std::collections::{HashMap, HashSet};
@@ -44,6 +45,8 @@ pub use twin::Twin;
 
 /// Distinct values of a label that clients can choose.
 pub const DISTINCT: usize = 1000;
+/// Values beyond these that are not chosen by clients but configured.
+pub const CONFIGURED: usize = 2 * DISTINCT;
 /// Distinct priorities. Objectives say which there are, and there are many more numbers than anyone tells apart.
 pub const PRIORITIES: usize = 64;
 /// Bytes of a label value that clients can choose.
@@ -253,6 +256,11 @@ impl Metrics {
         let _ = self.endpoints.set(Endpoints(Box::new(present)));
     }
 
+    /// Models, and rewrites, of which `is_configured` says so keep their names.
+    pub fn follow_models(&self, is_configured: impl Fn(&str) -> bool + Send + Sync + 'static) {
+        self.models.follow(Box::new(is_configured));
+    }
+
     /// The rewrite called `name` had a request for `model` sent on for `target`.
     pub fn rewritten(&self, name: &str, model: &str, target: &str) {
         let labels = RewriteLabels {
@@ -313,7 +321,7 @@ impl Metrics {
             let other = || OTHER.to_owned();
             return Arc::new(self.requests.resolve(RequestLabels {
                 model_name: other(),
-                target_model_name: other(),
+                target_model_name: self.models.configured(target),
                 fairness_id: other(),
                 priority,
             }));

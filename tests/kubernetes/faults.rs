@@ -1,11 +1,13 @@
 //! The API server fails: what was known last serves, and what changed meanwhile is seen when it is back.
 
+use std::time::{Duration, Instant};
+
 use pointsman::cli::demo::bootstrap::Profile;
 use pointsman::sim::kube::Call;
 
 use crate::chaos::Load;
 use crate::support::ask::ask;
-use crate::support::cluster::Cluster;
+use crate::support::cluster::{Cluster, GROUP};
 use crate::support::envoy::Envoy;
 use crate::support::picker::Picker;
 use crate::support::sims::Sims;
@@ -160,6 +162,12 @@ impl Served {
     }
 }
 
+/// Another pod at the place of server `n`.
+fn pod_at(cluster: &Cluster, name: &str, sims: &Sims, n: usize) {
+    let port = sims.addresses[n].port().to_string();
+    cluster.pod(name, "127.0.0.1", true, Some(&port));
+}
+
 fn pod(cluster: &Cluster, sims: &Sims, n: usize, ready: bool) {
     let port = sims.addresses[n].port().to_string();
     cluster.pod(&format!("p{n}"), "127.0.0.1", ready, Some(&port));
@@ -182,6 +190,53 @@ async fn pods_that_flap_fail_no_request_and_leave_nothing_in_flight() {
         .has(&["models/p0-rank-0", "models/p1-rank-1"])
         .await;
     served.load.answers(20).await;
+    served.end().await;
+}
+
+/// Longer than kube's watcher waits between two tries (30 s), and than the picker waits for an answer.
+const AWAY: Duration = Duration::from_secs(60);
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn while_the_api_server_is_away_for_a_minute_traffic_flows_and_changes_come_after() {
+    // Under load, but nothing is killed that others need: no reason to have them wait for a minute.
+    let _machine = machine::shared().await;
+    let mut served = Served::start().await;
+    served.cluster.objective(GROUP, "early", "pool", 1);
+    let objectives = "kubernetes_objects{resource=\"inferenceobjectives\",standing=\"accepted\"}";
+    let accepted = async |picker: &Picker, count: f64| {
+        until("the objectives", async || {
+            (picker.metric(objectives).await == count).then_some(())
+        })
+        .await;
+    };
+    accepted(&served.picker, 1.0).await;
+
+    served.cluster.away();
+    let gone = Instant::now();
+    let picker = &served.picker;
+    until("it to be told that the API server is away", async || {
+        (picker.metric("kubernetes_api_up").await == 0.0).then_some(())
+    })
+    .await;
+    // One pod is not ready any more, one is gone, one is new; and all of it is only to be heard of later.
+    served.pod(0, false);
+    served.cluster.delete_pod("p1");
+    pod_at(&served.cluster, "p3", &served.sims, 1);
+    served.cluster.objective(GROUP, "late", "pool", 2);
+    while gone.elapsed() < AWAY {
+        served.load.answers(50).await;
+        assert_eq!(picker.endpoints().await.len(), 3);
+        assert_eq!(picker.metric(objectives).await, 1.0);
+        picker.until_health("readiness", true).await;
+    }
+    served.cluster.back().await;
+    served
+        .picker
+        .has(&["models/p2-rank-2", "models/p3-rank-1"])
+        .await;
+    accepted(&served.picker, 2.0).await;
+    assert_eq!(served.picker.metric("kubernetes_api_up").await, 1.0);
+    served.load.answers(50).await;
     served.end().await;
 }
 

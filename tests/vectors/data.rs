@@ -12,11 +12,12 @@ use super::expect::Expect;
 use super::turns::Turn;
 
 /// Files of cases: name for messages, text.
-const FILES: [(&str, &str); 11] = [
+const FILES: [(&str, &str); 12] = [
     ("routing.yaml", include_str!("routing.yaml")),
     ("response.yaml", include_str!("response.yaml")),
     ("headers.yaml", include_str!("headers.yaml")),
     ("subset.yaml", include_str!("subset.yaml")),
+    ("conformance.yaml", include_str!("conformance.yaml")),
     ("stream.yaml", include_str!("stream.yaml")),
     ("limits.yaml", include_str!("limits.yaml")),
     ("encoding.yaml", include_str!("encoding.yaml")),

@@ -129,6 +129,10 @@ pub struct ServeOptions {
     /// only where the gateway overwrites what clients send.
     #[arg(long, default_value = "", hide_default_value = true)]
     tenant_header: String,
+    /// Objective, fairness id, tenant and model rewrite count only if the gateway says them, in the dynamic metadata namespace
+    /// `pointsman` by the headers' names; what clients say in headers does not.
+    #[arg(long, value_parser = boolean, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
+    strict_client_headers: bool,
     /// Put all scores into the dynamic metadata.
     #[arg(long, value_parser = boolean, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
     emit_endpoint_scores: bool,

@@ -66,6 +66,8 @@ pub struct Settings {
     pub prefix_index_bytes: usize,
     /// The header that names the tenant, in lower case.
     pub tenant_header: Option<String>,
+    /// Objective, fairness id, tenant and model rewrite count only if the gateway says them.
+    pub strict_client_headers: bool,
     /// Decisions to keep; 0 = none.
     pub decision_records: usize,
     /// Where arrivals are written, if they are.
@@ -209,6 +211,7 @@ impl ServeOptions {
             emit_scores: self.emit_endpoint_scores,
             prefix_index_bytes: self.prefix_index_bytes,
             tenant_header: header_name("--tenant-header", &self.tenant_header)?,
+            strict_client_headers: self.strict_client_headers,
             decision_records: self.decision_records as usize,
             record: (!self.record.is_empty()).then(|| self.record.into()),
             record_max_bytes: self.record_max_bytes as u64,

@@ -50,7 +50,7 @@ pub struct PickerConfig {
     pub parsers: Vec<Parser>,
     /// What is polled of the endpoints.
     pub sources: Sources,
-    /// What tells the gateway of responses.
+    /// What tells the gateway, or clients, of responses.
     pub reporters: Vec<PluginUse>,
     /// Where endpoints come from; `None` = not from here.
     pub discovery: Option<Discovery>,

@@ -63,6 +63,7 @@ pub(in crate::picker) fn picker_with(
         emit_scores: false,
         max_body: 1 << 20,
         tenant_header: Some("x-tenant".to_owned()),
+        strict_headers: false,
     };
     let policy = Policy {
         admission: Admission::of(&config).unwrap(),

@@ -1,5 +1,7 @@
 use super::super::decide::tests::picker_of;
 use super::*;
+use crate::proto::envoy::config::core::v3 as core;
+use prost_types::Value;
 
 const CONFIG: &str = "\
 apiVersion: llm-d.ai/v1alpha1
@@ -54,4 +56,25 @@ async fn a_session_comes_back_by_what_its_response_said() {
         }
     }
     assert_eq!(exchange(&picker, None, "503").await.1, None);
+}
+
+#[test]
+fn where_a_request_was_served_is_told_as_the_gateway_says() {
+    let told = |namespace: &str, key: &str| {
+        let value = Value::from("10.0.0.1:80".to_owned());
+        let space = Struct {
+            fields: [(key.to_owned(), value)].into(),
+        };
+        let metadata = core::Metadata {
+            filter_metadata: [(namespace.to_owned(), space)].into(),
+            ..Default::default()
+        };
+        told_served(&metadata.into()).to_owned()
+    };
+    assert_eq!(told(LB, SERVED), "10.0.0.1:80");
+    assert_eq!(
+        told(LB, DESTINATION),
+        "fail: missing destination endpoint served metadata"
+    );
+    assert_eq!(told("x", SERVED), "fail: missing envoy lb metadata");
 }

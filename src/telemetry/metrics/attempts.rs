@@ -104,7 +104,10 @@ impl Metrics {
         let bounded = |value: &str| if full { OTHER } else { value }.to_owned();
         let labels = AttemptLabels {
             status: "success",
-            target_model_name: bounded(&self.models.bounded(target)),
+            target_model_name: match full {
+                true => self.models.configured(target),
+                false => self.models.bounded(target),
+            },
             endpoint_name: bounded(endpoint),
             namespace: bounded(namespace),
             port: bounded(&port.to_string()),

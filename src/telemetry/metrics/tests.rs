@@ -47,6 +47,54 @@ fn made_up_model_names_do_not_grow_the_page() {
 }
 
 #[test]
+fn a_configured_model_keeps_its_name() {
+    let metrics = Metrics::new();
+    metrics.follow_models(|name| name.starts_with("ours-"));
+    for i in 0..2 * SETS {
+        let (model, flow) = (format!("made-up-{i}"), format!("f{i}"));
+        metrics.series(&model, &model, &flow, 0).total.inc();
+        metrics.scheduled(&model, "default", &format!("pod-{}", i % 4), 80);
+    }
+    for i in 0..2 * CONFIGURED {
+        let target = format!("ours-{i}");
+        metrics.series("made-up-0", &target, "f", 0).total.inc();
+        metrics.rewritten("ours-rewrite", "made-up", &target);
+        metrics.scheduled(&target, "default", "pod-0", 80);
+    }
+    let page = metrics.encode().unwrap();
+    for line in [
+        r#"request_total{model_name="other",target_model_name="ours-0",fairness_id="other",priority="0"} 1"#,
+        r#"model_rewrite_decisions_total{model_rewrite_name="ours-rewrite",model_name="other",target_model="ours-0"} 1"#,
+        r#"scheduler_attempts_total{status="success",target_model_name="ours-0",endpoint_name="pod-0",namespace="default",port="80"} 1"#,
+    ] {
+        assert!(page.contains(&format!("llm_d_epp_{line}\n")), "{line}");
+    }
+    // They are bounded too.
+    let named = |line: &&str| line.contains(r#"{model_name="other",target_model_name="ours-"#);
+    let requests = page.lines().filter(|l| l.starts_with("llm_d_epp_request_total{"));
+    assert!((CONFIGURED - 1..=CONFIGURED).contains(&requests.filter(named).count()));
+}
+
+#[test]
+fn models_that_are_configured_no_more_make_room() {
+    let metrics = Metrics::new();
+    let generation = Arc::new(Mutex::new(0));
+    let current = Arc::clone(&generation);
+    metrics.follow_models(move |name| name.starts_with(&format!("g{}-", current.lock())));
+    for i in 0..DISTINCT {
+        metrics.series(&format!("made-up-{i}"), "made-up-0", "f", 0);
+    }
+    for now in 0..3 {
+        *generation.lock() = now;
+        for i in 0..CONFIGURED {
+            metrics.rewritten("made-up-0", "made-up-0", &format!("g{now}-{i}"));
+        }
+        let last = format!("target_model=\"g{now}-{}\"", CONFIGURED - 1);
+        assert!(metrics.encode().unwrap().contains(&last), "{last}");
+    }
+}
+
+#[test]
 fn neither_long_names_nor_many_pairs_of_names_grow_the_page() {
     let metrics = Metrics::new();
     let long = "x".repeat(LONGEST + 1);
