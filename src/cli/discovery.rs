@@ -3,8 +3,8 @@
 use std::fmt;
 use std::sync::Arc;
 
-use anyhow::Context as _;
 use ::kube::Client;
+use anyhow::Context as _;
 use tokio_util::sync::CancellationToken;
 
 use super::options::Settings;

@@ -1,6 +1,7 @@
 //! `pointsman gpus`: what a picker, or a node's agent, knows of GPUs, as a table.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -26,6 +27,9 @@ pub struct GpusArgs {
     /// Ask a node's agent instead, host:port: it knows no endpoints, and so no health.
     #[arg(long, value_parser = address, conflicts_with = "picker")]
     agent: Option<String>,
+    /// A file with the bearer token that the picker asks for (its --metrics-endpoint-auth).
+    #[arg(long, conflicts_with = "agent")]
+    token_file: Option<PathBuf>,
     /// Until Ctrl-C, again and again.
     #[arg(long)]
     watch: bool,
@@ -40,7 +44,10 @@ fn address(text: &str) -> Result<String, String> {
 
 /// Prints the table, once or until the process is asked to stop.
 pub async fn run(args: GpusArgs) -> anyhow::Result<()> {
-    let http = Http::new();
+    let http = match &args.token_file {
+        None => Http::new(),
+        Some(file) => Http::new().with_token_of(file)?,
+    };
     if !args.watch {
         print(&table(&ask(&args, &http).await?), false);
         return Ok(());

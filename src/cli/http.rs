@@ -1,10 +1,12 @@
 //! HTTP as subcommands need it that ask another process: pooled connections, whole bodies.
 
 use std::fmt::Display;
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
+use http::HeaderValue;
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
 use hyper_util::client::legacy::Client;
@@ -15,13 +17,32 @@ use hyper_util::rt::TokioExecutor;
 const PAGE_DEADLINE: Duration = Duration::from_secs(2);
 
 #[derive(Clone, Debug)]
-pub(super) struct Http(Client<HttpConnector, Full<Bytes>>);
+pub(super) struct Http {
+    client: Client<HttpConnector, Full<Bytes>>,
+    /// Shown where pages are asked for.
+    authorization: Option<HeaderValue>,
+}
 
 // === impl Http ===
 
 impl Http {
     pub(super) fn new() -> Self {
-        Self(Client::builder(TokioExecutor::new()).build_http())
+        Self {
+            client: Client::builder(TokioExecutor::new()).build_http(),
+            authorization: None,
+        }
+    }
+
+    /// Shows the bearer token in `file`.
+    pub(super) fn with_token_of(self, file: &Path) -> anyhow::Result<Self> {
+        let name = file.display();
+        let token = std::fs::read_to_string(file).with_context(|| format!("reading {name}"))?;
+        let value = format!("Bearer {}", token.trim());
+        let value = HeaderValue::try_from(value).with_context(|| format!("{name}: no token"))?;
+        Ok(Self {
+            authorization: Some(value),
+            ..self
+        })
     }
 
     pub(super) async fn post(
@@ -32,15 +53,19 @@ impl Http {
         let request = http::Request::post(uri)
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(Full::from(body))?;
-        Ok(self.0.request(request).await?)
+        Ok(self.client.request(request).await?)
     }
 
     /// The text at `path`; an error unless the status is 200.
     pub(super) async fn page(&self, server: impl Display, path: &str) -> anyhow::Result<String> {
         let uri = format!("http://{server}{path}");
-        let request = http::Request::get(&uri).body(Full::default())?;
+        let mut request = http::Request::get(&uri).body(Full::default())?;
+        if let Some(value) = &self.authorization {
+            let headers = request.headers_mut();
+            headers.insert(http::header::AUTHORIZATION, value.clone());
+        }
         let page = async {
-            let response = self.0.request(request).await?;
+            let response = self.client.request(request).await?;
             let status = response.status();
             if status != http::StatusCode::OK {
                 bail!("{uri}: status {status}");

@@ -6,6 +6,7 @@ mod health;
 mod routing;
 mod spoofing;
 mod vectors;
+mod verified;
 
 use pointsman::cli::demo::bootstrap::Profile;
 

@@ -230,10 +230,12 @@ async fn while_the_api_server_is_away_for_a_minute_traffic_flows_and_changes_com
         picker.until_health("readiness", true).await;
     }
     served.cluster.back().await;
-    served
-        .picker
-        .has(&["models/p2-rank-2", "models/p3-rank-1"])
-        .await;
+    // As long may pass until it is asked again.
+    let expected = ["models/p2-rank-2", "models/p3-rank-1"];
+    until("the pods as they are now", async || {
+        (served.picker.endpoints().await == expected).then_some(())
+    })
+    .await;
     accepted(&served.picker, 2.0).await;
     assert_eq!(served.picker.metric("kubernetes_api_up").await, 1.0);
     served.load.answers(50).await;

@@ -71,7 +71,9 @@ fn a_configured_model_keeps_its_name() {
     }
     // They are bounded too.
     let named = |line: &&str| line.contains(r#"{model_name="other",target_model_name="ours-"#);
-    let requests = page.lines().filter(|l| l.starts_with("llm_d_epp_request_total{"));
+    let requests = page
+        .lines()
+        .filter(|l| l.starts_with("llm_d_epp_request_total{"));
     assert!((CONFIGURED - 1..=CONFIGURED).contains(&requests.filter(named).count()));
 }
 

@@ -93,7 +93,9 @@ async fn connections_that_were_lost_are_noticed() {
 async fn a_server_that_says_nothing_is_away_and_may_come_back() {
     let following = Following::start().await;
     following.api.hush(true);
-    following.until("it to be away", |f| !f.counts.is_up()).await;
+    following
+        .until("it to be away", |f| !f.counts.is_up())
+        .await;
     following.pod("b");
     assert_eq!(following.pool.snapshot().len(), 1);
     following.api.hush(false);
