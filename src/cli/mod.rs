@@ -15,6 +15,7 @@ mod metrics_port;
 pub mod options;
 mod plan;
 mod polling;
+mod pools;
 pub mod probe;
 mod reload;
 pub mod replay;

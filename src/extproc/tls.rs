@@ -101,6 +101,11 @@ impl Tls {
         }))
     }
 
+    /// HTTP/1.1 is spoken in it.
+    pub(super) fn is_http1(&self) -> bool {
+        self.options.http1
+    }
+
     pub(super) fn acceptor(&self) -> TlsAcceptor {
         TlsAcceptor::from(self.current.load_full())
     }

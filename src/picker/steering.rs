@@ -65,7 +65,6 @@ mod tests {
                 ("envoy.lb".to_owned(), space(&[("a", text("another"))])),
             ]
             .into(),
-            ..Default::default()
         }
         .into();
         let lax = Steering::Headers(&headers);

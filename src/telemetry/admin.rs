@@ -1,6 +1,7 @@
 //! The HTTP port for people and scrapers: `GET /metrics`, `GET /healthz`, and why requests went where they went:
 //! `GET /debug/decisions?limit=20`, `GET /debug/decisions/<request id>`. What plugins hold: `GET /debug/plugins/state`. What is
-//! known of GPUs: `GET /debug/gpus`. All but `/healthz` may be for those alone whom a [`Gate`] lets in.
+//! known of GPUs: `GET /debug/gpus`, of one of several pools `?pool=<namespace>/<name>`. All but `/healthz` may be for those alone
+//! whom a [`Gate`] lets in.
 
 use std::fmt;
 use std::future::Future;
@@ -17,8 +18,8 @@ use serde::Deserialize;
 
 use super::access::{self, Gate};
 use super::decisions::Decisions;
-use super::metrics::{CONTENT_TYPE, Metrics};
-use super::state::States;
+use super::metrics::{CONTENT_TYPE, Exposition};
+use super::state::PoolStates;
 
 /// Decisions that are shown if no limit is given, and at most.
 const LATEST: usize = 20;
@@ -31,11 +32,11 @@ const OFF: &str = "no decisions are kept: see --decision-records\n";
 #[derive(Debug)]
 pub struct Pages {
     /// At `/metrics`.
-    pub metrics: Arc<Metrics>,
+    pub metrics: Arc<Exposition>,
     /// At `/debug/decisions`, if any are kept.
     pub decisions: Option<Arc<Decisions>>,
     /// At `/debug/plugins/state` and `/debug/gpus`.
-    pub states: Arc<States>,
+    pub states: PoolStates,
     /// Who lets readers in; `None`: everybody may read.
     pub gate: Option<Gate>,
 }
@@ -53,11 +54,15 @@ pub async fn serve<L: Listener<Addr: fmt::Debug>>(
 
 /// Any method but GET (and HEAD) is answered 405.
 fn router(pages: Pages) -> Router {
-    let Pages {
-        metrics, states, ..
-    } = pages;
+    let metrics = pages.metrics;
+    let states = Arc::new(pages.states);
     let all = Arc::clone(&states);
-    let gpus = move || async move { Json(all.section(GPUS)) };
+    let gpus = move |Query(of): Query<OfPool>| async move {
+        match all.section(of.pool.as_deref(), GPUS) {
+            Ok(section) => Json(section).into_response(),
+            Err(error) => (StatusCode::NOT_FOUND, error).into_response(),
+        }
+    };
     let state = move || async move { Json(states.page(&[GPUS])) };
     let shown = Router::new()
         .route("/metrics", get(move || page(Arc::clone(&metrics))))
@@ -86,6 +91,13 @@ struct Latest {
     limit: Option<usize>,
 }
 
+/// Whose.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfPool {
+    pool: Option<String>,
+}
+
 async fn latest(State(kept): Kept, Query(query): Query<Latest>) -> Response {
     let Some(decisions) = kept else {
         return (StatusCode::NOT_FOUND, OFF).into_response();
@@ -102,7 +114,7 @@ async fn decision(State(kept): Kept, Path(id): Path<String>) -> Response {
     }
 }
 
-async fn page(metrics: Arc<Metrics>) -> impl IntoResponse {
+async fn page(metrics: Arc<Exposition>) -> impl IntoResponse {
     match metrics.encode() {
         Ok(page) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], page).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
@@ -113,6 +125,8 @@ async fn page(metrics: Arc<Metrics>) -> impl IntoResponse {
 mod tests {
     use super::super::access::{Access, Answer, Authority};
     use super::*;
+    use crate::telemetry::metrics::Metrics;
+    use crate::telemetry::state::States;
     use std::net::SocketAddr;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::{TcpListener, TcpStream};
@@ -131,9 +145,9 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let pages = Pages {
-            metrics: Arc::new(Metrics::new()),
+            metrics: Arc::new(Exposition::of_one(Arc::new(Metrics::new()))),
             decisions: None,
-            states,
+            states: PoolStates::One(states),
             gate,
         };
         tokio::spawn(serve(listener, pages, std::future::pending()));

@@ -67,7 +67,6 @@ fn where_a_request_was_served_is_told_as_the_gateway_says() {
         };
         let metadata = core::Metadata {
             filter_metadata: [(namespace.to_owned(), space)].into(),
-            ..Default::default()
         };
         told_served(&metadata.into()).to_owned()
     };

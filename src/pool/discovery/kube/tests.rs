@@ -1,5 +1,6 @@
 //! With an API server that falls silent: the double of `sim::kube`, which proves nothing of what only a real one does.
 
+use std::future::pending;
 use std::time::Duration;
 
 use serde_json::json;
@@ -37,6 +38,7 @@ impl Following {
             },
             pool_name: "pool".to_owned(),
             identity: None,
+            leads: None,
             patience: SHORT,
         };
         let (pool, counts) = (Arc::new(Pool::default()), Counts::default());
