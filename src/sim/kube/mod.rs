@@ -23,7 +23,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use store::Store;
+use store::{Selected, Store};
 use types::{TYPES, Type};
 
 /// What it has and how it behaves; it outlives the listener through which it is asked.
@@ -88,6 +88,11 @@ impl ApiServer {
         true
     }
 
+    /// Whether `object` says a type that it knows: one that [`ApiServer::put`] takes.
+    pub fn knows(object: &Value) -> bool {
+        Type::of(object).is_some()
+    }
+
     /// Removes the object, if it is there.
     pub fn delete(&self, group: &str, plural: &str, namespace: &str, name: &str) {
         let Some(of) = Type::named(group, plural) else {
@@ -103,6 +108,25 @@ impl ApiServer {
     pub fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
         let of = Type::named(group, plural)?;
         self.store.lock().get(of, namespace, name).cloned()
+    }
+
+    /// All objects of a type in a namespace, by name.
+    pub fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Value> {
+        let Some(of) = Type::named(group, plural) else {
+            return Vec::new();
+        };
+        let selected = Selected {
+            of,
+            namespace: namespace.to_owned(),
+            labels: Vec::new(),
+            name: None,
+        };
+        self.store
+            .lock()
+            .select(&selected)
+            .into_iter()
+            .cloned()
+            .collect()
     }
 
     /// Serves these groups from now on, and no others, beside the core.
