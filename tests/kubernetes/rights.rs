@@ -21,19 +21,28 @@ struct Role {
     rules: Vec<Rule>,
 }
 
-/// Verb, group and resource of all that the role allows, whatever the values of the chart.
-fn allowed() -> BTreeSet<(String, String, String)> {
+/// The chart's role, with all that it has for any values.
+pub(super) fn role() -> serde_json::Value {
     let template =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/helm/pointsman/templates/rbac.yaml");
     let template = std::fs::read_to_string(template).unwrap();
     let role = template
         .split("\n---\n")
         .find(|document| document.contains("kind: Role\n"));
-    // The rules without what only Helm reads.
+    // The rules without what only Helm reads; the lease is that of the pool `pool`.
     let rules = role.unwrap().split_once("\nrules:\n").unwrap().1;
-    let lines = rules.lines().filter(|line| !line.contains("{{"));
+    let named = rules.lines().map(|line| match line.trim_start() {
+        text if text.starts_with("resourceNames:") => "  resourceNames: [epp-models-pool.llm-d.ai]",
+        _ => line,
+    });
+    let lines = named.filter(|line| !line.contains("{{"));
     let text = format!("rules:\n{}", lines.collect::<Vec<_>>().join("\n"));
-    let role: Role = serde_saphyr::from_str(&text).unwrap();
+    serde_saphyr::from_str(&text).unwrap()
+}
+
+/// Verb, group and resource of all that the role allows, whatever the values of the chart.
+fn allowed() -> BTreeSet<(String, String, String)> {
+    let role: Role = serde_json::from_value(role()).unwrap();
     let mut allowed = BTreeSet::new();
     for rule in &role.rules {
         for (group, (resource, verb)) in rule.api_groups.iter().flat_map(|group| {

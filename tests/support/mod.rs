@@ -6,6 +6,7 @@ pub(crate) mod cluster;
 pub(crate) mod envoy;
 pub(crate) mod exporter;
 pub(crate) mod ground;
+pub(crate) mod live;
 pub(crate) mod machine;
 pub(crate) mod picker;
 pub(crate) mod sims;

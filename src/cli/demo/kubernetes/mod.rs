@@ -151,6 +151,7 @@ pub(super) async fn run(args: &DemoArgs, envoy: &Path, folder: &Path) -> anyhow:
     {
         eprintln!("Some answers did not end in {} s.", FINISH.as_secs());
     }
+    cluster.step().await?;
     let page = cluster.http.page(stage.picker_metrics, "/metrics").await?;
     let results = results.lock().clone();
     view.look(&cluster.kubelet, &cluster.api, &page, &results);
