@@ -77,6 +77,22 @@ async fn pods_and_pool_are_followed() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_kind_that_goes_is_followed_again_when_it_is_back() {
+    let _machine = machine::shared().await;
+    let live = Live::start(&rights::role()).await;
+    live.pool(&[8000]).await;
+    live.pod("a", "10.1.0.1", true).await;
+    let picker = live.picker(&[]).await;
+    picker.until_health("readiness", true).await;
+    live.remove_pools().await;
+    picker.until_health("readiness", false).await;
+    live.bring_pools_back().await;
+    live.pool(&[8000]).await;
+    picker.until_health("readiness", true).await;
+    assert_eq!(ask(picker.grpc, &[]).await.as_deref(), Ok("10.1.0.1:8000"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn more_pods_than_a_page_of_a_list_are_there_when_it_is_ready() {
     const PODS: usize = 600;
     let _machine = machine::shared().await;

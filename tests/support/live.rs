@@ -19,6 +19,8 @@ use super::picker::Picker;
 use super::{Program, free_address, until};
 
 const ADMIN: &str = "admin-token";
+/// InferencePools' definition.
+const POOLS: &str = "tests/support/inferencepools.yaml";
 /// As whom the picker comes.
 const ACCOUNT: &str = "epp";
 
@@ -150,23 +152,12 @@ impl Live {
 
     /// Kinds, the namespace, and the picker's rights.
     async fn furnish(&self, role: &Value) {
-        let crds = Path::new(env!("CARGO_MANIFEST_DIR"));
         for file in [
-            "tests/support/inferencepools.yaml",
+            POOLS,
             "deploy/crds/inferenceobjectives.yaml",
             "deploy/crds/inferencemodelrewrites.yaml",
         ] {
-            let text = std::fs::read_to_string(crds.join(file)).unwrap();
-            let crd: Value = serde_saphyr::from_str(&text).unwrap();
-            self.create(&crd).await.unwrap();
-            let name = crd["metadata"]["name"].as_str().unwrap();
-            until("the kinds to be served", async || {
-                let crd = self.get("apiextensions.k8s.io/v1", "CustomResourceDefinition", name);
-                let conditions = crd.await?["status"]["conditions"].as_array()?.clone();
-                let done = |c: &Value| c["type"] == "Established" && c["status"] == "True";
-                conditions.iter().any(done).then_some(())
-            })
-            .await;
+            self.install(file).await;
         }
         let account = json!({"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE});
         let rbac = "rbac.authorization.k8s.io";
@@ -177,6 +168,49 @@ impl Live {
             json!({"apiVersion": format!("{rbac}/v1"), "kind": "RoleBinding", "metadata": {"name": ACCOUNT, "namespace": NAMESPACE}, "roleRef": {"apiGroup": rbac, "kind": "Role", "name": ACCOUNT}, "subjects": [account]}),
         ] {
             self.create(&object).await.unwrap();
+        }
+    }
+
+    async fn install(&self, file: &str) {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        let crd: Value = serde_saphyr::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+        let name = crd["metadata"]["name"].as_str().unwrap();
+        // One of that name may be on its way out.
+        let create = async || self.create(&crd).await.ok();
+        until("the kind to be taken", create).await;
+        until("the kind to be served", async || {
+            let crd = self.get("apiextensions.k8s.io/v1", "CustomResourceDefinition", name);
+            let conditions = crd.await?["status"]["conditions"].as_array()?.clone();
+            let done = |c: &Value| c["type"] == "Established" && c["status"] == "True";
+            conditions.iter().any(done).then_some(())
+        })
+        .await;
+    }
+
+    /// InferencePools are no kind of objects any more, and those that were are gone.
+    pub(crate) async fn remove_pools(&self) {
+        match &self.server {
+            Server::Real(_) => {
+                let kind = "CustomResourceDefinition";
+                let name = format!("inferencepools.{POOL_GROUP}");
+                self.delete("apiextensions.k8s.io/v1", kind, &name, None)
+                    .await;
+            }
+            Server::Double(cluster) => {
+                cluster.delete_pool();
+                cluster.api.serve_groups(&[GROUP, "coordination.k8s.io"]);
+            }
+        }
+    }
+
+    /// They are again.
+    pub(crate) async fn bring_pools_back(&self) {
+        match &self.server {
+            Server::Real(_) => self.install(POOLS).await,
+            Server::Double(cluster) => {
+                let groups = [POOL_GROUP, GROUP, "coordination.k8s.io"];
+                cluster.api.serve_groups(&groups);
+            }
         }
     }
 

@@ -5,8 +5,12 @@
 //! break watches, to forget its history.
 //!
 //! It proves nothing of what only the real one does: no schema is checked and nothing defaulted, every patch is merged (of
-//! conditions those of other types stay), field ownership is not kept, selectors are `k=v,…` alone, nobody is authenticated, and
-//! there is no TLS, no admission, no priority and fairness.
+//! conditions those of other types stay) and creates nothing, field ownership is not kept, selectors are `k=v,…` alone, nobody is
+//! authenticated, and there is no TLS, no admission, no priority and fairness. A pod that is deleted is gone at once, with no
+//! time to end; types do not go and take their objects with them; a list is of now on every page; and of what clients ask to
+//! find their way (`/api`, `/version`, OpenAPI) there is only the list of a group's resources.
+//!
+//! `tests/kubernetes/live.rs` holds both to the same cases, the real one where `KUBEBUILDER_ASSETS` has it.
 
 mod http;
 mod store;

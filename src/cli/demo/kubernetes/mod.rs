@@ -81,7 +81,9 @@ pub(super) async fn run(args: &DemoArgs, envoy: &Path, folder: &Path) -> anyhow:
     let built = async {
         let (mut stage, mut cluster) = build(args, envoy, folder, &manifests, &mut serving).await?;
         let ready = async || {
-            cluster.step().await?;
+            for event in cluster.step().await? {
+                println!("{event}");
+            }
             stage.check()?;
             anyhow::Ok(
                 cluster
