@@ -212,7 +212,9 @@ async fn a_cluster_whose_name_is_no_host_reaches_the_picker() {
             let flags = ["--secure-serving=true", "--health-checking"];
             let picker = Picker::start(&config, &flags).await;
             let envoy = Envoy::start(profile, &[picker.grpc], &sims.addresses, |resources| {
-                let renamed = resources.to_string().replace("\"picker\"", &format!("{name:?}"));
+                let renamed = resources
+                    .to_string()
+                    .replace("\"picker\"", &format!("{name:?}"));
                 *resources = serde_json::from_str(&renamed).unwrap();
             })
             .await;

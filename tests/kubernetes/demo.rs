@@ -34,8 +34,8 @@ async fn prints(demo: &mut Program, what: &str) {
 
 /// The columns of the last line that begins with `name`.
 fn last_row(printed: &str, name: &str) -> Vec<String> {
-    let rows = printed.lines().filter(|line| line.starts_with(name));
-    let row = rows.last().unwrap_or_else(|| panic!("{printed}"));
+    let row = printed.lines().rfind(|line| line.starts_with(name));
+    let row = row.unwrap_or_else(|| panic!("{printed}"));
     row.split_whitespace().map(str::to_owned).collect()
 }
 

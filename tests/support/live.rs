@@ -2,23 +2,19 @@
 //! `KUBEBUILDER_ASSETS` names their folder, the double of `src/sim/kube` elsewhere.
 
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
 
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
 use kube::{Client, Config};
-use rcgen::{CertificateParams, KeyPair};
 use serde_json::{Value, json};
-use tempfile::TempDir;
-use tokio::process::Command;
 
+use super::apiserver::{self, ADMIN, Real};
 use super::cluster::{Cluster, GROUP, NAMESPACE, POOL_GROUP};
 use super::picker::Picker;
-use super::{Program, free_address, until};
+use super::until;
 
-const ADMIN: &str = "admin-token";
 /// InferencePools' definition.
 const POOLS: &str = "tests/support/inferencepools.yaml";
 /// As whom the picker comes.
@@ -37,34 +33,10 @@ enum Server {
     Double(Cluster),
 }
 
-struct Real {
-    api: Option<Program>,
-    assets: PathBuf,
-    flags: Vec<String>,
-    /// Ends after the one that asks it.
-    _etcd: Program,
-    folder: TempDir,
-}
-
-/// The binaries of a real one.
-fn assets() -> Option<PathBuf> {
-    let folder = std::env::var_os("KUBEBUILDER_ASSETS").filter(|folder| !folder.is_empty())?;
-    let folder = PathBuf::from(folder);
-    for binary in ["etcd", "kube-apiserver"] {
-        let path = folder.join(binary);
-        assert!(
-            path.is_file(),
-            "KUBEBUILDER_ASSETS: there is no {}",
-            path.display()
-        );
-    }
-    Some(folder)
-}
-
 impl Live {
     /// With the kinds of objects and the rights that `role`, as the chart has it, gives the picker.
     pub(crate) async fn start(role: &Value) -> Self {
-        let Some(assets) = assets() else {
+        let Some(assets) = apiserver::assets() else {
             let cluster = Cluster::start().await;
             return Self {
                 client: client(&cluster.kubeconfig).await,
@@ -72,10 +44,8 @@ impl Live {
                 server: Server::Double(cluster),
             };
         };
-        let (real, certificate) = Real::start(assets).await;
-        let address = real.address();
-        let folder = real.folder.path();
-        let admin = kubeconfig(&folder.join("admin"), (&address, &certificate, ADMIN));
+        let real = Real::start(assets);
+        let admin = real.kubeconfig("admin", ADMIN);
         let client = client(&admin).await;
         let mut live = Self {
             client,
@@ -85,11 +55,9 @@ impl Live {
         live.until_ready().await;
         live.furnish(role).await;
         let token = live.token().await;
-        let Server::Real(real) = &live.server else {
-            unreachable!("it was made above");
-        };
-        let path = real.folder.path().join("picker");
-        live.kubeconfig = kubeconfig(&path, (&address, &certificate, &token));
+        if let Server::Real(real) = &live.server {
+            live.kubeconfig = real.kubeconfig("picker", &token);
+        }
         live
     }
 
@@ -110,8 +78,7 @@ impl Live {
     pub(crate) async fn restart(&mut self, meanwhile: impl AsyncFnOnce()) {
         match &mut self.server {
             Server::Real(real) => {
-                let api = real.api.take().unwrap();
-                api.stop().await.unwrap();
+                real.stop().await;
                 meanwhile().await;
                 real.run();
             }
@@ -141,12 +108,8 @@ impl Live {
         });
         let patience = super::PATIENCE / 2;
         if tokio::time::timeout(patience, ready).await.is_err() {
-            let printed = real.api.as_ref().map(Program::printed);
-            panic!(
-                "{}\n{}",
-                failing.lock().unwrap(),
-                printed.unwrap_or_default()
-            );
+            let printed = real.printed();
+            panic!("{}\n{}", failing.lock().unwrap(), printed);
         }
     }
 
@@ -356,100 +319,6 @@ impl Live {
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
-}
-
-impl Real {
-    /// Starts both, without waiting; with the certificate that is to be trusted.
-    async fn start(assets: PathBuf) -> (Self, String) {
-        let folder = tempfile::tempdir().unwrap();
-        let file = |name: &str| folder.path().join(name).display().to_string();
-        let write = |name: &str, text: &str| std::fs::write(file(name), text).unwrap();
-        let tls = KeyPair::generate().unwrap();
-        let certificate = CertificateParams::new(["127.0.0.1".to_owned()]).unwrap();
-        let certificate = certificate.self_signed(&tls).unwrap().pem();
-        write("tls.key", &tls.serialize_pem());
-        write("tls.crt", &certificate);
-        let accounts = KeyPair::generate().unwrap();
-        write("accounts.key", &accounts.serialize_pem());
-        write("accounts.pub", &accounts.public_key_pem());
-        write(
-            "tokens.csv",
-            &format!("{ADMIN},admin,admin,\"system:masters\"\n"),
-        );
-
-        let [clients, peers] =
-            std::array::from_fn(|_| format!("http://{}", free_address().unwrap()));
-        let mut command = Command::new(assets.join("etcd"));
-        command
-            .args(["--log-level=error", "--unsafe-no-fsync", "--name=etcd"])
-            .arg(format!("--data-dir={}", file("etcd")))
-            .arg(format!("--listen-client-urls={clients}"))
-            .arg(format!("--advertise-client-urls={clients}"))
-            .arg(format!("--listen-peer-urls={peers}"))
-            .arg(format!("--initial-advertise-peer-urls={peers}"))
-            .arg(format!("--initial-cluster=etcd={peers}"));
-        let etcd = Program::start("etcd", folder.path(), &mut command).unwrap();
-        let port = free_address().unwrap().port();
-        let flags = [
-            "--bind-address=127.0.0.1".to_owned(),
-            "--advertise-address=127.0.0.1".to_owned(),
-            "--endpoint-reconciler-type=none".to_owned(),
-            "--authorization-mode=RBAC".to_owned(),
-            // Nobody makes the default accounts of namespaces.
-            "--disable-admission-plugins=ServiceAccount".to_owned(),
-            "--service-cluster-ip-range=10.0.0.0/24".to_owned(),
-            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-            format!("--service-account-key-file={}", file("accounts.pub")),
-            format!(
-                "--service-account-signing-key-file={}",
-                file("accounts.key")
-            ),
-            format!("--token-auth-file={}", file("tokens.csv")),
-            format!("--tls-cert-file={}", file("tls.crt")),
-            format!("--tls-private-key-file={}", file("tls.key")),
-            format!("--etcd-servers={clients}"),
-            format!("--secure-port={port}"),
-        ];
-        let mut real = Self {
-            api: None,
-            assets,
-            flags: flags.to_vec(),
-            _etcd: etcd,
-            folder,
-        };
-        real.run();
-        (real, certificate)
-    }
-
-    fn run(&mut self) {
-        let mut command = Command::new(self.assets.join("kube-apiserver"));
-        command.args(&self.flags).stdin(Stdio::null());
-        let folder = self.folder.path();
-        self.api = Some(Program::start("kube-apiserver", folder, &mut command).unwrap());
-    }
-
-    fn address(&self) -> String {
-        let port = self
-            .flags
-            .iter()
-            .find_map(|flag| flag.strip_prefix("--secure-port="));
-        format!("https://127.0.0.1:{}", port.unwrap())
-    }
-}
-
-fn kubeconfig(path: &Path, (server, certificate, token): (&str, &str, &str)) -> PathBuf {
-    let authority = path.with_extension("crt");
-    std::fs::write(&authority, certificate).unwrap();
-    let text = json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "c", "cluster": {"server": server, "certificate-authority": authority}}],
-        "users": [{"name": "u", "user": {"token": token}}],
-        "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u", "namespace": NAMESPACE}}],
-        "current-context": "x",
-    });
-    std::fs::write(path, text.to_string()).unwrap();
-    path.to_owned()
 }
 
 async fn client(kubeconfig: &Path) -> Client {
