@@ -255,6 +255,8 @@ fn mend_huffman(value: &mut [u8]) {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+    use proptest::prelude::*;
     use tokio::io::AsyncReadExt as _;
 
     use super::*;
@@ -350,8 +352,38 @@ mod tests {
         assert_eq!(padded, expected);
     }
 
-    #[tokio::test]
-    async fn frames_pass_however_they_are_cut() {
+    /// What is read of `sent`, that comes in pieces of `cut` bytes, with room for so many at a time.
+    fn read(sent: &[u8], cut: usize, room: usize) -> Vec<u8> {
+        let mut reader = Reader(Pieces(sent, cut), Authorities::default());
+        let mut got = Vec::new();
+        let mut buffer = vec![0; room];
+        while let Some(Ok(read @ 1..)) = reader.read(&mut buffer).now_or_never() {
+            got.extend_from_slice(&buffer[..read]);
+        }
+        got
+    }
+
+    proptest! {
+        #[test]
+        fn no_byte_is_lost_whatever_comes(
+            frames in proptest::collection::vec((0..3u8, any::<u8>(), proptest::collection::vec(any::<u8>(), 0..60)), 0..6),
+            rest in proptest::collection::vec(any::<u8>(), 0..40),
+            cut in 1..50usize,
+        ) {
+            let mut sent = vec![b'x'; PREFACE];
+            for (kind, flags, payload) in &frames {
+                sent.extend(frame(*kind, *flags, payload));
+            }
+            sent.extend(rest);
+            let got = read(&sent, cut, 16);
+            prop_assert_eq!(got.len(), sent.len());
+            // What was mended once stays.
+            prop_assert_eq!(read(&got, cut, 16), got);
+        }
+    }
+
+    #[test]
+    fn frames_pass_however_they_are_cut() {
         let connection = |authority: &[u8]| {
             let headers = [&[0x41, authority.len() as u8], authority].concat();
             let mut bytes = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".to_vec();
@@ -368,15 +400,7 @@ mod tests {
         expected[end..].copy_from_slice(&sent[end..]);
         for cut in 1..sent.len() {
             for room in [1, 7, 8192] {
-                let mut reader = Reader(Pieces(&sent, cut), Authorities::default());
-                let mut got = Vec::new();
-                let mut buffer = vec![0; room];
-                loop {
-                    match reader.read(&mut buffer).await.unwrap() {
-                        0 => break,
-                        read => got.extend_from_slice(&buffer[..read]),
-                    }
-                }
+                let got = read(&sent, cut, room);
                 assert_eq!(got, expected, "pieces of {cut}, room for {room}");
             }
         }

@@ -82,6 +82,7 @@ pub async fn serve<S: Switch>(
     metrics: Option<StreamMetrics>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
+    let of_several = switch.is_of_several();
     let service = ExternalProcessorServer::new(Service {
         switch,
         bodies: limits.bodies,
@@ -91,12 +92,13 @@ pub async fn serve<S: Switch>(
     .max_decoding_message_size(limits.receive)
     .max_encoding_message_size(limits.send)
     .accept_compressed(CompressionEncoding::Gzip);
-    let addressed = tower::ServiceBuilder::new().map_request(|mut request: http::Request<_>| {
-        if let Some(authority) = request.uri().authority().cloned() {
-            request.extensions_mut().insert(Authority(authority));
-        }
-        request
-    });
+    let addressed =
+        tower::ServiceBuilder::new().map_request(move |mut request: http::Request<_>| {
+            if let (true, Some(authority)) = (of_several, request.uri().authority().cloned()) {
+                request.extensions_mut().insert(Authority(authority));
+            }
+            request
+        });
     Server::builder()
         .layer(addressed)
         .max_concurrent_streams(STREAMS_PER_CONNECTION)

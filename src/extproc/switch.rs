@@ -21,6 +21,9 @@ pub trait Switch: Send + Sync + 'static {
     /// What it chooses among.
     type Processor: Processor;
 
+    /// Whether it matters how a stream was addressed.
+    fn is_of_several(&self) -> bool;
+
     /// That of `call`; the error ends the stream.
     fn processor(&self, call: Call<'_>) -> Result<&Arc<Self::Processor>, Status>;
 }
@@ -28,6 +31,10 @@ pub trait Switch: Send + Sync + 'static {
 /// One for all streams.
 impl<P: Processor> Switch for Arc<P> {
     type Processor = P;
+
+    fn is_of_several(&self) -> bool {
+        false
+    }
 
     fn processor(&self, _: Call<'_>) -> Result<&Arc<P>, Status> {
         Ok(self)
