@@ -50,9 +50,14 @@ impl Http {
     pub(super) async fn post(
         &self,
         uri: &str,
+        headers: &[(&'static str, String)],
         body: String,
     ) -> anyhow::Result<http::Response<Incoming>> {
-        let request = http::Request::post(uri)
+        let mut request = http::Request::post(uri);
+        for (name, value) in headers {
+            request = request.header(*name, value);
+        }
+        let request = request
             .header(http::header::CONTENT_TYPE, "application/json")
             .body(Full::from(body))?;
         Ok(self.client.request(request).await?)

@@ -152,6 +152,35 @@ async fn every_object_is_told_what_becomes_of_it() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_for_another_pool_is_its_pickers_to_tell() {
+    let _machine = machine::shared().await;
+    let cluster = Cluster::start().await;
+    cluster.pool(&[8000]);
+    cluster.pod("a", "10.1.0.1", true, None);
+    let second = json!({
+        "apiVersion": "inference.networking.k8s.io/v1",
+        "kind": "InferencePool",
+        "metadata": {"name": "second", "namespace": "models"},
+        "spec": {"selector": {"matchLabels": {"app": "other"}}, "targetPorts": [{"number": 1}]},
+    });
+    assert!(cluster.api.put(second));
+    cluster.objective(GROUP, "theirs", "second", 7);
+    let picker = cluster.picker(&[]).await;
+    picker.until_health("readiness", true).await;
+    count(&picker, "inferenceobjectives", "other_pool", 1.0).await;
+    // What comes after it is told, and nothing was said of the other.
+    cluster.objective(GROUP, "zz", "pool", 1);
+    let accepted = ["True/Accepted", "True/ResolvedRefs", ""];
+    conditions(&cluster, &picker, "inferenceobjectives", "zz", accepted).await;
+    assert_eq!(cluster.conditions("inferenceobjectives", "theirs"), None);
+    assert_eq!(picker.metric("objectives{").await, 1.0);
+    let printed = picker.process.printed();
+    let told = "inferenceobjectives/theirs: It is for the pool `second`";
+    assert!(printed.contains(told), "{printed}");
+    assert_eq!(sent_on_for(&picker, "m", &[]).await, "m");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_legacy_group_counts_where_it_alone_is_served() {
     let _machine = machine::shared().await;
     let cluster = Cluster::start().await;

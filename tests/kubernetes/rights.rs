@@ -23,25 +23,44 @@ struct Role {
     rules: Vec<Rule>,
 }
 
-/// Verb, group and resource of all that the picker's roles allow, whatever the values of the chart.
-fn allowed() -> BTreeSet<(String, String, String)> {
+/// The roles of the chart, each as the document that it is.
+fn template() -> String {
     let template =
         Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/helm/pointsman/templates/rbac.yaml");
-    let template = std::fs::read_to_string(template).unwrap();
+    std::fs::read_to_string(template).unwrap()
+}
+
+/// The rules of `document`, for any values of the chart: without what only Helm reads, the lease that of the pool `pool`.
+fn rules(document: &str) -> Option<serde_json::Value> {
+    let (_, rules) = document.split_once("\nrules:\n")?;
+    let named = rules.lines().map(|line| match line.trim_start() {
+        text if text.starts_with("resourceNames:") => "  resourceNames: [epp-models-pool.llm-d.ai]",
+        _ => line,
+    });
+    let lines = named.filter(|line| !line.contains("{{"));
+    let text = format!("rules:\n{}", lines.collect::<Vec<_>>().join("\n"));
+    Some(serde_saphyr::from_str(&text).unwrap())
+}
+
+/// The chart's role, with all that it has for any values.
+pub(super) fn role() -> serde_json::Value {
+    let template = template();
+    let mut documents = template.split("\n---\n");
+    let role = documents.find(|document| document.contains("kind: Role\n"));
+    rules(role.unwrap()).unwrap()
+}
+
+/// Verb, group and resource of all that the picker's roles allow, whatever the values of the chart.
+fn allowed() -> BTreeSet<(String, String, String)> {
     // Readers of its metrics have a role too, which is none of the picker's.
     let names = ["\n  name: {{ $name }}\n", "-metrics-auth\n"];
+    let template = template();
     let roles = template.split("\n---\n").filter_map(|document| {
         let own = names.iter().any(|name| document.contains(name));
-        let (_, rules) = document.split_once("\nrules:\n")?;
-        own.then_some(rules)
+        rules(document).filter(|_| own)
     });
     let mut allowed = BTreeSet::new();
-    let rules = roles.flat_map(|rules| {
-        // Without what only Helm reads.
-        let lines = rules.lines().filter(|line| !line.contains("{{"));
-        let text = format!("rules:\n{}", lines.collect::<Vec<_>>().join("\n"));
-        serde_saphyr::from_str::<Role>(&text).unwrap().rules
-    });
+    let rules = roles.flat_map(|rules| serde_json::from_value::<Role>(rules).unwrap().rules);
     for rule in rules {
         for (group, (resource, verb)) in rule.api_groups.iter().flat_map(|group| {
             let pairs = rule

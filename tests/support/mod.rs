@@ -1,11 +1,13 @@
 //! What the rooms of this binary share: processes, and ways to talk to them.
 
 pub(crate) mod agent;
+pub(crate) mod apiserver;
 pub(crate) mod ask;
 pub(crate) mod cluster;
 pub(crate) mod envoy;
 pub(crate) mod exporter;
 pub(crate) mod ground;
+pub(crate) mod live;
 pub(crate) mod machine;
 pub(crate) mod picker;
 pub(crate) mod sims;

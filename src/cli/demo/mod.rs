@@ -5,7 +5,7 @@
 //! spread by load do not look alike.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -20,6 +20,7 @@ use crate::pool::discovery;
 
 pub mod bootstrap;
 pub mod envoy;
+mod kubernetes;
 mod table;
 mod traffic;
 
@@ -56,6 +57,13 @@ pub struct DemoArgs {
     /// Envoy's port; 0 = any that is free.
     #[arg(long, default_value_t = 0)]
     port: u16,
+    /// The pool is an InferencePool, its servers are pods: the same against a double of the Kubernetes API.
+    #[arg(long, conflicts_with = "servers")]
+    kubernetes: bool,
+    /// The folder of the pool, its pods, objectives and rewrites as YAML files; it is followed as it changes [default: the
+    /// demo's own, in which pods come and go].
+    #[arg(long, value_name = "DIR", requires = "kubernetes")]
+    manifests: Option<PathBuf>,
 }
 
 /// All that runs.
@@ -80,7 +88,10 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let envoy = envoy::find(&envoy::cache()).await?;
     let folder = std::env::temp_dir().join(format!("pointsman-demo-{}", std::process::id()));
     std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-    let shown = show(&args, &envoy, &folder).await;
+    let shown = match args.kubernetes {
+        true => kubernetes::run(&args, &envoy, &folder).await,
+        false => show(&args, &envoy, &folder).await,
+    };
     match &shown {
         Ok(()) => std::fs::remove_dir_all(&folder)
             .with_context(|| format!("removing {}", folder.display()))?,
@@ -228,6 +239,7 @@ impl Stage {
             http: self.http.clone(),
             uri: format!("http://{}/v1/chat/completions", self.entrance()),
             model: MODEL.to_owned(),
+            headers: Vec::new(),
         }
     }
 

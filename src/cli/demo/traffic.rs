@@ -17,6 +17,10 @@ use super::super::http::Http;
 const MOST_UNDER_WAY: usize = 2_000;
 /// An answer that takes longer has failed.
 const DEADLINE: Duration = Duration::from_secs(60);
+/// An answer's header with the endpoints that the picker chose.
+pub(super) const PICKED: &str = "x-demo-picked";
+/// An answer's header with the address that it came from.
+pub(super) const REACHED: &str = "x-demo-reached";
 const WORDS: &str = "The quick brown fox jumps over the lazy dog. ";
 
 /// What came back so far.
@@ -26,6 +30,8 @@ pub(super) struct Results {
     pub(super) complete: u64,
     /// Answers that were not 200 or were cut, by what was wrong.
     pub(super) failed: BTreeMap<String, u64>,
+    /// Complete answers of a server that the picker did not choose, where Envoy tells ([`PICKED`], [`REACHED`]).
+    pub(super) astray: u64,
     /// Complete answers by the server that gave them.
     pub(super) by_server: BTreeMap<String, u64>,
     /// Milliseconds to the first byte of the body.
@@ -38,6 +44,8 @@ pub(super) struct Target {
     pub(super) http: Http,
     pub(super) uri: String,
     pub(super) model: String,
+    /// Headers beside the usual ones.
+    pub(super) headers: Vec<(&'static str, String)>,
 }
 
 /// Sends `rate` requests a second until `stop`, and returns when the last has been answered.
@@ -80,8 +88,9 @@ async fn one(target: Target, results: Arc<Mutex<Results>>) {
     let answer = answer.unwrap_or_else(|_| Err("no end in 60 s".to_owned()));
     let mut results = results.lock();
     match answer {
-        Ok((server, first_byte)) => {
+        Ok((server, first_byte, astray)) => {
             results.complete += 1;
+            results.astray += u64::from(astray);
             *results.by_server.entry(server).or_default() += 1;
             let millis = u64::try_from(first_byte.as_millis()).unwrap_or(u64::MAX);
             results.first_byte.saturating_record(millis);
@@ -90,21 +99,24 @@ async fn one(target: Target, results: Arc<Mutex<Results>>) {
     }
 }
 
-/// The server that answered, and the time to its first byte.
-async fn answer(target: &Target, body: String) -> Result<(String, Duration), String> {
+/// The server that answered, the time to its first byte, and whether the picker chose another.
+async fn answer(target: &Target, body: String) -> Result<(String, Duration, bool), String> {
     let begun = Instant::now();
     let response = target
         .http
-        .post(&target.uri, body)
+        .post(&target.uri, &target.headers, body)
         .await
         .map_err(|error| format!("{error:#}"))?;
     let status = response.status();
     if !status.is_success() {
         return Err(format!("status {}", status.as_u16()));
     }
-    let server = response.headers().get("x-inference-pod");
-    let server = server.and_then(|name| name.to_str().ok()).unwrap_or("?");
-    let server = server.to_owned();
+    let header = |name: &str| response.headers().get(name)?.to_str().ok();
+    let server = header("x-inference-pod").unwrap_or("?").to_owned();
+    let astray = match (header(PICKED), header(REACHED)) {
+        (Some(picked), Some(reached)) => !picked.split(',').any(|picked| picked == reached),
+        _ => false,
+    };
     let mut body = response.into_body();
     let mut first_byte = None;
     let mut end = Vec::new();
@@ -119,7 +131,7 @@ async fn answer(target: &Target, body: String) -> Result<(String, Duration), Str
     if !end.ends_with(b"data: [DONE]\n\n") {
         return Err("cut before [DONE]".to_owned());
     }
-    Ok((server, first_byte.unwrap_or_default()))
+    Ok((server, first_byte.unwrap_or_default(), astray))
 }
 
 // === impl Results ===
@@ -130,6 +142,7 @@ impl Results {
             sent: 0,
             complete: 0,
             failed: BTreeMap::new(),
+            astray: 0,
             by_server: BTreeMap::new(),
             first_byte: Histogram::new_with_bounds(1, 600_000, 3)?,
         })

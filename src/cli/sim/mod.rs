@@ -28,6 +28,7 @@ pub async fn run(args: SimArgs) -> anyhow::Result<()> {
     let stop = CancellationToken::new();
     let mut endpoints = String::from("endpoints:\n");
     let mut servers = JoinSet::new();
+    let pod_name = pod_name().filter(|_| args.servers == 1);
     for index in 0..args.servers {
         let port = match args.port {
             0 => 0,
@@ -38,7 +39,9 @@ pub async fn run(args: SimArgs) -> anyhow::Result<()> {
             .with_context(|| format!("binding port {port} for server {index} (--port)"))?;
         let address = listener.local_addr()?;
         let seat = boards.as_ref().map(|boards| boards.seat(index.into()));
-        let mut server = Server::new(args.server(index, &spec), address, seat)?;
+        let mut config = args.server(index, &spec);
+        config.name = pod_name.clone().unwrap_or(config.name);
+        let mut server = Server::new(config, address, seat)?;
         if index == 0 {
             server.set_slow(f64::from(args.slow_first));
         }
@@ -87,6 +90,13 @@ fn command() -> String {
 /// Of a server; its pod's too.
 fn name(index: u16) -> String {
     format!("sim-{index}")
+}
+
+/// What the only server of a pod is called that is told its own name.
+fn pod_name() -> Option<String> {
+    std::env::var("POD_NAME")
+        .ok()
+        .filter(|name| !name.is_empty())
 }
 
 fn endpoint(out: &mut String, index: u16, address: SocketAddr, engine: Option<&str>) {

@@ -108,7 +108,7 @@ async fn answer(server: Arc<ApiServer>, request: Request, voice: Voice) -> Respo
     }
     let query = parts.uri.query().unwrap_or_default();
     let Some(asked) = asked(&path, query).filter(|asked| server.serves(asked.selected.of)) else {
-        return refusal(404, "NotFound", "There is no such resource.");
+        return not_served();
     };
     let verb = asked.verb(&parts.method);
     let status = if asked.status { "/status" } else { "" };
@@ -227,8 +227,14 @@ fn one(server: &ApiServer, asked: &Asked, verb: &str, body: Value) -> Response {
             of,
             (namespace, name),
             (&body, |object| {
-                let part = if asked.status { "status" } else { "spec" };
-                object[part] = body[part].clone();
+                if asked.status {
+                    object["status"] = body["status"].clone();
+                    return;
+                }
+                object["spec"] = body["spec"].clone();
+                for field in ["labels", "annotations"] {
+                    object["metadata"][field] = body["metadata"][field].clone();
+                }
             }),
         ),
         "patch" => store.change(
@@ -290,11 +296,16 @@ fn resources(server: &ApiServer, group: &str, version: &str) -> Response {
         .map(|of| json!({"name": of.plural, "singularName": "", "namespaced": true, "kind": of.kind, "verbs": ["get", "list", "watch"]}))
         .collect();
     if served.is_empty() {
-        return refusal(404, "NotFound", "There is no such group.");
+        return not_served();
     }
     let group_version = format!("{group}/{version}");
     Json(json!({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": served}))
         .into_response()
+}
+
+/// As the real one says it: in plain text, of what it has no idea of.
+fn not_served() -> Response {
+    (StatusCode::NOT_FOUND, "404 page not found\n").into_response()
 }
 
 fn status(code: u16, reason: &str, message: &str) -> Value {

@@ -6,8 +6,12 @@
 //! (TokenReview, SubjectAccessReview), as it was told.
 //!
 //! It proves nothing of what only the real one does: no schema is checked and nothing defaulted, every patch is merged (of
-//! conditions those of other types stay), field ownership is not kept, selectors are `k=v,…` alone, nobody is authenticated, and
-//! there is no TLS, no admission, no priority and fairness.
+//! conditions those of other types stay) and creates nothing, field ownership is not kept, selectors are `k=v,…` alone, nobody is
+//! authenticated, and there is no TLS, no admission, no priority and fairness. A pod that is deleted is gone at once, with no
+//! time to end; types do not go and take their objects with them; a list is of now on every page; and of what clients ask to
+//! find their way (`/api`, `/version`, OpenAPI) there is only the list of a group's resources.
+//!
+//! `tests/kubernetes/live.rs` holds both to the same cases, the real one where `KUBEBUILDER_ASSETS` has it.
 
 mod http;
 mod reviews;
@@ -25,7 +29,7 @@ use serde_json::Value;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 
-use store::Store;
+use store::{Selected, Store};
 use types::{TYPES, Type};
 
 /// What it has and how it behaves; it outlives the listener through which it is asked.
@@ -109,6 +113,11 @@ impl ApiServer {
         true
     }
 
+    /// Whether `object` says a type that it knows: one that [`ApiServer::put`] takes.
+    pub fn knows(object: &Value) -> bool {
+        Type::of(object).is_some()
+    }
+
     /// Removes the object, if it is there.
     pub fn delete(&self, group: &str, plural: &str, namespace: &str, name: &str) {
         let Some(of) = Type::named(group, plural) else {
@@ -124,6 +133,25 @@ impl ApiServer {
     pub fn get(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
         let of = Type::named(group, plural)?;
         self.store.lock().get(of, namespace, name).cloned()
+    }
+
+    /// All objects of a type in a namespace, by name.
+    pub fn list(&self, group: &str, plural: &str, namespace: &str) -> Vec<Value> {
+        let Some(of) = Type::named(group, plural) else {
+            return Vec::new();
+        };
+        let selected = Selected {
+            of,
+            namespace: namespace.to_owned(),
+            labels: Vec::new(),
+            name: None,
+        };
+        self.store
+            .lock()
+            .select(&selected)
+            .into_iter()
+            .cloned()
+            .collect()
     }
 
     /// Serves these groups from now on, and no others, beside the core.

@@ -1,0 +1,103 @@
+//! `pointsman demo --kubernetes`, as its user sees it.
+
+use std::path::Path;
+
+use pointsman::cli::demo::envoy;
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use crate::support::{Program, machine, pointsman, until};
+
+/// Starts it with these flags.
+async fn demo(flags: &[&str]) -> (Program, TempDir) {
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = pointsman();
+    command
+        .env("ENVOY_BIN", envoy::find(cache).await.unwrap())
+        .args(["demo", "--kubernetes"])
+        .args(flags);
+    let demo = Program::start("demo", folder.path(), &mut command).unwrap();
+    (demo, folder)
+}
+
+/// Waits until it has printed `what`.
+async fn prints(demo: &mut Program, what: &str) {
+    let demo = std::sync::Mutex::new(demo);
+    until(what, async || {
+        let mut demo = demo.lock().unwrap();
+        demo.check().unwrap();
+        demo.printed().contains(what).then_some(())
+    })
+    .await;
+}
+
+/// The columns of the last line that begins with `name`.
+fn last_row(printed: &str, name: &str) -> Vec<String> {
+    let row = printed.lines().rfind(|line| line.starts_with(name));
+    let row = row.unwrap_or_else(|| panic!("{printed}"));
+    row.split_whitespace().map(str::to_owned).collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn pods_come_and_go_and_every_object_is_told() {
+    let _machine = machine::alone().await;
+    let (mut demo, _folder) = demo(&["--for=12s", "--rate=16"]).await;
+    let ended = demo.ended().await.unwrap();
+    let printed = demo.printed();
+    assert!(ended.success(), "{printed}");
+    for name in ["llama-0", "llama-1", "llama-2", "llama-3"] {
+        let row = last_row(&printed, name);
+        assert!(row[5].parse::<u64>().unwrap() > 0, "{row:?}\n{printed}");
+    }
+    assert_eq!(last_row(&printed, "llama-3")[2], "ready", "{printed}");
+    for (object, told) in [
+        ("objective/batch", "True"),
+        ("objective/lost", "False, PoolNotFound"),
+        ("rewrite/chat", "True"),
+        ("rewrite/same", "False, Conflicted"),
+        ("rewrite/without-targets", "False, Invalid"),
+    ] {
+        let row = last_row(&printed, object).join(" ");
+        assert!(row.contains(&format!("{object} {told}")), "{printed}");
+    }
+    for line in [
+        "pods/llama-0 deleted",
+        "rewritten: chat → meta-llama/Llama-3.1-8B-Instruct",
+        "Every answer came from the pod that the picker chose.",
+    ] {
+        assert!(printed.contains(line), "{line}\n{printed}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_pool_is_what_its_users_files_say() {
+    let _machine = machine::alone().await;
+    let ours = Path::new(env!("CARGO_MANIFEST_DIR")).join("deploy/demo");
+    let folder = tempfile::tempdir().unwrap();
+    let copy = |name: &str| std::fs::copy(ours.join(name), folder.path().join(name)).unwrap();
+    copy("pool.yaml");
+    copy("llama-0.yaml");
+    let flag = format!("--manifests={}", folder.path().display());
+    let (mut demo, _logs) = demo(&[&flag, "--rate=8"]).await;
+    prints(&mut demo, "llama-0    127.").await;
+    copy("llama-1.yaml");
+    prints(&mut demo, "pod llama-1 is ready").await;
+    std::fs::remove_file(folder.path().join("llama-0.yaml")).unwrap();
+    prints(&mut demo, "pod llama-0 is gone").await;
+    // What cannot be used is told, and what was there last stays.
+    let pool = std::fs::read_to_string(folder.path().join("pool.yaml")).unwrap();
+    let bad = pool.replace("{number: 18000}", "");
+    std::fs::write(folder.path().join("pool.yaml"), bad).unwrap();
+    prints(&mut demo, "pool                       invalid").await;
+    std::fs::write(folder.path().join("more.yaml"), "kind: Deployment").unwrap();
+    prints(
+        &mut demo,
+        "kind `Deployment`: the demo has Pod, InferencePool",
+    )
+    .await;
+    demo.signal(Signal::INT).unwrap();
+    assert!(demo.ended().await.unwrap().success(), "{}", demo.printed());
+    let printed = demo.printed();
+    assert!(last_row(&printed, "llama-1")[5].parse::<u64>().unwrap() > 0);
+}

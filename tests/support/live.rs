@@ -1,0 +1,329 @@
+//! A cluster without nodes that is asked as any client asks it: a real `kube-apiserver` with its etcd where
+//! `KUBEBUILDER_ASSETS` names their folder, the double of `src/sim/kube` elsewhere.
+
+use std::path::{Path, PathBuf};
+
+use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::core::GroupVersionKind;
+use kube::discovery::ApiResource;
+use kube::{Client, Config};
+use serde_json::{Value, json};
+
+use super::apiserver::{self, ADMIN, Real};
+use super::cluster::{Cluster, GROUP, NAMESPACE, POOL_GROUP};
+use super::picker::Picker;
+use super::until;
+
+/// InferencePools' definition.
+const POOLS: &str = "tests/support/inferencepools.yaml";
+/// As whom the picker comes.
+const ACCOUNT: &str = "epp";
+
+/// The API, and how it is reached.
+pub(crate) struct Live {
+    client: Client,
+    /// The picker's.
+    kubeconfig: PathBuf,
+    server: Server,
+}
+
+enum Server {
+    Real(Box<Real>),
+    Double(Cluster),
+}
+
+impl Live {
+    /// With the kinds of objects and the rights that `role`, as the chart has it, gives the picker.
+    pub(crate) async fn start(role: &Value) -> Self {
+        let Some(assets) = apiserver::assets() else {
+            let cluster = Cluster::start().await;
+            return Self {
+                client: client(&cluster.kubeconfig).await,
+                kubeconfig: cluster.kubeconfig.clone(),
+                server: Server::Double(cluster),
+            };
+        };
+        let real = Real::start(assets);
+        let admin = real.kubeconfig("admin", ADMIN);
+        let client = client(&admin).await;
+        let mut live = Self {
+            client,
+            kubeconfig: admin,
+            server: Server::Real(Box::new(real)),
+        };
+        live.until_ready().await;
+        live.furnish(role).await;
+        let token = live.token().await;
+        if let Server::Real(real) = &live.server {
+            live.kubeconfig = real.kubeconfig("picker", &token);
+        }
+        live
+    }
+
+    /// Whether schemas, rights and the rest of what the double has not are there.
+    pub(crate) fn is_real(&self) -> bool {
+        matches!(self.server, Server::Real(_))
+    }
+
+    /// A picker of the pool `pool`.
+    pub(crate) async fn picker(&self, flags: &[&str]) -> Picker {
+        let config = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- {type: queue-scorer}\n";
+        let of = ["--pool-name=pool", "--pool-namespace=models"];
+        let flags: Vec<&str> = of.iter().chain(flags).copied().collect();
+        Picker::start_in(&self.kubeconfig, config, &flags).await
+    }
+
+    /// It is away, and comes back.
+    pub(crate) async fn restart(&mut self, meanwhile: impl AsyncFnOnce()) {
+        match &mut self.server {
+            Server::Real(real) => {
+                real.stop().await;
+                meanwhile().await;
+                real.run();
+            }
+            Server::Double(cluster) => {
+                cluster.away();
+                meanwhile().await;
+                cluster.back().await;
+            }
+        }
+        self.until_ready().await;
+    }
+
+    async fn until_ready(&self) {
+        let Server::Real(real) = &self.server else {
+            return;
+        };
+        let failing = std::sync::Mutex::new(String::new());
+        let ready = until("the API server", async || {
+            let request = http::Request::get("/readyz").body(Vec::new()).unwrap();
+            match self.client.request_text(request).await {
+                Ok(_) => Some(()),
+                Err(error) => {
+                    *failing.lock().unwrap() = error.to_string();
+                    None
+                }
+            }
+        });
+        let patience = super::PATIENCE / 2;
+        if tokio::time::timeout(patience, ready).await.is_err() {
+            let printed = real.printed();
+            panic!("{}\n{}", failing.lock().unwrap(), printed);
+        }
+    }
+
+    /// Kinds, the namespace, and the picker's rights.
+    async fn furnish(&self, role: &Value) {
+        for file in [
+            POOLS,
+            "deploy/crds/inferenceobjectives.yaml",
+            "deploy/crds/inferencemodelrewrites.yaml",
+        ] {
+            self.install(file).await;
+        }
+        let account = json!({"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE});
+        let rbac = "rbac.authorization.k8s.io";
+        for object in [
+            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}),
+            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT, "namespace": NAMESPACE}}),
+            json!({"apiVersion": format!("{rbac}/v1"), "kind": "Role", "metadata": {"name": ACCOUNT, "namespace": NAMESPACE}, "rules": role["rules"]}),
+            json!({"apiVersion": format!("{rbac}/v1"), "kind": "RoleBinding", "metadata": {"name": ACCOUNT, "namespace": NAMESPACE}, "roleRef": {"apiGroup": rbac, "kind": "Role", "name": ACCOUNT}, "subjects": [account]}),
+        ] {
+            self.create(&object).await.unwrap();
+        }
+    }
+
+    async fn install(&self, file: &str) {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
+        let crd: Value = serde_saphyr::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
+        let name = crd["metadata"]["name"].as_str().unwrap();
+        // One of that name may be on its way out.
+        let create = async || self.create(&crd).await.ok();
+        until("the kind to be taken", create).await;
+        until("the kind to be served", async || {
+            let crd = self.get("apiextensions.k8s.io/v1", "CustomResourceDefinition", name);
+            let conditions = crd.await?["status"]["conditions"].as_array()?.clone();
+            let done = |c: &Value| c["type"] == "Established" && c["status"] == "True";
+            conditions.iter().any(done).then_some(())
+        })
+        .await;
+    }
+
+    /// InferencePools are no kind of objects any more, and those that were are gone.
+    pub(crate) async fn remove_pools(&self) {
+        match &self.server {
+            Server::Real(_) => {
+                let kind = "CustomResourceDefinition";
+                let name = format!("inferencepools.{POOL_GROUP}");
+                self.delete("apiextensions.k8s.io/v1", kind, &name, None)
+                    .await;
+            }
+            Server::Double(cluster) => {
+                cluster.delete_pool();
+                cluster.api.serve_groups(&[GROUP, "coordination.k8s.io"]);
+            }
+        }
+    }
+
+    /// They are again.
+    pub(crate) async fn bring_pools_back(&self) {
+        match &self.server {
+            Server::Real(_) => self.install(POOLS).await,
+            Server::Double(cluster) => {
+                let groups = [POOL_GROUP, GROUP, "coordination.k8s.io"];
+                cluster.api.serve_groups(&groups);
+            }
+        }
+    }
+
+    /// One of the picker's ServiceAccount.
+    async fn token(&self) -> String {
+        let uri = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{ACCOUNT}/token");
+        let body =
+            json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
+        let request = http::Request::post(uri)
+            .header("content-type", "application/json")
+            .body(serde_json::to_vec(&body).unwrap())
+            .unwrap();
+        let answer: Value = self.client.request(request).await.unwrap();
+        answer["status"]["token"].as_str().unwrap().to_owned()
+    }
+
+    fn objects(&self, version: &str, kind: &str) -> Api<DynamicObject> {
+        let (group, version) = version.split_once('/').unwrap_or(("", version));
+        let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
+        match kind {
+            "CustomResourceDefinition" | "Namespace" => {
+                Api::all_with(self.client.clone(), &resource)
+            }
+            _ => Api::namespaced_with(self.client.clone(), NAMESPACE, &resource),
+        }
+    }
+
+    pub(crate) async fn create(&self, object: &Value) -> kube::Result<()> {
+        let text = |field: &str| object[field].as_str().unwrap();
+        let objects = self.objects(text("apiVersion"), text("kind"));
+        let object = serde_json::from_value(object.clone()).unwrap();
+        let created = objects.create(&PostParams::default(), &object).await;
+        created.map(|_| ())
+    }
+
+    /// Changes the object as `patch` says, which names it; with `status` that alone.
+    pub(crate) async fn change(&self, patch: Value, status: bool) -> kube::Result<()> {
+        let text = |field: &str| patch[field].as_str().unwrap().to_owned();
+        let objects = self.objects(&text("apiVersion"), &text("kind"));
+        let name = patch["metadata"]["name"].as_str().unwrap().to_owned();
+        let (params, patch) = (PatchParams::default(), Patch::Merge(patch));
+        let changed = match status {
+            true => objects.patch_status(&name, &params, &patch).await,
+            false => objects.patch(&name, &params, &patch).await,
+        };
+        changed.map(|_| ())
+    }
+
+    /// Deletes it; `None`: as long as the object itself asks for.
+    pub(crate) async fn delete(&self, version: &str, kind: &str, name: &str, grace: Option<u32>) {
+        let params = DeleteParams {
+            grace_period_seconds: grace,
+            ..DeleteParams::default()
+        };
+        let deleted = self.objects(version, kind).delete(name, &params).await;
+        deleted.unwrap();
+    }
+
+    pub(crate) async fn get(&self, version: &str, kind: &str, name: &str) -> Option<Value> {
+        let got = self.objects(version, kind).get_opt(name).await.unwrap();
+        got.map(|object| serde_json::to_value(object).unwrap())
+    }
+
+    /// The pool `pool`: pods with the label `app: vllm`.
+    pub(crate) async fn pool(&self, ports: &[u16]) {
+        let ports: Vec<Value> = ports.iter().map(|port| json!({"number": port})).collect();
+        let pool = json!({
+            "apiVersion": format!("{POOL_GROUP}/v1"),
+            "kind": "InferencePool",
+            "metadata": {"name": "pool", "namespace": NAMESPACE},
+            "spec": {"selector": {"matchLabels": {"app": "vllm"}}, "targetPorts": ports},
+        });
+        self.create(&pool).await.unwrap();
+    }
+
+    /// A pod on a node that is not there, with the label `app: vllm`.
+    pub(crate) async fn pod(&self, name: &str, ip: &str, ready: bool) {
+        let pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": NAMESPACE, "labels": {"app": "vllm"}},
+            "spec": {"nodeName": "node-1", "containers": [{"name": "vllm", "image": "vllm"}]},
+        });
+        self.create(&pod).await.unwrap();
+        self.pod_is(name, ip, ready).await;
+    }
+
+    /// What a kubelet would say.
+    pub(crate) async fn pod_is(&self, name: &str, ip: &str, ready: bool) {
+        let ready = if ready { "True" } else { "False" };
+        let status = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name},
+            "status": {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": [{"type": "Ready", "status": ready}]},
+        });
+        self.change(status, true).await.unwrap();
+    }
+
+    /// An objective of `pool`.
+    pub(crate) async fn objective(&self, name: &str, pool: &str) {
+        let objective = json!({
+            "apiVersion": format!("{GROUP}/v1alpha2"),
+            "kind": "InferenceObjective",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {"poolRef": {"name": pool}, "priority": -1},
+        });
+        self.create(&objective).await.unwrap();
+    }
+
+    /// A rewrite of `pool`.
+    pub(crate) async fn rewrite(&self, name: &str, rules: Value) -> kube::Result<()> {
+        let rewrite = json!({
+            "apiVersion": format!("{GROUP}/v1alpha2"),
+            "kind": "InferenceModelRewrite",
+            "metadata": {"name": name, "namespace": NAMESPACE},
+            "spec": {"poolRef": {"name": "pool"}, "rules": rules},
+        });
+        self.create(&rewrite).await
+    }
+
+    /// Waits until the object has a condition of that type, with this `status/reason`.
+    pub(crate) async fn told(&self, kind: &str, name: &str, condition: &str, expected: &str) {
+        let last = std::sync::Mutex::new(Value::Null);
+        let told = until("a condition", async || {
+            let object = self.get(&format!("{GROUP}/v1alpha2"), kind, name).await?;
+            let conditions = object["status"]["conditions"].clone();
+            let told = conditions.as_array().into_iter().flatten().any(|c| {
+                let told = format!("{}/{}", text(&c["status"]), text(&c["reason"]));
+                c["type"] == condition && told == expected
+            });
+            *last.lock().unwrap() = conditions;
+            told.then_some(())
+        });
+        let waited = tokio::time::timeout(super::PATIENCE / 2, told).await;
+        assert!(
+            waited.is_ok(),
+            "{name}: {expected}: {}",
+            last.lock().unwrap()
+        );
+    }
+}
+
+fn text(value: &Value) -> &str {
+    value.as_str().unwrap_or_default()
+}
+
+async fn client(kubeconfig: &Path) -> Client {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
+    let options = KubeConfigOptions::default();
+    let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
+    Client::try_from(config.unwrap()).unwrap()
+}
