@@ -1,14 +1,17 @@
 //! `pointsman gpus`: what a picker, or a node's agent, knows of GPUs, as a table.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 
 use super::http::Http;
+use super::options::agents::{AgentTlsArgs, tls as agents_tls};
 use super::serve::asked_to_stop;
 use super::units::duration;
-use crate::pool::gpu::agents::{self, check_address};
+use crate::pool::gpu::agents::tls::AgentTls;
+use crate::pool::gpu::agents::{self, AgentAt, check_address};
 use crate::pool::gpu::page::{GpuPage, GpusPage, SourcePage, of_report};
 
 /// Characters of a UUID that tell one GPU from another.
@@ -26,6 +29,8 @@ pub struct GpusArgs {
     /// Ask a node's agent instead, host:port: it knows no endpoints, and so no health.
     #[arg(long, value_parser = address, conflicts_with = "picker")]
     agent: Option<String>,
+    #[command(flatten)]
+    tls: AgentTlsArgs,
     /// Until Ctrl-C, again and again.
     #[arg(long)]
     watch: bool,
@@ -34,22 +39,30 @@ pub struct GpusArgs {
     interval: Duration,
 }
 
+/// Who is asked.
+enum Source {
+    /// A picker, by its metrics port.
+    Picker(String, Http),
+    /// A node's agent.
+    Agent(AgentAt, Option<Arc<AgentTls>>),
+}
+
 fn address(text: &str) -> Result<String, String> {
     check_address(text).map(|()| text.to_owned())
 }
 
 /// Prints the table, once or until the process is asked to stop.
 pub async fn run(args: GpusArgs) -> anyhow::Result<()> {
-    let http = Http::new();
+    let source = Source::of(&args)?;
     if !args.watch {
-        print(&table(&ask(&args, &http).await?), false);
+        print(&table(&source.ask().await?), false);
         return Ok(());
     }
     let terminal = std::io::stdout().is_terminal();
     let watch = async {
         loop {
             // Whoever watches wants to see it come back.
-            let text = match ask(&args, &http).await {
+            let text = match source.ask().await {
                 Ok(page) => table(&page),
                 Err(error) => format!("{error:#}\n"),
             };
@@ -63,17 +76,36 @@ pub async fn run(args: GpusArgs) -> anyhow::Result<()> {
     }
 }
 
-async fn ask(args: &GpusArgs, http: &Http) -> anyhow::Result<GpusPage> {
-    if let Some(agent) = &args.agent {
-        let report = agents::ask(agent).await;
-        let report = report.with_context(|| format!("the agent at {agent}"))?;
-        return Ok(of_report(agent, &report));
+// === impl Source ===
+
+impl Source {
+    fn of(args: &GpusArgs) -> anyhow::Result<Self> {
+        let tls = args.tls.check().map_err(anyhow::Error::msg)?;
+        let Some(agent) = &args.agent else {
+            if tls.is_some() {
+                anyhow::bail!("--gpu-agents-tls needs --agent");
+            }
+            return Ok(Self::Picker(args.picker.clone(), Http::new()));
+        };
+        Ok(Self::Agent(AgentAt::of(agent), agents_tls(tls.as_ref())?))
     }
-    let picker = &args.picker;
-    let page = http.page(picker, "/debug/gpus").await;
-    let page =
-        page.with_context(|| format!("the picker at {picker}: is that its --metrics-port?"))?;
-    serde_json::from_str(&page).with_context(|| format!("http://{picker}/debug/gpus"))
+
+    async fn ask(&self) -> anyhow::Result<GpusPage> {
+        match self {
+            Self::Agent(at, tls) => {
+                let report = agents::ask(at, tls.as_ref()).await;
+                let report = report.with_context(|| format!("the agent at {}", at.address))?;
+                Ok(of_report(&at.address, &report))
+            }
+            Self::Picker(picker, http) => {
+                let page = http.page(picker, "/debug/gpus").await;
+                let page = page.with_context(|| {
+                    format!("the picker at {picker}: is that its --metrics-port?")
+                })?;
+                serde_json::from_str(&page).with_context(|| format!("http://{picker}/debug/gpus"))
+            }
+        }
+    }
 }
 
 /// A closed standard output ends nothing.

@@ -70,6 +70,8 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
         true => Metrics::with_old_names(),
     });
 
+    let agent_tls = settings.gpu_agents.tls()?;
+
     // Sockets first: a port that is taken should be told before anything runs.
     let bind = |port: u16, what: &str| {
         let address = SocketAddr::new(settings.bind, port);
@@ -89,9 +91,9 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
     let joining = Arc::clone(&gpus);
     let joining = async move { joining.follow().await };
     tokio::spawn(stop.clone().run_until_cancelled_owned(joining));
-    if !settings.gpu_agents.is_empty() {
-        let agents = Agents::new(Arc::clone(&gpus));
-        let following = agents::follow_all(agents, settings.gpu_agents.clone());
+    if !settings.gpu_agents.listed.is_empty() {
+        let agents = Agents::new(Arc::clone(&gpus), agent_tls);
+        let following = agents::follow_all(agents, settings.gpu_agents.listed.clone());
         tokio::spawn(stop.clone().run_until_cancelled_owned(following));
     }
     let mut running = Running {

@@ -8,9 +8,9 @@ use tracing::level_filters::LevelFilter;
 
 use super::super::units::bytes;
 use super::ServeOptions;
+use super::agents::AgentSettings;
 use crate::extproc::tls::{MinVersion, TlsOptions};
 use crate::pool::discovery::kube::Target;
-use crate::pool::gpu::agents::{MOST_AGENTS, check_address};
 use crate::telemetry::logs::LogFormat;
 
 /// The reference clamps shorter intervals.
@@ -74,8 +74,8 @@ pub struct Settings {
     pub metrics_staleness: Duration,
     /// The share of endpoints that may be kept out.
     pub max_ejected_share: f32,
-    /// Agents of nodes, `host:port`.
-    pub gpu_agents: Vec<String>,
+    /// Agents of nodes.
+    pub gpu_agents: AgentSettings,
     /// Count ext_proc streams.
     pub stream_metrics: bool,
     /// Keep metrics under their deprecated names too.
@@ -118,24 +118,6 @@ fn header_name(flag: &str, name: &str) -> Result<Option<String>, String> {
         Ok(name) => Ok(Some(name.as_str().to_owned())),
         Err(_) => Err(format!("{flag}: `{name}` is not the name of a header")),
     }
-}
-
-/// Agents, each once; what is left empty between commas is none.
-fn agents(given: &[String]) -> Result<Vec<String>, String> {
-    let given = given.iter().map(|agent| agent.trim());
-    let mut agents: Vec<String> = given.filter(|a| !a.is_empty()).map(str::to_owned).collect();
-    agents.sort();
-    agents.dedup();
-    if agents.len() > MOST_AGENTS {
-        let count = agents.len();
-        return Err(format!(
-            "--gpu-agents: there are {count}; keep to {MOST_AGENTS}"
-        ));
-    }
-    for agent in &agents {
-        check_address(agent).map_err(|error| format!("--gpu-agents: {error}"))?;
-    }
-    Ok(agents)
 }
 
 // === impl ServeOptions ===
@@ -215,7 +197,7 @@ impl ServeOptions {
             refresh_metrics: self.refresh_metrics_interval.max(MIN_REFRESH),
             metrics_staleness: self.metrics_staleness_threshold,
             max_ejected_share: self.max_ejected_share,
-            gpu_agents: agents(&self.gpu_agents)?,
+            gpu_agents: self.gpu_agents.check()?,
             stream_metrics: self.enable_grpc_stream_metrics,
             legacy_metrics: self.legacy_metrics,
             pool_name: if self.pool_name.is_empty() {

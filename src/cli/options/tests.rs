@@ -173,6 +173,21 @@ fn errors_name_the_flag_and_the_remedy() {
             &["--client-allowed-sans=a", "--secure-serving=false"],
             "needs --secure-serving=true",
         ),
+        (
+            &["--gpu-agents=a:1", "--gpu-agents-ca-file=x"],
+            "--gpu-agents-ca-file needs --gpu-agents-tls",
+        ),
+        (
+            &[
+                "--gpu-agents=a:1",
+                "--gpu-agents-tls",
+                "--gpu-agents-ca-file=x",
+                "--gpu-agents-insecure-skip-verify",
+            ],
+            "takes any certificate: give it, or",
+        ),
+        (&["--gpu-agents-tls"], "--gpu-agents-tls needs --gpu-agents"),
+        (&["--gpu-agents=a"], "--gpu-agents: `a` is not host:port"),
         (&["--drain-timeout=5"], "is not a duration"),
         (&["--grpc-prot=1"], "--grpc-port"),
         (&["--metrics-client-ca-file=x"], "needs --metrics-cert-dir"),
