@@ -4,6 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use super::options::Settings;
@@ -13,6 +14,7 @@ use crate::extproc::health::Readiness;
 use crate::pool::Pool;
 use crate::pool::discovery::kube::{Counts, Options, Target};
 use crate::pool::discovery::{file, kube};
+use crate::pool::gpu::agents::AgentAt;
 use crate::telemetry::metrics::Metrics;
 
 /// Where the endpoints are from.
@@ -28,6 +30,8 @@ pub(super) enum Source {
 pub(super) struct Started {
     /// Ends this replica's time as a leader.
     resign: CancellationToken,
+    /// Node agents that are found.
+    pub(super) gpu_agents: watch::Receiver<Vec<AgentAt>>,
 }
 
 // === impl Source ===
@@ -40,6 +44,9 @@ impl Source {
         settings: &Settings,
     ) -> anyhow::Result<Self> {
         let file = |params| {
+            if settings.gpu_agents.pods.is_some() {
+                tracing::warn!("--gpu-agents-selector has no effect: the endpoints are in a file.");
+            }
             if settings.election {
                 tracing::warn!(
                     "--ha-enable-leader-election has no effect: the endpoints are in a file."
@@ -86,6 +93,8 @@ impl Source {
     ) -> anyhow::Result<Started> {
         let pool = Arc::clone(pool);
         let resign = stop.child_token();
+        // None is found in a file.
+        let (_, mut gpu_agents) = watch::channel(Vec::new());
         match self {
             Self::File(params) => {
                 let path = params.path.clone().into();
@@ -99,6 +108,7 @@ impl Source {
                 let options = options.clone();
                 let tokens = (stop.clone(), resign.clone());
                 let mut discovery = kube::spawn(pool, options, counts, tokens).await?;
+                gpu_agents = discovery.gpu_agents.clone();
                 let readiness = Arc::clone(readiness);
                 let telling = async move {
                     loop {
@@ -110,7 +120,7 @@ impl Source {
                 tokio::spawn(stop.run_until_cancelled_owned(telling));
             }
         }
-        Ok(Started { resign })
+        Ok(Started { resign, gpu_agents })
     }
 }
 
@@ -150,6 +160,7 @@ fn options(target: &Target, settings: &Settings) -> Options {
         namespace: namespace.or_else(|| of_environment("NAMESPACE")),
         target: target.clone(),
         pool_name: settings.pool_name.clone(),
+        gpu_agents: settings.gpu_agents.pods.clone(),
         identity: settings.election.then(|| {
             let pod = pod.unwrap_or_else(|| "pointsman".to_owned());
             format!("{pod}_{}", uuid::Uuid::new_v4())

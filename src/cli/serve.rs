@@ -91,9 +91,13 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
     let joining = Arc::clone(&gpus);
     let joining = async move { joining.follow().await };
     tokio::spawn(stop.clone().run_until_cancelled_owned(joining));
-    if !settings.gpu_agents.listed.is_empty() {
+    if settings.gpu_agents.any() {
         let agents = Agents::new(Arc::clone(&gpus), agent_tls);
-        let following = agents::follow_all(agents, settings.gpu_agents.listed.clone());
+        let following = agents::follow_all(
+            agents,
+            settings.gpu_agents.listed.clone(),
+            discovery.gpu_agents.clone(),
+        );
         tokio::spawn(stop.clone().run_until_cancelled_owned(following));
     }
     let mut running = Running {

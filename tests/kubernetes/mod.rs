@@ -2,6 +2,7 @@
 //!
 //! The cluster is the double of `src/sim/kube`; what that does not prove is said there.
 
+mod agents;
 mod faults;
 mod leader;
 mod objects;

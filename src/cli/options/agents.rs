@@ -6,16 +6,27 @@ use std::sync::Arc;
 use clap::ArgAction;
 
 use super::super::units::boolean;
+use super::settings::selector;
+use crate::pool::discovery::kube::AgentPods;
 use crate::pool::gpu::agents::tls::{AgentTls, AgentTlsOptions};
 use crate::pool::gpu::agents::{MOST_AGENTS, check_address};
 
 /// Flags of `serve`.
-#[derive(Debug, clap::Args)]
+#[derive(Clone, Debug, clap::Args)]
 pub(super) struct AgentArgs {
     /// Agents of nodes (pointsman probe) that tell of GPUs, host:port, comma separated; may be repeated. A name may stand for
     /// many, as that of a headless Service does.
     #[arg(long, value_delimiter = ',')]
     gpu_agents: Vec<String>,
+    /// Agents that are pods with these labels, of which those on nodes of endpoints are asked. In Kubernetes only.
+    #[arg(long, default_value = "", hide_default_value = true)]
+    gpu_agents_selector: String,
+    /// The namespace of those pods [default: the pool's].
+    #[arg(long, default_value = "", hide_default_value = true)]
+    gpu_agents_namespace: String,
+    /// Where those pods serve.
+    #[arg(long, default_value_t = 9401, value_parser = clap::value_parser!(u16).range(1..))]
+    gpu_agents_port: u16,
     #[command(flatten)]
     tls: AgentTlsArgs,
 }
@@ -45,6 +56,8 @@ pub(in crate::cli) struct AgentTlsArgs {
 pub struct AgentSettings {
     /// Those that are listed, `host:port`, each once.
     pub listed: Vec<String>,
+    /// Those that are to be found.
+    pub pods: Option<AgentPods>,
     /// How all are reached; `None` = in clear text.
     pub tls: Option<AgentTlsOptions>,
 }
@@ -52,6 +65,11 @@ pub struct AgentSettings {
 // === impl AgentSettings ===
 
 impl AgentSettings {
+    /// Whether there are to be any.
+    pub(in crate::cli) fn any(&self) -> bool {
+        !self.listed.is_empty() || self.pods.is_some()
+    }
+
     /// TLS to agents, if there is to be any: reads its files.
     pub(in crate::cli) fn tls(&self) -> anyhow::Result<Option<Arc<AgentTls>>> {
         tls(self.tls.as_ref())
@@ -74,12 +92,28 @@ impl AgentArgs {
     pub(super) fn check(self) -> Result<AgentSettings, String> {
         let settings = AgentSettings {
             listed: listed(&self.gpu_agents)?,
+            pods: self.pods()?,
             tls: self.tls.check()?,
         };
-        if settings.tls.is_some() && settings.listed.is_empty() {
-            return Err("--gpu-agents-tls needs --gpu-agents".to_owned());
+        if settings.tls.is_some() && !settings.any() {
+            return Err("--gpu-agents-tls needs --gpu-agents or --gpu-agents-selector".to_owned());
         }
         Ok(settings)
+    }
+
+    fn pods(&self) -> Result<Option<AgentPods>, String> {
+        let namespace = &self.gpu_agents_namespace;
+        if self.gpu_agents_selector.is_empty() {
+            if !namespace.is_empty() {
+                return Err("--gpu-agents-namespace needs --gpu-agents-selector".to_owned());
+            }
+            return Ok(None);
+        }
+        Ok(Some(AgentPods {
+            selector: selector("--gpu-agents-selector", &self.gpu_agents_selector)?,
+            namespace: (!namespace.is_empty()).then(|| namespace.clone()),
+            port: self.gpu_agents_port,
+        }))
     }
 }
 

@@ -148,6 +148,13 @@ impl ServeOptions {
                 "--endpoint-target-ports: --endpoint-selector needs 1 to 8 ports".to_owned(),
             );
         }
+        let gpu_agents = self.gpu_agents.clone().check()?;
+        let in_kubernetes = !self.pool_name.is_empty() || !self.endpoint_selector.is_empty();
+        if gpu_agents.pods.is_some() && !in_kubernetes {
+            return Err(
+                "--gpu-agents-selector needs --pool-name or --endpoint-selector: without Kubernetes, list agents with --gpu-agents".to_owned(),
+            );
+        }
         if !self.metrics_client_ca_file.is_empty() && self.metrics_cert_dir.is_empty() {
             return Err("--metrics-client-ca-file needs --metrics-cert-dir".to_owned());
         }
@@ -197,7 +204,7 @@ impl ServeOptions {
             refresh_metrics: self.refresh_metrics_interval.max(MIN_REFRESH),
             metrics_staleness: self.metrics_staleness_threshold,
             max_ejected_share: self.max_ejected_share,
-            gpu_agents: self.gpu_agents.check()?,
+            gpu_agents,
             stream_metrics: self.enable_grpc_stream_metrics,
             legacy_metrics: self.legacy_metrics,
             pool_name: if self.pool_name.is_empty() {
@@ -297,12 +304,7 @@ impl ServeOptions {
         if self.endpoint_selector.is_empty() {
             return Ok(None);
         }
-        let labels = self.endpoint_selector.split(',').map(str::trim);
-        if let Some(bad) = labels.clone().find(|label| !is_label(label)) {
-            return Err(format!(
-                "--endpoint-selector: `{bad}` is not a label; write key=value, with commas between them"
-            ));
-        }
+        let selector = selector("--endpoint-selector", &self.endpoint_selector)?;
         let mut ports = self.endpoint_target_ports.clone();
         ports.sort_unstable();
         ports.dedup();
@@ -312,10 +314,21 @@ impl ServeOptions {
             );
         }
         Ok(Some(Target::Pods {
-            selector: labels.collect::<Vec<_>>().join(","),
+            selector,
             ports: self.endpoint_target_ports.clone(),
         }))
     }
+}
+
+/// `key=value,…`, as Kubernetes takes it.
+pub(super) fn selector(flag: &str, text: &str) -> Result<String, String> {
+    let labels = text.split(',').map(str::trim);
+    if let Some(bad) = labels.clone().find(|label| !is_label(label)) {
+        return Err(format!(
+            "{flag}: `{bad}` is not a label; write key=value, with commas between them"
+        ));
+    }
+    Ok(labels.collect::<Vec<_>>().join(","))
 }
 
 /// `key=value`, of the characters that Kubernetes has in labels.

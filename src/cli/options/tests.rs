@@ -187,6 +187,18 @@ fn errors_name_the_flag_and_the_remedy() {
             "takes any certificate: give it, or",
         ),
         (&["--gpu-agents-tls"], "--gpu-agents-tls needs --gpu-agents"),
+        (
+            &["--gpu-agents-selector=a=b"],
+            "list agents with --gpu-agents",
+        ),
+        (
+            &["--pool-name=p", "--gpu-agents-selector=a"],
+            "--gpu-agents-selector: `a` is not a label",
+        ),
+        (
+            &["--gpu-agents-namespace=n"],
+            "--gpu-agents-namespace needs --gpu-agents-selector",
+        ),
         (&["--gpu-agents=a"], "--gpu-agents: `a` is not host:port"),
         (&["--drain-timeout=5"], "is not a duration"),
         (&["--grpc-prot=1"], "--grpc-port"),

@@ -17,6 +17,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use gpu_probes::telemetry::gpu_telemetry_client::GpuTelemetryClient;
 use gpu_probes::telemetry::{Report, WatchRequest, report::Content};
+use tokio::sync::watch;
 use tokio_util::task::AbortOnDropHandle;
 use tonic::Streaming;
 use tonic::transport::Endpoint;
@@ -115,9 +116,13 @@ impl Agents {
     }
 }
 
-/// Has `agents` follow those at `addresses`, for good. A name may stand for many (a headless Service): all that the DNS has for
-/// it now are followed. One that it has nothing for stands for what it stood for before.
-pub async fn follow_all(mut agents: Agents, addresses: Vec<String>) {
+/// Has `agents` follow those at `addresses`, and those that are found, for good. A name may stand for many (a headless
+/// Service): all that the DNS has for it now are followed. One that it has nothing for stands for what it stood for before.
+pub async fn follow_all(
+    mut agents: Agents,
+    addresses: Vec<String>,
+    mut others: watch::Receiver<Vec<AgentAt>>,
+) {
     let mut found: BTreeMap<&str, Vec<AgentAt>> = BTreeMap::new();
     loop {
         // One that takes its time holds up no other.
@@ -127,8 +132,15 @@ pub async fn follow_all(mut agents: Agents, addresses: Vec<String>) {
                 found.insert(address, now);
             }
         }
-        agents.set(found.values().flatten().cloned());
-        tokio::time::sleep(RESOLVE).await;
+        let next = tokio::time::Instant::now() + RESOLVE;
+        loop {
+            let others_now = others.borrow_and_update().clone();
+            agents.set(found.values().flatten().cloned().chain(others_now));
+            tokio::select! {
+                () = tokio::time::sleep_until(next) => break,
+                Ok(()) = others.changed() => {}
+            }
+        }
     }
 }
 

@@ -10,6 +10,8 @@
 //! 1.35 pods carry their node's `topology.kubernetes.io/zone` and `region` themselves; before, put them into the pod
 //! template.
 //!
+//! Node agents, which tell of GPUs, are found by their pods' labels, and by the nodes that have endpoints ([`agents`]).
+//!
 //! What becomes of each objective and rewrite is told in its status ([`status`]), in the log and in [`Counts`]. All replicas
 //! serve; with an election one of them leads ([`leader`]), and only that one is ready and writes.
 
@@ -24,6 +26,7 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tower::util::MapResultLayer;
 
+mod agents;
 mod api;
 mod counts;
 mod events;
@@ -36,10 +39,13 @@ mod policy;
 mod roster;
 mod status;
 
+pub use agents::AgentPods;
 pub use api::POOL_GROUP;
 pub use counts::Counts;
 
 use crate::pool::Pool;
+use crate::pool::gpu::agents::AgentAt;
+use agents::Search;
 use leader::Candidate;
 use members::{Members, Standing};
 use policies::Policies;
@@ -93,6 +99,8 @@ pub struct Options {
     pub pool_name: String,
     /// The name of this replica in an election, unlike that of any other; `None`: all replicas serve.
     pub identity: Option<String>,
+    /// Which pods are node agents, if they are to be found.
+    pub gpu_agents: Option<AgentPods>,
 }
 
 /// Discovery at work.
@@ -102,6 +110,8 @@ pub struct Discovery {
     pub synced: watch::Receiver<bool>,
     /// Whether this replica leads; always, where there is no election.
     pub leading: watch::Receiver<bool>,
+    /// The node agents of the pool; none, where they are not looked for.
+    pub gpu_agents: watch::Receiver<Vec<AgentAt>>,
     /// Says that this replica leads, where there is no election.
     _leads: Option<watch::Sender<bool>>,
 }
@@ -148,6 +158,18 @@ pub async fn spawn(
     } else {
         policies_tx.send_replace(true);
     }
+    let (found, gpu_agents) = watch::channel(Vec::new());
+    if let Some(pods) = options.gpu_agents {
+        let search = Search {
+            pool: Arc::clone(&pool),
+            client: client.clone(),
+            namespace: pods.namespace.clone().unwrap_or(namespace.clone()),
+            pods,
+            counts: counts.clone(),
+            found,
+        };
+        tokio::spawn(stop.clone().run_until_cancelled_owned(search.follow()));
+    }
     let members = Members {
         pool,
         client,
@@ -165,6 +187,7 @@ pub async fn spawn(
     Ok(Discovery {
         synced,
         leading,
+        gpu_agents,
         _leads: leads,
     })
 }

@@ -213,11 +213,24 @@ async fn names_are_resolved_and_unknown_ones_harm_nobody() {
     let address = serve(says, false).await;
     let gpus = gpus();
     let agents = Agents::new(Arc::clone(&gpus), None);
+    let (found, others) = watch::channel(Vec::new());
     let names = [
         "no-such-host.invalid:1".to_owned(),
         format!("localhost:{}", address.port()),
     ];
-    let following = tokio::spawn(follow_all(agents, names.into()));
+    let following = tokio::spawn(follow_all(agents, names.into(), others));
     until("the agent", || gpus.look(|inner| inner.all().len() == 1)).await;
+    // Others are found meanwhile, and are gone again.
+    let says = vec![vec![(
+        1,
+        snapshot("m", "y", vec![gpu("GPU-2", &[], 1)], vec![]),
+    )]];
+    found.send_replace(vec![at(serve(says, false).await)]);
+    until("the other", || gpus.look(|inner| inner.all().len() == 2)).await;
+    found.send_replace(Vec::new());
+    until("it to be forgotten", || {
+        gpus.look(|inner| inner.sources.len()) == 1
+    })
+    .await;
     following.abort();
 }
