@@ -35,6 +35,7 @@ mod prefix_gauges;
 mod prompt;
 mod record;
 mod report;
+mod retries;
 mod served;
 mod subset;
 
@@ -44,6 +45,7 @@ pub use exchange::PickExchange;
 pub use prefix_gauges::{OldPrefixGauges, PrefixGauges};
 pub use prompt::Prompt;
 pub use report::Reporters;
+pub use retries::Retry;
 
 /// What a picker is set up with.
 #[derive(Clone, Debug)]
@@ -88,6 +90,7 @@ pub struct Picker {
     decisions: Option<Arc<Decisions>>,
     prefix: Arc<PrefixCache>,
     flights: flights::Flights,
+    retries: Arc<retries::Retries>,
     recorder: Option<Arc<Recorder>>,
 }
 
@@ -116,6 +119,7 @@ impl Picker {
             decisions,
             prefix,
             flights: flights::Flights::default(),
+            retries: Arc::default(),
             recorder: None,
         }
     }
