@@ -14,7 +14,7 @@ use crate::pool::gpu::agents::tls::AgentTls;
 use crate::pool::gpu::agents::{self, AgentAt, check_address};
 use crate::pool::gpu::page::{GpuPage, GpusPage, SourcePage, of_report};
 
-/// Characters of a UUID that tell one GPU from another.
+/// Characters of a UUID that are shown at least; as many more as it takes to tell one from another.
 const UUID: usize = 12;
 const COLUMNS: [&str; 10] = [
     "NODE", "GPU", "UUID", "MODEL", "PODS", "HEALTH", "MEMORY", "CLOCK", "POWER", "TEMP",
@@ -117,7 +117,8 @@ fn print(text: &str, terminal: bool) {
 
 fn table(page: &GpusPage) -> String {
     let mut rows = vec![COLUMNS.map(str::to_owned)];
-    rows.extend(page.gpus.iter().map(row));
+    let shown = uuid_length(page.gpus.iter().map(|gpu| &*gpu.uuid));
+    rows.extend(page.gpus.iter().map(|gpu| row(gpu, shown)));
     let mut out = String::new();
     if page.gpus.is_empty() {
         out.push_str("No GPUs are known.\n");
@@ -145,7 +146,22 @@ fn trouble(source: &SourcePage) -> Option<String> {
     Some(format!("{kind} {address}: {what}\n"))
 }
 
-fn row(gpu: &GpuPage) -> [String; 10] {
+/// How many characters of these UUIDs tell each from all others.
+fn uuid_length<'a>(uuids: impl Iterator<Item = &'a str>) -> usize {
+    let mut all: Vec<&str> = uuids.collect();
+    all.sort_unstable();
+    // Two that are the same cannot be told apart, by any number.
+    all.dedup();
+    let alike = |pair: &[&str]| {
+        let pairs = pair[0].chars().zip(pair[1].chars());
+        pairs.take_while(|(a, b)| a == b).count() + 1
+    };
+    // Whatever two have in common, neighbours have too.
+    all.windows(2).map(alike).fold(UUID, usize::max)
+}
+
+/// With so many characters of its UUID.
+fn row(gpu: &GpuPage, shown: usize) -> [String; 10] {
     let gb = |bytes: u64| format!("{:.1}", bytes as f64 / f64::from(1 << 30));
     let of = |value: Option<String>, most: Option<String>, unit: &str| match (value, most) {
         (None, _) => "-".to_owned(),
@@ -172,7 +188,7 @@ fn row(gpu: &GpuPage) -> [String; 10] {
     let uuid = gpu
         .uuid
         .char_indices()
-        .nth(UUID)
+        .nth(shown)
         .map_or(&*gpu.uuid, |(end, _)| &gpu.uuid[..end]);
     let model = gpu.name.strip_prefix("NVIDIA ").unwrap_or(&gpu.name);
     [
@@ -270,6 +286,29 @@ fn aligned(rows: &[[String; 10]]) -> String {
 mod tests {
     use super::*;
     use crate::pool::gpu::page::{CausePage, EndpointPage, EventPage};
+
+    #[test]
+    fn uuids_are_as_long_as_it_takes() {
+        for (uuids, expected) in [
+            (&["GPU-5b3c7a10-1111", "GPU-5b3c7a10-1112"][..], 17),
+            (&["GPU-5b3c7a10-1111", "GPU-77d1c0aa-1111"], 12),
+            (
+                &[
+                    "GPU-00000000-01",
+                    "MIG-00000000-01",
+                    "GPU-00000000-11",
+                    "MIG-00000000-02",
+                ],
+                15,
+            ),
+            (&["GPU-5b3c7a10-1111", "GPU-5b3c7a10-1111"], 12),
+            (&["GPU-5b3c7a10", "GPU-5b3c7a10-1"], 13),
+            (&["x"], 12),
+            (&[], 12),
+        ] {
+            assert_eq!(uuid_length(uuids.iter().copied()), expected, "{uuids:?}");
+        }
+    }
 
     #[test]
     fn a_table() {
