@@ -26,8 +26,11 @@ pub struct GpusArgs {
     /// The picker's metrics port, host:port.
     #[arg(long, default_value = "127.0.0.1:9090", value_parser = address)]
     picker: String,
+    /// Of a picker of several pools, whose: <namespace>/<name>.
+    #[arg(long)]
+    pool: Option<String>,
     /// Ask a node's agent instead, host:port: it knows no endpoints, and so no health.
-    #[arg(long, value_parser = address, conflicts_with = "picker")]
+    #[arg(long, value_parser = address, conflicts_with_all = ["picker", "pool"])]
     agent: Option<String>,
     #[command(flatten)]
     tls: AgentTlsArgs,
@@ -42,7 +45,11 @@ pub struct GpusArgs {
 /// Who is asked.
 enum Source {
     /// A picker, by its metrics port.
-    Picker(String, Http),
+    Picker {
+        address: String,
+        pool: Option<String>,
+        http: Http,
+    },
     /// A node's agent.
     Agent(AgentAt, Option<Arc<AgentTls>>),
 }
@@ -85,7 +92,11 @@ impl Source {
             if tls.is_some() {
                 anyhow::bail!("--gpu-agents-tls needs --agent");
             }
-            return Ok(Self::Picker(args.picker.clone(), Http::new()));
+            return Ok(Self::Picker {
+                address: args.picker.clone(),
+                pool: args.pool.clone(),
+                http: Http::new(),
+            });
         };
         Ok(Self::Agent(AgentAt::of(agent), agents_tls(tls.as_ref())?))
     }
@@ -97,12 +108,18 @@ impl Source {
                 let report = report.with_context(|| format!("the agent at {}", at.address))?;
                 Ok(of_report(&at.address, &report))
             }
-            Self::Picker(picker, http) => {
-                let page = http.page(picker, "/debug/gpus").await;
+            Self::Picker {
+                address,
+                pool,
+                http,
+            } => {
+                let of_pool = pool.as_ref().map(|pool| format!("?pool={pool}"));
+                let path = format!("/debug/gpus{}", of_pool.unwrap_or_default());
+                let page = http.page(address, &path).await;
                 let page = page.with_context(|| {
-                    format!("the picker at {picker}: is that its --metrics-port?")
+                    format!("the picker at {address}: is that its --metrics-port?")
                 })?;
-                serde_json::from_str(&page).with_context(|| format!("http://{picker}/debug/gpus"))
+                serde_json::from_str(&page).with_context(|| format!("http://{address}/debug/gpus"))
             }
         }
     }

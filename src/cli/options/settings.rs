@@ -82,6 +82,10 @@ pub struct Settings {
     pub legacy_metrics: bool,
     /// For logs and metrics.
     pub pool_name: String,
+    /// The API group of pools.
+    pub pool_group: String,
+    /// Several pools, in a file.
+    pub pools_file: Option<PathBuf>,
     /// The endpoints in Kubernetes, where there is no endpoints file.
     pub kubernetes: Option<Target>,
     /// Their namespace, if it is said.
@@ -141,6 +145,18 @@ impl ServeOptions {
                 "--pool-name and --endpoint-selector exclude each other; give one".to_owned(),
             );
         }
+        let one_pool = [
+            ("--pool-name", !self.pool_name.is_empty()),
+            ("--endpoint-selector", !self.endpoint_selector.is_empty()),
+            ("--endpoints-file", self.endpoints_file.is_some()),
+        ];
+        if let (Some(_), Some((flag, _))) =
+            (&self.pools_file, one_pool.iter().find(|(_, given)| *given))
+        {
+            return Err(format!(
+                "--pools-file and {flag} exclude each other; say it of a pool in the file"
+            ));
+        }
         if !self.endpoint_selector.is_empty()
             && !(1..=8).contains(&self.endpoint_target_ports.len())
         {
@@ -149,10 +165,12 @@ impl ServeOptions {
             );
         }
         let gpu_agents = self.gpu_agents.clone().check()?;
-        let in_kubernetes = !self.pool_name.is_empty() || !self.endpoint_selector.is_empty();
+        let in_kubernetes = !self.pool_name.is_empty()
+            || !self.endpoint_selector.is_empty()
+            || self.pools_file.is_some();
         if gpu_agents.pods.is_some() && !in_kubernetes {
             return Err(
-                "--gpu-agents-selector needs --pool-name or --endpoint-selector: without Kubernetes, list agents with --gpu-agents".to_owned(),
+                "--gpu-agents-selector needs --pool-name, --endpoint-selector or --pools-file: without Kubernetes, list agents with --gpu-agents".to_owned(),
             );
         }
         if !self.metrics_client_ca_file.is_empty() && self.metrics_cert_dir.is_empty() {
@@ -179,6 +197,8 @@ impl ServeOptions {
             kubernetes,
             namespace: (!self.pool_namespace.is_empty()).then(|| self.pool_namespace.clone()),
             election: self.ha_enable_leader_election,
+            pool_group: self.pool_group,
+            pools_file: self.pools_file,
             endpoints_file: self.endpoints_file,
             log_level,
             log_format,
