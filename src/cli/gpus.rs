@@ -48,7 +48,7 @@ enum Source {
     Picker {
         address: String,
         pool: Option<String>,
-        http: Http,
+        http: Box<Http>,
     },
     /// A node's agent.
     Agent(AgentAt, Option<Arc<AgentTls>>),
@@ -95,7 +95,7 @@ impl Source {
             return Ok(Self::Picker {
                 address: args.picker.clone(),
                 pool: args.pool.clone(),
-                http: Http::new(),
+                http: Box::new(Http::new()),
             });
         };
         Ok(Self::Agent(AgentAt::of(agent), agents_tls(tls.as_ref())?))
