@@ -151,6 +151,7 @@ impl Setup {
                 matched_tokens: &self.matched,
                 total_tokens: PROMPT,
             },
+            failed: &[],
             earlier: None,
             now_ms: NOW,
         };

@@ -1,5 +1,5 @@
 // Checks custom resources as the API server would: our CRDs themselves, samples of them that are right and wrong, and
-// the objects of other projects that the chart and the examples contain.
+// the objects of other projects that the chart and the examples contain. And alerts, as Prometheus would.
 package main
 
 import (
@@ -43,6 +43,7 @@ func main() {
 	whole := flag.Bool("whole", false, "the objects are all there is: what one names, another must be")
 	configs := flag.String("configs", "", "folder for the EndpointPickerConfigs, and lists of pools, that ConfigMaps hold")
 	probe := flag.String("probe", "", "file with the node agent's DaemonSet: the chart's must be given the same")
+	alerts := flag.String("alerts", "", "file of Prometheus rules")
 	flag.Parse()
 	install.Install(scheme)
 
@@ -79,6 +80,9 @@ func main() {
 				}
 			}
 		}
+	}
+	if *alerts != "" {
+		fmt.Printf("  %d alerts checked\n", checkAlerts(*alerts))
 	}
 	if *whole {
 		checkReferences(all)

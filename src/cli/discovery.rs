@@ -19,6 +19,7 @@ use crate::extproc::health::Readiness;
 use crate::pool::Pool;
 use crate::pool::discovery::kube::{Counts, Discovery, Options, Patience, Target};
 use crate::pool::discovery::{file, kube};
+use crate::pool::gpu::agents::AgentAt;
 use crate::telemetry::metrics::Metrics;
 
 /// Where the endpoints are from.
@@ -38,6 +39,8 @@ pub(super) struct Started {
     pub(super) leading: watch::Receiver<bool>,
     /// Ends this replica's time as a leader.
     resign: CancellationToken,
+    /// Node agents that are found.
+    pub(super) gpu_agents: watch::Receiver<Vec<AgentAt>>,
     /// What the receivers listen to.
     of: Option<Discovery>,
 }
@@ -55,6 +58,9 @@ impl Source {
         settings: &Settings,
     ) -> anyhow::Result<Self> {
         let file = |params| {
+            if settings.gpu_agents.pods.is_some() {
+                tracing::warn!("--gpu-agents-selector has no effect: the endpoints are in a file.");
+            }
             if settings.election {
                 tracing::warn!(
                     "--ha-enable-leader-election has no effect: the endpoints are in a file."
@@ -107,10 +113,13 @@ impl Source {
                 let path = params.path.clone().into();
                 file::spawn(pool, path, params.watch_file, stop).context("file-discovery")?;
                 let (_, always) = watch::channel(true);
+                // None is found in a file.
+                let (_, gpu_agents) = watch::channel(Vec::new());
                 Ok(Started {
                     synced: always.clone(),
                     leading: leads.unwrap_or(always),
                     resign,
+                    gpu_agents,
                     of: None,
                 })
             }
@@ -127,6 +136,7 @@ impl Source {
                     synced: discovery.synced.clone(),
                     leading: discovery.leading.clone(),
                     resign,
+                    gpu_agents: discovery.gpu_agents.clone(),
                     of: Some(discovery),
                 })
             }
@@ -215,6 +225,7 @@ fn options(target: &Target, settings: &Settings) -> Options {
         namespace: namespace.or_else(|| of_environment("NAMESPACE")),
         target: target.clone(),
         pool_name: settings.pool_name.clone(),
+        gpu_agents: settings.gpu_agents.pods.clone(),
         identity: settings.election.then(|| {
             let pod = pod.unwrap_or_else(|| "pointsman".to_owned());
             format!("{pod}_{}", uuid::Uuid::new_v4())

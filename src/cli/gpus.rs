@@ -2,17 +2,20 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
 
 use super::http::Http;
+use super::options::agents::{AgentTlsArgs, tls as agents_tls};
 use super::serve::asked_to_stop;
 use super::units::duration;
-use crate::pool::gpu::agents::{self, check_address};
+use crate::pool::gpu::agents::tls::AgentTls;
+use crate::pool::gpu::agents::{self, AgentAt, check_address};
 use crate::pool::gpu::page::{GpuPage, GpusPage, SourcePage, of_report};
 
-/// Characters of a UUID that tell one GPU from another.
+/// Characters of a UUID that are shown at least; as many more as it takes to tell one from another.
 const UUID: usize = 12;
 const COLUMNS: [&str; 10] = [
     "NODE", "GPU", "UUID", "MODEL", "PODS", "HEALTH", "MEMORY", "CLOCK", "POWER", "TEMP",
@@ -33,6 +36,8 @@ pub struct GpusArgs {
     /// A file with the bearer token that the picker asks for (its --metrics-endpoint-auth).
     #[arg(long, conflicts_with = "agent")]
     token_file: Option<PathBuf>,
+    #[command(flatten)]
+    tls: AgentTlsArgs,
     /// Until Ctrl-C, again and again.
     #[arg(long)]
     watch: bool,
@@ -41,25 +46,34 @@ pub struct GpusArgs {
     interval: Duration,
 }
 
+/// Who is asked.
+enum Source {
+    /// A picker, by its metrics port.
+    Picker {
+        address: String,
+        pool: Option<String>,
+        http: Box<Http>,
+    },
+    /// A node's agent.
+    Agent(AgentAt, Option<Arc<AgentTls>>),
+}
+
 fn address(text: &str) -> Result<String, String> {
     check_address(text).map(|()| text.to_owned())
 }
 
 /// Prints the table, once or until the process is asked to stop.
 pub async fn run(args: GpusArgs) -> anyhow::Result<()> {
-    let http = match &args.token_file {
-        None => Http::new(),
-        Some(file) => Http::new().with_token_of(file)?,
-    };
+    let source = Source::of(&args)?;
     if !args.watch {
-        print(&table(&ask(&args, &http).await?), false);
+        print(&table(&source.ask().await?), false);
         return Ok(());
     }
     let terminal = std::io::stdout().is_terminal();
     let watch = async {
         loop {
             // Whoever watches wants to see it come back.
-            let text = match ask(&args, &http).await {
+            let text = match source.ask().await {
                 Ok(page) => table(&page),
                 Err(error) => format!("{error:#}\n"),
             };
@@ -73,22 +87,49 @@ pub async fn run(args: GpusArgs) -> anyhow::Result<()> {
     }
 }
 
-async fn ask(args: &GpusArgs, http: &Http) -> anyhow::Result<GpusPage> {
-    if let Some(agent) = &args.agent {
-        let report = agents::ask(agent).await;
-        let report = report.with_context(|| format!("the agent at {agent}"))?;
-        return Ok(of_report(agent, &report));
+// === impl Source ===
+
+impl Source {
+    fn of(args: &GpusArgs) -> anyhow::Result<Self> {
+        let tls = args.tls.check().map_err(anyhow::Error::msg)?;
+        let Some(agent) = &args.agent else {
+            if tls.is_some() {
+                anyhow::bail!("--gpu-agents-tls needs --agent");
+            }
+            return Ok(Self::Picker {
+                address: args.picker.clone(),
+                pool: args.pool.clone(),
+                http: Box::new(match &args.token_file {
+                    None => Http::new(),
+                    Some(file) => Http::new().with_token_of(file)?,
+                }),
+            });
+        };
+        Ok(Self::Agent(AgentAt::of(agent), agents_tls(tls.as_ref())?))
     }
-    let picker = &args.picker;
-    let of_pool = args.pool.iter().map(|pool| format!("?pool={pool}"));
-    let path: String = ["/debug/gpus".to_owned()]
-        .into_iter()
-        .chain(of_pool)
-        .collect();
-    let page = http.page(picker, &path).await;
-    let page =
-        page.with_context(|| format!("the picker at {picker}: is that its --metrics-port?"))?;
-    serde_json::from_str(&page).with_context(|| format!("http://{picker}/debug/gpus"))
+
+    async fn ask(&self) -> anyhow::Result<GpusPage> {
+        match self {
+            Self::Agent(at, tls) => {
+                let report = agents::ask(at, tls.as_ref()).await;
+                let report = report.with_context(|| format!("the agent at {}", at.address))?;
+                Ok(of_report(&at.address, &report))
+            }
+            Self::Picker {
+                address,
+                pool,
+                http,
+            } => {
+                let of_pool = pool.as_ref().map(|pool| format!("?pool={pool}"));
+                let path = format!("/debug/gpus{}", of_pool.unwrap_or_default());
+                let page = http.page(address, &path).await;
+                let page = page.with_context(|| {
+                    format!("the picker at {address}: is that its --metrics-port?")
+                })?;
+                serde_json::from_str(&page).with_context(|| format!("http://{address}/debug/gpus"))
+            }
+        }
+    }
 }
 
 /// A closed standard output ends nothing.
@@ -100,7 +141,8 @@ fn print(text: &str, terminal: bool) {
 
 fn table(page: &GpusPage) -> String {
     let mut rows = vec![COLUMNS.map(str::to_owned)];
-    rows.extend(page.gpus.iter().map(row));
+    let shown = uuid_length(page.gpus.iter().map(|gpu| &*gpu.uuid));
+    rows.extend(page.gpus.iter().map(|gpu| row(gpu, shown)));
     let mut out = String::new();
     if page.gpus.is_empty() {
         out.push_str("No GPUs are known.\n");
@@ -128,7 +170,22 @@ fn trouble(source: &SourcePage) -> Option<String> {
     Some(format!("{kind} {address}: {what}\n"))
 }
 
-fn row(gpu: &GpuPage) -> [String; 10] {
+/// How many characters of these UUIDs tell each from all others.
+fn uuid_length<'a>(uuids: impl Iterator<Item = &'a str>) -> usize {
+    let mut all: Vec<&str> = uuids.collect();
+    all.sort_unstable();
+    // Two that are the same cannot be told apart, by any number.
+    all.dedup();
+    let alike = |pair: &[&str]| {
+        let pairs = pair[0].chars().zip(pair[1].chars());
+        pairs.take_while(|(a, b)| a == b).count() + 1
+    };
+    // Whatever two have in common, neighbours have too.
+    all.windows(2).map(alike).fold(UUID, usize::max)
+}
+
+/// With so many characters of its UUID.
+fn row(gpu: &GpuPage, shown: usize) -> [String; 10] {
     let gb = |bytes: u64| format!("{:.1}", bytes as f64 / f64::from(1 << 30));
     let of = |value: Option<String>, most: Option<String>, unit: &str| match (value, most) {
         (None, _) => "-".to_owned(),
@@ -155,7 +212,7 @@ fn row(gpu: &GpuPage) -> [String; 10] {
     let uuid = gpu
         .uuid
         .char_indices()
-        .nth(UUID)
+        .nth(shown)
         .map_or(&*gpu.uuid, |(end, _)| &gpu.uuid[..end]);
     let model = gpu.name.strip_prefix("NVIDIA ").unwrap_or(&gpu.name);
     [
@@ -253,6 +310,29 @@ fn aligned(rows: &[[String; 10]]) -> String {
 mod tests {
     use super::*;
     use crate::pool::gpu::page::{CausePage, EndpointPage, EventPage};
+
+    #[test]
+    fn uuids_are_as_long_as_it_takes() {
+        for (uuids, expected) in [
+            (&["GPU-5b3c7a10-1111", "GPU-5b3c7a10-1112"][..], 17),
+            (&["GPU-5b3c7a10-1111", "GPU-77d1c0aa-1111"], 12),
+            (
+                &[
+                    "GPU-00000000-01",
+                    "MIG-00000000-01",
+                    "GPU-00000000-11",
+                    "MIG-00000000-02",
+                ],
+                15,
+            ),
+            (&["GPU-5b3c7a10-1111", "GPU-5b3c7a10-1111"], 12),
+            (&["GPU-5b3c7a10", "GPU-5b3c7a10-1"], 13),
+            (&["x"], 12),
+            (&[], 12),
+        ] {
+            assert_eq!(uuid_length(uuids.iter().copied()), expected, "{uuids:?}");
+        }
+    }
 
     #[test]
     fn a_table() {

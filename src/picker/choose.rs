@@ -7,7 +7,9 @@ use rand::rngs::SmallRng;
 
 use super::Policy;
 use super::prompt::{Held, Prompt};
+use super::retries::Retry;
 use crate::admission::{Shed, View};
+use crate::pool::gpu::Common;
 use crate::pool::{LoadView, Snapshot, Tokens};
 use crate::prefix::{Prediction, PrefixCache};
 use crate::scheduling::{Context, Decision, RequestView, ScheduleError, Scratch, input_tokens};
@@ -39,6 +41,8 @@ pub struct Asked<'a> {
     pub id: &'a str,
     /// Its prompt, if it can be cached and a producer looks.
     pub prompt: Option<Prompt>,
+    /// That it came before, and where it failed.
+    pub retry: Option<Retry>,
     /// How much it matters; negative: it may be shed.
     pub priority: i32,
     /// The most that it lets the server generate.
@@ -57,6 +61,7 @@ pub struct Workspace {
     pub rng: SmallRng,
     load: LoadView,
     held: Held,
+    failed: Vec<u32>,
     scratch: Scratch,
 }
 
@@ -96,6 +101,7 @@ impl Workspace {
             rng,
             load: LoadView::default(),
             held: Held::default(),
+            failed: Vec::new(),
             scratch: Scratch::default(),
         }
     }
@@ -126,22 +132,31 @@ impl Ground<'_> {
             rng,
             load,
             held,
+            failed,
             scratch,
         } = space;
         let staleness = policy.metrics_staleness.as_millis() as u64;
         load.gather(snapshot, self.now_ms, staleness);
         load.turnover_ms = policy.metrics_turnover.as_millis() as u64;
         held.look_up(self.prefix, snapshot, asked.prompt.as_ref());
+        failed.clear();
+        if let Some(retry) = &asked.retry {
+            retry.positions(snapshot, failed);
+        }
         let cx = Context {
             request: &asked.request,
             snapshot,
             load,
             prefix: held.view(),
+            failed,
             earlier: None,
             now_ms: self.now_ms,
         };
         if self.decisions.is_some() {
             scratch.trace.begin(&cx, asked.id, candidates);
+            if let Some(retry) = &asked.retry {
+                scratch.trace.retry(&cx, &retry.of);
+            }
         }
         let view = View {
             snapshot,
@@ -170,6 +185,10 @@ impl Ground<'_> {
         self.metrics.scheduling.observe(took);
         self.metrics.stage(Stage::Schedule, took);
         let destination = decision.endpoints[0];
+        if !cx.failed.is_empty() {
+            let common = Common::most(snapshot, destination, cx.failed);
+            self.metrics.retried(common.name());
+        }
         if cx.prefix.tokens(destination) == 0 && asked.only_if_cached {
             return Err(NotChosen::NotCached);
         }

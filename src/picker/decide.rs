@@ -62,6 +62,8 @@ pub(super) struct Answer {
     /// The model's name, if the request is sent on under another: as it came, and as it goes.
     pub(super) renamed: Option<Renamed>,
     pub(super) streaming: bool,
+    /// By what it is known if it comes again, if somebody wants to know.
+    pub(super) known_by: Option<u64>,
     /// It is in a capture.
     pub(super) recorded: Option<Recorded>,
 }
@@ -151,7 +153,7 @@ impl Picker {
             self.pick(&question, priority, target, &read, body_bytes, space)
         });
         let recorded = self.record(&question, target, &read, picked.is_err());
-        let (snapshot, chosen) = picked.map_err(|not_chosen| {
+        let (snapshot, chosen, known_by) = picked.map_err(|not_chosen| {
             if let NotChosen::Schedule(_) = not_chosen {
                 self.metrics.not_scheduled(target);
             }
@@ -228,6 +230,7 @@ impl Picker {
             series,
             renamed,
             streaming,
+            known_by,
             recorded,
         };
         took(Stage::Answer, decided.elapsed());
@@ -311,7 +314,7 @@ impl Picker {
         read: &Read,
         body_bytes: usize,
         space: &mut Workspace,
-    ) -> Result<(Arc<Snapshot>, Chosen), NotChosen> {
+    ) -> Result<(Arc<Snapshot>, Chosen, Option<u64>), NotChosen> {
         let (facts, policy) = (&read.facts, &*question.policy);
         let snapshot = self.pool.snapshot();
         if self.options.subset_filter {
@@ -327,6 +330,13 @@ impl Picker {
                 let scope = prompt::scope(self.tenant(question), model, facts);
                 Prompt::of(approx, &snapshot, &scope, &read.plain, facts)
             });
+        let now_ms = clock_ms();
+        let known_by = policy.scheduler.minds_failures().then(|| {
+            let tenant = self.tenant(question);
+            self.retries
+                .key(tenant, model, prompt.as_ref(), &read.plain)
+        });
+        let known_by = known_by.flatten();
         let asked = Asked {
             request: RequestView {
                 model,
@@ -337,6 +347,7 @@ impl Picker {
                 headers: &*question.headers,
             },
             id: question.id(),
+            retry: known_by.and_then(|key| self.retries.look(key, now_ms)),
             prompt,
             priority,
             max_tokens: facts.max_tokens,
@@ -349,10 +360,10 @@ impl Picker {
             prefix: &self.prefix,
             metrics: &self.metrics,
             decisions: self.decisions.as_deref(),
-            now_ms: clock_ms(),
+            now_ms,
         };
         let chosen = ground.choose(&asked, space)?;
-        Ok((snapshot, chosen))
+        Ok((snapshot, chosen, known_by))
     }
 }
 

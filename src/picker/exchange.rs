@@ -11,6 +11,7 @@ use super::decide::{Answer, Question, Renamed, flow};
 use super::denial::Denial;
 use super::edits::control_headers;
 use super::flights::Announced;
+use super::retries::Attempt;
 use super::served::{Booking, Response, is_fault};
 use super::{Picker, Policy};
 use crate::dialect::{self, Api, Dialect, ModelRewriter};
@@ -98,6 +99,10 @@ impl PickExchange {
             self.started,
             answer.streaming,
         );
+        booking.attempt = answer.known_by.map(|key| {
+            let (retries, sent) = (&self.picker.retries, &booking.reservation);
+            Attempt::new(retries, key, &self.headers, sent.slot(), sent.sent_at())
+        });
         booking.before = answer.before;
         booking.via = answer.via;
         booking.counted = answer.counted;

@@ -35,6 +35,7 @@ mod prefix_gauges;
 mod prompt;
 mod record;
 mod report;
+mod retries;
 mod served;
 mod steering;
 mod subset;
@@ -47,6 +48,7 @@ pub use exchange::PickExchange;
 pub use prefix_gauges::{OldPrefixGauges, PrefixGauges};
 pub use prompt::Prompt;
 pub use report::Reporters;
+pub use retries::Retry;
 
 /// What a picker is set up with.
 #[derive(Clone, Debug)]
@@ -93,6 +95,7 @@ pub struct Picker {
     decisions: Option<Arc<Decisions>>,
     prefix: Arc<PrefixCache>,
     flights: flights::Flights,
+    retries: Arc<retries::Retries>,
     recorder: Option<Arc<Recorder>>,
 }
 
@@ -121,6 +124,7 @@ impl Picker {
             decisions,
             prefix,
             flights: flights::Flights::default(),
+            retries: Arc::default(),
             recorder: None,
         }
     }

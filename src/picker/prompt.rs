@@ -88,6 +88,11 @@ impl Prompt {
         }
     }
 
+    /// What its last block is known by, and with it all that comes before.
+    pub(super) fn last(&self) -> u64 {
+        self.chain.last().copied().unwrap_or_default()
+    }
+
     /// Bytes of prompt in so many blocks of it, and blocks in all.
     pub(super) fn hit(&self, blocks: u32) -> (f64, f64) {
         let bytes = blocks as usize * self.blocks.tokens() * TOKEN_BYTES;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::retries::Attempt;
 use crate::dialect::{ResponseScanner, Usage};
 use crate::pool::{Breaker, Member, Outcome, Reservation, clock_ms};
 use crate::prefix::{Prediction, PrefixCache};
@@ -30,6 +31,8 @@ pub(super) struct Booking {
     pub(super) prediction: Option<(Arc<PrefixCache>, Prediction)>,
     /// It is in a capture, which its answer belongs into too.
     pub(super) recorded: Option<Recorded>,
+    /// Who remembers that it failed, if it does.
+    pub(super) attempt: Option<Attempt>,
     _running: Running,
 }
 
@@ -90,6 +93,7 @@ impl Booking {
             counted: None,
             prediction: None,
             recorded: None,
+            attempt: None,
         }
     }
 
@@ -132,6 +136,9 @@ impl Response {
             if reserved.number() != member.slot.number() {
                 Breaker::observe(reserved, Outcome::Failed, sent_at, now);
                 booking.prediction = None;
+                if let Some(attempt) = &mut booking.attempt {
+                    attempt.moved_to(&member.slot);
+                }
             }
             booking.reservation.move_to(&member.slot);
             if let Some(counted) = &mut booking.counted {
@@ -154,8 +161,14 @@ impl Response {
         if let Some(slot) = slot.filter(|_| !failed) {
             slot.marks().piece();
         }
-        if let Some(booking) = booking.as_ref().filter(|_| failed) {
+        if let Some(booking) = booking.as_mut().filter(|_| failed) {
             booking.series.failed("ModelServerError");
+            if let Some(attempt) = &mut booking.attempt {
+                match is_fault(status) {
+                    true => attempt.failed(),
+                    false => attempt.ended(false),
+                }
+            }
         }
         Self {
             booking,
@@ -225,10 +238,13 @@ impl Response {
     /// The server gave up on it.
     fn broken(&mut self) {
         self.failed = true;
-        if let Some(booking) = &self.booking {
+        if let Some(booking) = &mut self.booking {
             let slot = booking.reservation.slot();
             Breaker::observe(slot, Outcome::Failed, self.sent_at, clock_ms());
             booking.series.failed("ModelServerError");
+            if let Some(attempt) = &mut booking.attempt {
+                attempt.failed();
+            }
         }
     }
 
@@ -248,6 +264,9 @@ impl Response {
         booking.series.response_processing.observe(worked);
         booking.series.response_bytes.observe(self.bytes as f64);
         if !self.failed {
+            if let Some(attempt) = &mut booking.attempt {
+                attempt.ended(true);
+            }
             self.measure(&booking);
             if let Some(recorded) = booking.recorded.take() {
                 recorded.answered(self.answer(&booking));

@@ -1,4 +1,4 @@
-//! How model servers are reached by what polls them: TCP, or TLS over it.
+//! How model servers are reached by what polls them: TCP, or TLS over it. [`client_config`] is for others too that are clients.
 //!
 //! A server is verified by the address that it is reached at: endpoints have no names that a certificate could carry, and no
 //! name is told to the server. The files are read once, when the source is set up; that is also when a mistake in them is
@@ -35,6 +35,19 @@ pub struct ClientTls {
 /// Takes any certificate, but still wants the server to have its key.
 #[derive(Debug)]
 pub struct AnyCertificate(Arc<CryptoProvider>);
+
+/// What of the set-up of TLS is wrong.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum TlsField {
+    /// That there is to be TLS.
+    Set,
+    /// The CAs.
+    Ca,
+    /// The client's certificate.
+    Certificate,
+    /// The key of that.
+    Key,
+}
 
 /// What bytes go over. Boxed, so that connections without TLS do not take the room of those with it.
 pub(super) type Stream = TokioIo<Either<TcpStream, Box<TlsStream<TcpStream>>>>;
@@ -74,6 +87,48 @@ fn text(path: &str) -> Result<String, String> {
     file::read(Path::new(path)).map_err(|error| format!("{path}: {error}"))
 }
 
+/// TLS as `params` say, for the protocol `alpn`; and a hash of what is in the files, as they are now.
+///
+/// # Errors
+///
+/// A file that is not what it should be, and what names it.
+pub(super) fn client_config(
+    params: &TlsParams,
+    alpn: &[u8],
+) -> Result<(ClientConfig, u128), (TlsField, String)> {
+    let of = |field: TlsField| move |message: String| (field, message);
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| (TlsField::Set, error.to_string()))?;
+    let mut made_of = Xxh3::new();
+    let builder = if params.insecure_skip_verify {
+        builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(AnyCertificate::new(provider)))
+    } else {
+        let (roots, of_roots) = roots(params.ca_cert_path.as_deref()).map_err(of(TlsField::Ca))?;
+        made_of.update(&of_roots.to_le_bytes());
+        builder.with_root_certificates(roots)
+    };
+    let mut config = match &params.client {
+        None => builder.with_no_client_auth(),
+        Some((cert_path, key_path)) => {
+            let chain = certificates(cert_path).map_err(of(TlsField::Certificate))?;
+            let key = key(key_path).map_err(of(TlsField::Key))?;
+            chain.iter().for_each(|cert| made_of.update(cert));
+            made_of.update(key.secret_der());
+            let config = builder.with_client_auth_cert(chain, key);
+            config.map_err(|error| {
+                let message = format!("{key_path} does not go with {cert_path}: {error}");
+                (TlsField::Key, message)
+            })?
+        }
+    };
+    config.alpn_protocols = vec![alpn.to_vec()];
+    Ok((config, made_of.digest128()))
+}
+
 /// Those of the file, or the system's.
 fn roots(ca: Option<&str>) -> Result<(RootCertStore, u128), String> {
     let certificates = match ca {
@@ -107,46 +162,20 @@ impl ClientTls {
     ///
     /// A file that is not what it should be, by the field that names it.
     pub fn of(params: &TlsParams, at: &Parameters) -> Result<Self, Problem> {
-        let problem = |field: &str| {
-            let field = field.to_owned();
-            move |message: String| at.field_problem(&field, &message)
-        };
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_safe_default_protocol_versions()
-            .map_err(|error| problem("scheme")(error.to_string()))?;
-        let mut made_of = Xxh3::new();
-        let verifies = !params.insecure_skip_verify;
-        let builder = if verifies {
-            let (roots, of) =
-                roots(params.ca_cert_path.as_deref()).map_err(problem("caCertPath"))?;
-            made_of.update(&of.to_le_bytes());
-            builder.with_root_certificates(roots)
-        } else {
-            builder
-                .dangerous()
-                .with_custom_certificate_verifier(Arc::new(AnyCertificate::new(provider)))
-        };
-        let mut config = match &params.client {
-            None => builder.with_no_client_auth(),
-            Some((cert_path, key_path)) => {
-                let chain = certificates(cert_path).map_err(problem("clientCertPath"))?;
-                let key = key(key_path).map_err(problem("clientKeyPath"))?;
-                chain.iter().for_each(|cert| made_of.update(cert));
-                made_of.update(key.secret_der());
-                let config = builder.with_client_auth_cert(chain, key);
-                config.map_err(|error| {
-                    problem("clientKeyPath")(format!(
-                        "{key_path} does not go with {cert_path}: {error}"
-                    ))
-                })?
-            }
-        };
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let made = client_config(params, b"http/1.1");
+        let (config, made_of) = made.map_err(|(field, message)| {
+            let field = match field {
+                TlsField::Set => "scheme",
+                TlsField::Ca => "caCertPath",
+                TlsField::Certificate => "clientCertPath",
+                TlsField::Key => "clientKeyPath",
+            };
+            at.field_problem(field, &message)
+        })?;
         Ok(Self {
             connector: TlsConnector::from(Arc::new(config)),
-            verifies,
-            made_of: made_of.digest128(),
+            verifies: !params.insecure_skip_verify,
+            made_of,
         })
     }
 

@@ -108,6 +108,8 @@ pub struct Context<'a> {
     pub load: &'a LoadView,
     /// What is cached where.
     pub prefix: PrefixView<'a>,
+    /// Where this very request failed a while ago: it is a retry. Empty = it is none, as far as is known.
+    pub failed: &'a [u32],
     /// The endpoint that an earlier stage of the same request chose, for plugins that want to be near it.
     pub earlier: Option<u32>,
     /// When, in milliseconds of [`crate::pool::clock_ms`].
@@ -138,6 +140,11 @@ pub trait Scorer: Send + Sync {
     /// What it has to say of fallbacks, if anything.
     fn spread(&self) -> Option<&dyn Spread> {
         None
+    }
+
+    /// Whether it wants to know where a request failed before ([`Context::failed`]).
+    fn minds_failures(&self) -> bool {
+        false
     }
 
     /// What it does once an endpoint is chosen, if anything.
@@ -222,6 +229,10 @@ impl<T: Scorer + ?Sized> Scorer for Arc<T> {
 
     fn spread(&self) -> Option<&dyn Spread> {
         (**self).spread()
+    }
+
+    fn minds_failures(&self) -> bool {
+        (**self).minds_failures()
     }
 
     fn follow(&self) -> Option<&dyn Follow> {

@@ -93,6 +93,12 @@ impl Scheduler {
         serde_json::Value::Object(plugins.collect())
     }
 
+    /// Whether a scorer wants to know where requests failed before.
+    pub fn minds_failures(&self) -> bool {
+        let mut scorers = self.profiles.iter().flat_map(|profile| &profile.scorers);
+        scorers.any(|(_, _, scorer)| scorer.minds_failures())
+    }
+
     /// Has the plugins of all profiles timed.
     pub fn time(&mut self, metrics: &Metrics) {
         Timers::resolve(self.profiles.iter_mut().map(|p| &mut p.timers), metrics);

@@ -114,6 +114,7 @@ pub(super) fn with_context<T>(
         snapshot,
         load,
         prefix: PrefixView::default(),
+        failed: &[],
         earlier: None,
         now_ms: 1,
     })

@@ -37,6 +37,14 @@ impl Trace {
         self.record.begin(id, model, pool, candidates.len());
     }
 
+    /// The request is a retry of the one with the id `of`, which failed at [`Context::failed`].
+    pub fn retry(&mut self, cx: &Context<'_>, of: &str) {
+        if self.on {
+            let failed = cx.failed.iter().map(|&position| name(cx, position));
+            self.record.retry(of, failed);
+        }
+    }
+
     /// What was told. `None`: nothing, because it is off.
     pub fn end(&mut self) -> Option<&mut Record> {
         std::mem::take(&mut self.on).then_some(&mut self.record)

@@ -2,8 +2,8 @@
 //!
 //! A decision is written into a [`Record`] that its worker keeps for the purpose, and then swapped with the oldest one of the
 //! ring: nothing is copied under the lock, and once the ring is full nothing is allocated. Names are kept in one string a
-//! record, everything else in a few flat lists. All of it is bounded: [`ENDPOINTS`], [`TERMS`], [`STEPS`], [`GONE`] and
-//! [`TEXT`] say by what. What a client sends is not in it, except for the model's name and the request's id, both cut.
+//! record, everything else in a few flat lists. All of it is bounded: [`ENDPOINTS`], [`TERMS`], [`STEPS`], [`GONE`], [`FAILED`]
+//! and [`TEXT`] say by what. What a client sends is not in it, except for the model's name and the request's id, both cut.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
@@ -22,6 +22,8 @@ pub const TERMS: usize = 512;
 pub const STEPS: usize = 32;
 /// Endpoints of a record of which it is told which filter took them, over all its profiles.
 pub const GONE: usize = 16;
+/// Endpoints of a record at which the request failed before.
+pub const FAILED: usize = 4;
 /// Bytes of all names in a record.
 pub const TEXT: usize = 4096;
 /// Bytes of one name.
@@ -50,6 +52,10 @@ pub struct Record {
     pub(super) took: Duration,
     pub(super) id: Text,
     pub(super) model: Text,
+    /// It is a retry: the id of the request that failed, and where that was.
+    pub(super) retry: bool,
+    pub(super) retry_of: Text,
+    pub(super) failed: Vec<Text>,
     /// Endpoints in the pool, and those that the gateway's subset left.
     pub(super) pool: u32,
     pub(super) candidates: u32,
@@ -205,12 +211,23 @@ impl Record {
         self.scorers.clear();
         self.endpoints.clear();
         self.terms.clear();
-        self.error = None;
+        self.failed.clear();
+        (self.error, self.retry) = (None, false);
         let since_1970 = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
         self.time_ms = since_1970.unwrap_or_default().as_millis() as u64;
         self.id = self.name(id);
         self.model = self.name(model);
         (self.pool, self.candidates) = (pool as u32, candidates as u32);
+    }
+
+    /// It is a retry of the request with the id `of`, which failed at the endpoints called `failed`.
+    pub fn retry<'a>(&mut self, of: &str, failed: impl Iterator<Item = Name<'a>>) {
+        self.retry = true;
+        self.retry_of = self.name(of);
+        for endpoint in failed.take(FAILED) {
+            let text = self.endpoint(endpoint);
+            self.failed.push(text);
+        }
     }
 
     /// It is decided, after `took`; `error`: on no endpoint.

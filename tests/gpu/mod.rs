@@ -12,6 +12,7 @@ mod kubelet;
 mod reaction;
 mod storm;
 mod telemetry;
+mod tls;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -32,6 +33,7 @@ struct Node {
     /// Its agent, which tests kill.
     agent: Program,
     agent_at: [SocketAddr; 2],
+    agent_flags: Vec<String>,
     _kubelet: Serving,
     folder: TempDir,
 }
@@ -46,37 +48,55 @@ impl Node {
 
     /// The same, with more in the picker's configuration: see [`Ground::start`].
     async fn with(profile: Profile, servers: usize, sim_flags: &[&str], config: [&str; 2]) -> Self {
+        let node = Self::unheard(profile, servers, sim_flags, config, [&[], &[]]).await;
+        node.until_known(servers).await;
+        node
+    }
+
+    /// The same, whether anything is heard of the GPUs or not; with more flags for the agent, and for the picker.
+    async fn unheard(
+        profile: Profile,
+        servers: usize,
+        sim_flags: &[&str],
+        config: [&str; 2],
+        [agent_flags, picker_flags]: [&[String]; 2],
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let state = folder.path().join("state.json");
         let state = format!("--gpu-state={}", state.display());
         let sims = Sims::start(servers, &[&[&*state], sim_flags].concat()).await;
         let kubelet = kubelet(&sims).await.serve(&socket(folder.path()));
         let agent_at = [free_address().unwrap(), free_address().unwrap()];
-        let agent = agent(folder.path(), agent_at).await;
+        let agent = agent(folder.path(), agent_at, agent_flags).await;
         let told_by = format!("--gpu-agents={}", agent_at[0]);
-        let flags = [&*told_by, "--allow-experimental-plugins"];
+        let mut flags = vec![&*told_by, "--allow-experimental-plugins"];
+        flags.extend(picker_flags.iter().map(String::as_str));
         let ground = Ground::start(profile, sims, config, &flags).await;
-        let node = Self {
+        Self {
             ground,
             agent,
             agent_at,
+            agent_flags: agent_flags.to_vec(),
             _kubelet: kubelet,
             folder,
-        };
+        }
+    }
+
+    /// Waits until something is known of the GPUs of so many servers.
+    async fn until_known(&self, servers: usize) {
         until("all GPUs to be known", async || {
-            let page = node.gpus().await;
+            let page = self.gpus().await;
             let owned = page.as_array().unwrap().iter();
             let owned = owned.flat_map(|gpu| gpu["endpoints"].as_array().unwrap());
             let names: std::collections::BTreeSet<_> = owned.map(|e| e["name"].as_str()).collect();
             (names.len() == servers).then_some(())
         })
         .await;
-        node
     }
 
     /// An agent again, where the last one was.
     async fn restart_agent(&mut self) {
-        self.agent = agent(self.folder.path(), self.agent_at).await;
+        self.agent = agent(self.folder.path(), self.agent_at, &self.agent_flags).await;
     }
 
     /// The GPUs, as the picker tells of them.
@@ -141,7 +161,7 @@ async fn kubelet(sims: &Sims) -> Kubelet {
 }
 
 /// The node's agent, once it serves.
-async fn agent(folder: &Path, [grpc, metrics]: [SocketAddr; 2]) -> Program {
+async fn agent(folder: &Path, [grpc, metrics]: [SocketAddr; 2], flags: &[String]) -> Program {
     let mut command = command(folder);
     command
         .arg(format!("--listen={grpc}"))
@@ -150,7 +170,8 @@ async fn agent(folder: &Path, [grpc, metrics]: [SocketAddr; 2]) -> Program {
             "--pod-resources-socket={}",
             socket(folder).display()
         ))
-        .arg("--node-name=node-1");
+        .arg("--node-name=node-1")
+        .args(flags);
     let program = Program::start("probe", folder, &mut command).unwrap();
     let shared = tokio::sync::Mutex::new(program);
     until("the agent", async || {

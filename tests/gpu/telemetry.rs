@@ -21,7 +21,7 @@ const CAUSES: [&str; 7] = [
 
 impl Node {
     /// Everybody serves, nobody was ever out for what was told of a GPU, and no request was lost.
-    async fn is_undisturbed(&self) {
+    pub(super) async fn is_undisturbed(&self) {
         self.ground.answers(100).await;
         let page = self.ground.page().await;
         for cause in CAUSES {
@@ -32,7 +32,7 @@ impl Node {
         assert_eq!(self.ground.lost(), 0);
     }
 
-    async fn until_sources(&self, state: &str) {
+    pub(super) async fn until_sources(&self, state: &str) {
         let (name, state) = ("state".to_owned(), state.to_owned());
         until(&format!("a source that is {state}"), async || {
             let page = self.ground.page().await;

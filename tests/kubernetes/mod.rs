@@ -4,6 +4,7 @@
 //! API server where there is one.
 
 mod access;
+mod agents;
 mod demo;
 mod faults;
 mod leader;

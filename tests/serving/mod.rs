@@ -8,6 +8,7 @@ mod herd;
 mod pages;
 mod record;
 mod reload;
+mod retries;
 mod tls;
 mod trust;
 

@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -12,30 +11,13 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
+use crate::support::certificates::{Ca, ca, certificate};
 use crate::support::picker::{self, Picker};
 use crate::support::sims::Sims;
 use crate::support::{machine, until};
 
 static OLD: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
 static NEW: &[&SupportedProtocolVersion] = &[&rustls::version::TLS13];
-
-type Ca = CertifiedIssuer<'static, KeyPair>;
-
-fn ca() -> Ca {
-    let mut params = CertificateParams::new(Vec::<String>::new()).unwrap();
-    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap()
-}
-
-/// A certificate for `name`, and its key, both as PEM.
-fn certificate(ca: &Ca, name: &str) -> (String, String) {
-    let key = KeyPair::generate().unwrap();
-    let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-    (
-        params.signed_by(&key, ca).unwrap().pem(),
-        key.serialize_pem(),
-    )
-}
 
 /// Puts a server certificate where the picker looks for it.
 fn install(ca: &Ca, folder: &Path) {

@@ -35,6 +35,11 @@ impl Agent {
     /// The agent of `node`, which tells of these `gpus` until it is told otherwise.
     pub(crate) async fn start(node: &'static str, gpus: Vec<Gpu>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self::serve(listener, node, gpus)
+    }
+
+    /// The same, behind `listener`.
+    pub(crate) fn serve(listener: TcpListener, node: &'static str, gpus: Vec<Gpu>) -> Self {
         let address = listener.local_addr().unwrap();
         let (told, receiver) = watch::channel(None);
         let mut ended = receiver.clone();

@@ -86,8 +86,13 @@ impl Exchange {
     }
 
     /// The model server answers with this JSON, and it ends: returns when the picker has done with it.
-    pub(crate) async fn answer(mut self, json: String) {
-        let headers = [(":status", "200"), ("content-type", "application/json")];
+    pub(crate) async fn answer(self, json: String) {
+        self.answer_with("200", json).await;
+    }
+
+    /// The same, with another `status`.
+    pub(crate) async fn answer_with(mut self, status: &str, json: String) {
+        let headers = [(":status", status), ("content-type", "application/json")];
         self.send(Request::ResponseHeaders(http_headers(&headers, false)));
         self.send(Request::ResponseBody(http_body(json, true)));
         drop(self.outbound);

@@ -120,12 +120,36 @@ impl Cluster {
 
     /// A pod `name` at `ip` with the label `app: vllm`; `active`: its ports, if it says which.
     pub(crate) fn pod(&self, name: &str, ip: &str, ready: bool, active: Option<&str>) {
+        self.pod_on("node-1", name, ip, ready, active);
+    }
+
+    /// The same, on another node than `node-1`.
+    pub(crate) fn pod_on(
+        &self,
+        node: &str,
+        name: &str,
+        ip: &str,
+        ready: bool,
+        active: Option<&str>,
+    ) {
         let annotations = active.map(|ports| json!({"llm-d.ai/active-ports": ports}));
         self.put("", "v1", "Pod", name, json!({
             "metadata": {"labels": {"app": "vllm", "pod": name}, "annotations": annotations},
-            "spec": {"nodeName": "node-1", "containers": [{"name": "vllm", "image": "vllm"}]},
+            "spec": {"nodeName": node, "containers": [{"name": "vllm", "image": "vllm"}]},
             "status": {"podIP": ip, "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]},
         }));
+    }
+
+    /// A node agent's pod in the namespace `gpu`, with the label `app: probe`.
+    pub(crate) fn agent_pod(&self, name: &str, node: &str, ip: &str) {
+        let pod = json!({
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": "gpu", "labels": {"app": "probe"}},
+            "spec": {"nodeName": node, "containers": [{"name": "probe", "image": "pointsman"}]},
+            "status": {"podIP": ip, "conditions": [{"type": "Ready", "status": "True"}]},
+        });
+        assert!(self.api.put(pod));
     }
 
     pub(crate) fn delete_pod(&self, name: &str) {

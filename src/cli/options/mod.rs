@@ -12,6 +12,7 @@ use clap::ArgAction;
 use super::units::{boolean, bytes, duration};
 use crate::pool::health::limit::MOST_OUT;
 
+pub(super) mod agents;
 mod compat;
 pub mod settings;
 #[cfg(test)]
@@ -159,10 +160,8 @@ pub struct ServeOptions {
     /// requests. Endpoints that fail requests do not count.
     #[arg(long, default_value_t = MOST_OUT)]
     max_ejected_share: f32,
-    /// Agents of nodes (pointsman probe) that tell of GPUs, host:port, comma separated; may be repeated. A name may stand for
-    /// many, as that of a headless Service does.
-    #[arg(long, value_delimiter = ',')]
-    gpu_agents: Vec<String>,
+    #[command(flatten)]
+    gpu_agents: agents::AgentArgs,
     /// Taken for compatibility: pool gauges are computed when they are read.
     #[arg(long, value_parser = duration, default_value = "5s")]
     refresh_prometheus_metrics_interval: Duration,

@@ -8,9 +8,9 @@ use tracing::level_filters::LevelFilter;
 
 use super::super::units::bytes;
 use super::ServeOptions;
+use super::agents::AgentSettings;
 use crate::extproc::tls::{MinVersion, TlsOptions};
 use crate::pool::discovery::kube::Target;
-use crate::pool::gpu::agents::{MOST_AGENTS, check_address};
 use crate::telemetry::logs::LogFormat;
 
 /// The reference clamps shorter intervals.
@@ -80,8 +80,8 @@ pub struct Settings {
     pub metrics_staleness: Duration,
     /// The share of endpoints that may be kept out.
     pub max_ejected_share: f32,
-    /// Agents of nodes, `host:port`.
-    pub gpu_agents: Vec<String>,
+    /// Agents of nodes.
+    pub gpu_agents: AgentSettings,
     /// Count ext_proc streams.
     pub stream_metrics: bool,
     /// Keep metrics under their deprecated names too.
@@ -128,24 +128,6 @@ fn header_name(flag: &str, name: &str) -> Result<Option<String>, String> {
     }
 }
 
-/// Agents, each once; what is left empty between commas is none.
-fn agents(given: &[String]) -> Result<Vec<String>, String> {
-    let given = given.iter().map(|agent| agent.trim());
-    let mut agents: Vec<String> = given.filter(|a| !a.is_empty()).map(str::to_owned).collect();
-    agents.sort();
-    agents.dedup();
-    if agents.len() > MOST_AGENTS {
-        let count = agents.len();
-        return Err(format!(
-            "--gpu-agents: there are {count}; keep to {MOST_AGENTS}"
-        ));
-    }
-    for agent in &agents {
-        check_address(agent).map_err(|error| format!("--gpu-agents: {error}"))?;
-    }
-    Ok(agents)
-}
-
 // === impl ServeOptions ===
 
 impl ServeOptions {
@@ -184,6 +166,15 @@ impl ServeOptions {
         {
             return Err(
                 "--endpoint-target-ports: --endpoint-selector needs 1 to 8 ports".to_owned(),
+            );
+        }
+        let gpu_agents = self.gpu_agents.clone().check()?;
+        let in_kubernetes = !self.pool_name.is_empty()
+            || !self.endpoint_selector.is_empty()
+            || self.pools_file.is_some();
+        if gpu_agents.pods.is_some() && !in_kubernetes {
+            return Err(
+                "--gpu-agents-selector needs --pool-name, --endpoint-selector or --pools-file: without Kubernetes, list agents with --gpu-agents".to_owned(),
             );
         }
         if !(0.0..=1.0).contains(&self.max_ejected_share) {
@@ -236,7 +227,7 @@ impl ServeOptions {
             refresh_metrics: self.refresh_metrics_interval.max(MIN_REFRESH),
             metrics_staleness: self.metrics_staleness_threshold,
             max_ejected_share: self.max_ejected_share,
-            gpu_agents: agents(&self.gpu_agents)?,
+            gpu_agents,
             stream_metrics: self.enable_grpc_stream_metrics,
             legacy_metrics: self.legacy_metrics,
             pool_name: if self.pool_name.is_empty() {
@@ -361,12 +352,7 @@ impl ServeOptions {
         if self.endpoint_selector.is_empty() {
             return Ok(None);
         }
-        let labels = self.endpoint_selector.split(',').map(str::trim);
-        if let Some(bad) = labels.clone().find(|label| !is_label(label)) {
-            return Err(format!(
-                "--endpoint-selector: `{bad}` is not a label; write key=value, with commas between them"
-            ));
-        }
+        let selector = selector("--endpoint-selector", &self.endpoint_selector)?;
         let mut ports = self.endpoint_target_ports.clone();
         ports.sort_unstable();
         ports.dedup();
@@ -376,10 +362,21 @@ impl ServeOptions {
             );
         }
         Ok(Some(Target::Pods {
-            selector: labels.collect::<Vec<_>>().join(","),
+            selector,
             ports: self.endpoint_target_ports.clone(),
         }))
     }
+}
+
+/// `key=value,…`, as Kubernetes takes it.
+pub(super) fn selector(flag: &str, text: &str) -> Result<String, String> {
+    let labels = text.split(',').map(str::trim);
+    if let Some(bad) = labels.clone().find(|label| !is_label(label)) {
+        return Err(format!(
+            "{flag}: `{bad}` is not a label; write key=value, with commas between them"
+        ));
+    }
+    Ok(labels.collect::<Vec<_>>().join(","))
 }
 
 /// `key=value`, of the characters that Kubernetes has in labels.

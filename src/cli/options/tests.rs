@@ -174,6 +174,33 @@ fn errors_name_the_flag_and_the_remedy() {
             &["--client-allowed-sans=a", "--secure-serving=false"],
             "needs --secure-serving=true",
         ),
+        (
+            &["--gpu-agents=a:1", "--gpu-agents-ca-file=x"],
+            "--gpu-agents-ca-file needs --gpu-agents-tls",
+        ),
+        (
+            &[
+                "--gpu-agents=a:1",
+                "--gpu-agents-tls",
+                "--gpu-agents-ca-file=x",
+                "--gpu-agents-insecure-skip-verify",
+            ],
+            "takes any certificate: give it, or",
+        ),
+        (&["--gpu-agents-tls"], "--gpu-agents-tls needs --gpu-agents"),
+        (
+            &["--gpu-agents-selector=a=b"],
+            "list agents with --gpu-agents",
+        ),
+        (
+            &["--pool-name=p", "--gpu-agents-selector=a"],
+            "--gpu-agents-selector: `a` is not a label",
+        ),
+        (
+            &["--gpu-agents-namespace=n"],
+            "--gpu-agents-namespace needs --gpu-agents-selector",
+        ),
+        (&["--gpu-agents=a"], "--gpu-agents: `a` is not host:port"),
         (&["--drain-timeout=5"], "is not a duration"),
         (&["--grpc-prot=1"], "--grpc-port"),
         (&["--metrics-client-ca-file=x"], "needs --metrics-cert-dir"),

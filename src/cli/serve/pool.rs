@@ -17,7 +17,8 @@ use super::super::reload::{ReloadCounts, Reloader, Running};
 use crate::config::{self, LoadOptions};
 use crate::picker::{Desk, OldPrefixGauges, Picker, PickerOptions, PrefixGauges};
 use crate::pool::gauges::{OldPoolGauges, PoolGauges};
-use crate::pool::gpu::agents::{self, Agents};
+use crate::pool::gpu::agents::tls::AgentTls;
+use crate::pool::gpu::agents::{self, AgentAt, Agents};
 use crate::pool::gpu::gauges::GpuGauges;
 use crate::pool::gpu::{Gpus, page};
 use crate::pool::polls::{OldPollCounters, PollCounters};
@@ -40,6 +41,7 @@ pub(super) struct Prepared {
     options: LoadOptions,
     text: String,
     plan: Plan,
+    agent_tls: Option<Arc<AgentTls>>,
 }
 
 /// What the pools of a process have in common.
@@ -130,7 +132,9 @@ impl Prepared {
         let plan = Plan::of(&text, options).inspect_err(|_| eprintln!("In {name}:"))?;
         plan.tell(&name);
         let endpoints = Source::of(plan.endpoints.as_ref(), &settings).context(name)?;
+        let agent_tls = settings.gpu_agents.tls()?;
         Ok(Self {
+            agent_tls,
             address,
             endpoints,
             settings,
@@ -158,6 +162,7 @@ impl Prepared {
             options,
             text,
             plan,
+            agent_tls,
         } = self;
         let stop = &common.stop;
         let metrics = Arc::new(match settings.legacy_metrics {
@@ -169,7 +174,13 @@ impl Prepared {
         let discovery = endpoints
             .start(&pool, &metrics, leads, stop.clone())
             .await?;
-        let gpus = follow_gpus(&pool, &settings, stop);
+        let gpus = follow_gpus(
+            &pool,
+            &settings,
+            discovery.gpu_agents.clone(),
+            agent_tls,
+            stop,
+        );
         let mut running = Running {
             settings: Arc::clone(&settings),
             polling: Polling::new(Arc::clone(&pool), Arc::clone(&gpus), stop.clone()),
@@ -242,15 +253,22 @@ impl Prepared {
     }
 }
 
-/// What is known of the GPUs of `pool`, from now on.
-fn follow_gpus(pool: &Arc<Pool>, settings: &Settings, stop: &CancellationToken) -> Arc<Gpus> {
+/// What is known of the GPUs of `pool`, from now on: node agents that are listed or `found` are asked, by `tls` if it is
+/// there.
+fn follow_gpus(
+    pool: &Arc<Pool>,
+    settings: &Settings,
+    found: watch::Receiver<Vec<AgentAt>>,
+    tls: Option<Arc<AgentTls>>,
+    stop: &CancellationToken,
+) -> Arc<Gpus> {
     let gpus = Arc::new(Gpus::new(Arc::clone(pool)));
     let joining = Arc::clone(&gpus);
     let joining = async move { joining.follow().await };
     tokio::spawn(stop.clone().run_until_cancelled_owned(joining));
-    if !settings.gpu_agents.is_empty() {
-        let agents = Agents::new(Arc::clone(&gpus));
-        let following = agents::follow_all(agents, settings.gpu_agents.clone());
+    if settings.gpu_agents.any() {
+        let agents = Agents::new(Arc::clone(&gpus), tls);
+        let following = agents::follow_all(agents, settings.gpu_agents.listed.clone(), found);
         tokio::spawn(stop.clone().run_until_cancelled_owned(following));
     }
     gpus

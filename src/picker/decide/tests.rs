@@ -105,7 +105,7 @@ fn destination(picker: &Picker, api: Api, body: &str) -> String {
     };
     let picked = DESKTOP
         .with_borrow_mut(|desktop| picker.pick(&question, 0, &model, &read, body.len(), desktop));
-    let (snapshot, chosen) = picked.unwrap();
+    let (snapshot, chosen, _) = picked.unwrap();
     snapshot
         .member(chosen.decision.endpoints[0])
         .address

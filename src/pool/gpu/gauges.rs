@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::ConstGauge;
 
 use super::super::gauges::{ENDPOINT, of_endpoints};
 use super::super::{Snapshot, clock_ms};
+use super::agents::StreamFault;
 use super::{EndpointGpus, Gpus, SourceKind};
 
 /// Sources of which each has a row of its own; the others are in the counts.
@@ -185,6 +186,13 @@ impl GpuGauges {
         let mut family = e.encode_descriptor("gpu_claim_conflicts", help, None, kind)?;
         let count = ConstCounter::new(self.gpus.conflicts.load(Ordering::Relaxed));
         count.encode(family.encode_family(&[("name", &*self.name)])?)?;
+        let help = "Streams of GPU agents that could not begin, or ended, by cause";
+        let mut family = e.encode_descriptor("gpu_agent_failures", help, None, kind)?;
+        for fault in StreamFault::ALL {
+            let labels = [("name", &*self.name), ("cause", fault.name())];
+            let count = ConstCounter::new(self.gpus.failed_streams.of(fault));
+            count.encode(family.encode_family(&labels)?)?;
+        }
         let help = "What of GPU reports could not be taken";
         let mut family = e.encode_descriptor("gpu_reports_refused", help, None, kind)?;
         let refused = &self.gpus.refused;

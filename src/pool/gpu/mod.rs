@@ -21,6 +21,7 @@ use gpu_probes::telemetry::{Event, Gpu};
 pub mod agents;
 mod cells;
 mod claims;
+mod common;
 pub mod dcgm;
 pub mod gauges;
 mod growth;
@@ -35,6 +36,7 @@ mod told;
 mod testing;
 
 pub use cells::{GpuCells, GpuMemory};
+pub use common::Common;
 pub use store::{Gpus, SourceId, SourceKind};
 
 /// Without a word from it for so long, a source is silent, in milliseconds: an agent says something each second.

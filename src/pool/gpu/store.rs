@@ -11,6 +11,7 @@ use parking_lot::Mutex;
 
 use super::super::slab::Slot;
 use super::super::{EndpointId, Pool, Snapshot, clock_ms, health};
+use super::agents::FailedStreams;
 use super::claims::{Claims, Standing};
 use super::join::{Found, Place, join};
 use super::told::{Changed, Known, Refused, Told};
@@ -48,6 +49,8 @@ pub struct Gpus {
     pub refused: Refused,
     /// How often an agent claimed a GPU that another one has.
     pub conflicts: AtomicU64,
+    /// How often agents' streams failed.
+    pub failed_streams: FailedStreams,
 }
 
 #[derive(Debug, Default)]
@@ -89,6 +92,7 @@ impl Gpus {
             inner: Mutex::default(),
             refused: Refused::default(),
             conflicts: AtomicU64::new(0),
+            failed_streams: FailedStreams::default(),
         }
     }
 

@@ -261,6 +261,22 @@ impl Slot {
         Word(self.segment().health[self.index()].load(Acquire))
     }
 
+    /// Whether it began to be out, for whatever cause, at `at_ms` (of [`super::clock_ms`]) or later, and is so still.
+    pub fn broke_since(&self, at_ms: u64) -> bool {
+        if !self.word().is_out(true) {
+            return false;
+        }
+        let condition = self.segment().condition[self.index()].lock();
+        let causes = Cause::ALL.into_iter();
+        let mut out = causes.filter(|cause| cause.effect() == Effect::Eject);
+        out.any(|cause| {
+            condition
+                .machine
+                .since(cause)
+                .is_some_and(|since| since >= at_ms)
+        })
+    }
+
     /// What responses and pages leave.
     pub fn marks(&self) -> &Marks {
         &self.segment().marks[self.index()]

@@ -68,6 +68,7 @@ mod tests {
                     matched_tokens: cached,
                     ..Default::default()
                 },
+                failed: &[],
                 earlier: None,
                 now_ms: 1,
             };

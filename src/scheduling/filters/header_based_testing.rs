@@ -85,6 +85,7 @@ mod tests {
                 snapshot: &snapshot,
                 load: &LoadView::default(),
                 prefix: PrefixView::default(),
+                failed: &[],
                 earlier: None,
                 now_ms: 1,
             };

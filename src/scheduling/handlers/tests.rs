@@ -83,6 +83,7 @@ fn decide(
             matched_tokens: asked.cached,
             ..Default::default()
         },
+        failed: &[],
         earlier: None,
         now_ms: 1_000_000,
     };

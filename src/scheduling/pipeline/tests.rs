@@ -69,6 +69,7 @@ fn run(
         snapshot,
         load: &load,
         prefix: PrefixView::default(),
+        failed: &[],
         earlier: None,
         now_ms,
     };

@@ -9,7 +9,11 @@
 //! A MIG instance has its board's multiprocessors and memory in parts of its own: its neighbours do not slow it down, and do
 //! not count. They do share its fate, as all do on one board: so where the picker names fallbacks (`maxNumOfEndpoints`), each
 //! is to be on no board, and if that can be on no node, of those before it. One that is gives way to the best candidate that
-//! is not, and moves back. The proxy retries by that list, so its order is all that a retry needs.
+//! is not, and moves back. The proxy retries by that list, so its order is all that its retries need.
+//!
+//! A request that comes again because it failed is another matter: it comes from the client, as one that nobody has seen. Where
+//! it is recognised ([`Context::failed`]), the score is 0 for the endpoints where it failed and for those that share a board
+//! with them, and half for those on their nodes; fallbacks keep away from them too.
 //!
 //! An endpoint whose GPUs are not known is the mean of the others, and in nobody's way. Who shares what is a matter of where
 //! pods run, and so is believed for as long as the endpoint is there; foreign processes no longer than `maxAge`.
@@ -23,6 +27,10 @@ use super::super::{Context, Scorer, Spread, age_ms};
 use super::mean_for_unknown;
 use crate::config::{PluginUse, Problem};
 use crate::pool::Snapshot;
+use crate::pool::gpu::Common;
+
+/// Of the score of an endpoint on the node where the request failed before. A node fails less often than a board.
+const ON_THE_NODE: f32 = 0.5;
 
 thread_local! {
     /// Requests by share, of the decision that is made on this thread.
@@ -43,14 +51,6 @@ struct Params {
     half_at: f32,
     foreign_requests: f32,
     max_age: String,
-}
-
-/// How much two endpoints have in common, and so may lose together.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Common {
-    Nothing,
-    Node,
-    Board,
 }
 
 impl Default for Params {
@@ -90,8 +90,16 @@ impl Scorer for GpuCotenant {
             let (s, i) = cx.snapshot.cell(candidate);
             s.gpu_cells.share(i) as usize
         };
+        let after_failures = |out: &mut [f32]| {
+            if !cx.failed.is_empty() {
+                for (out, &candidate) in out.iter_mut().zip(candidates) {
+                    *out *= after_failure(cx.snapshot, candidate, cx.failed);
+                }
+            }
+        };
         if candidates.iter().all(|&candidate| share(candidate) == 0) {
-            return out.fill(1.0);
+            out.fill(1.0);
+            return after_failures(out);
         }
         // What is not known of a load is what we sent.
         let requests = |position: usize| {
@@ -128,6 +136,11 @@ impl Scorer for GpuCotenant {
             }
         });
         mean_for_unknown(out);
+        after_failures(out);
+    }
+
+    fn minds_failures(&self) -> bool {
+        true
     }
 
     fn spread(&self) -> Option<&dyn Spread> {
@@ -148,10 +161,7 @@ impl Spread for GpuCotenant {
         for place in 1..most {
             let (before, after) = chosen.split_at(place);
             let with_before = |candidate: u32| {
-                let common = before
-                    .iter()
-                    .map(|&other| common(cx.snapshot, candidate, other));
-                common.max().unwrap_or(Common::Nothing)
+                Common::most(cx.snapshot, candidate, before.iter().chain(cx.failed))
             };
             let own = with_before(after[0]);
             if own == Common::Nothing {
@@ -175,16 +185,12 @@ impl Spread for GpuCotenant {
     }
 }
 
-fn common(snapshot: &Snapshot, a: u32, b: u32) -> Common {
-    let ((s, i), (t, j)) = (snapshot.cell(a), snapshot.cell(b));
-    let (of_a, of_b) = (&s.gpu_cells, &t.gpu_cells);
-    let same = |a: u32, b: u32| a != 0 && a == b;
-    if same(of_a.domain(i), of_b.domain(j)) {
-        Common::Board
-    } else if same(of_a.node(i), of_b.node(j)) {
-        Common::Node
-    } else {
-        Common::Nothing
+/// What is left of the score of the candidate for a request that failed at `failed` before.
+fn after_failure(snapshot: &Snapshot, candidate: u32, failed: &[u32]) -> f32 {
+    match Common::most(snapshot, candidate, failed) {
+        Common::Nothing => 1.0,
+        Common::Node => ON_THE_NODE,
+        Common::Board | Common::Endpoint => 0.0,
     }
 }
 

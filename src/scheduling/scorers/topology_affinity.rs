@@ -74,6 +74,7 @@ mod tests {
                 snapshot: &snapshot,
                 load: &LoadView::default(),
                 prefix: PrefixView::default(),
+                failed: &[],
                 earlier,
                 now_ms: 1,
             };

@@ -177,6 +177,7 @@ impl Router for Ours {
             },
             id: "",
             prompt: prompt.flatten(),
+            retry: None,
             priority: 0,
             max_tokens: asked.max_tokens.map(u64::from),
             only_if_cached: false,

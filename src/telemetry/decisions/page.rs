@@ -13,6 +13,12 @@ pub struct DecisionPage {
     time_ms: u64,
     scheduling_us: f64,
     model: String,
+    /// It is a retry: the id of the request that failed; empty if it had none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_of: Option<String>,
+    /// Where that failed.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    failed_at: Vec<String>,
     pool: u32,
     candidates: u32,
     /// Where the request went, and its fallbacks: what the last profile chose.
@@ -169,6 +175,8 @@ impl Record {
             time_ms: self.time_ms,
             scheduling_us: self.took.as_nanos() as f64 / 1000.0,
             model: self.owned(self.model),
+            retry_of: self.retry.then(|| self.owned(self.retry_of)),
+            failed_at: self.failed.iter().map(|&name| self.owned(name)).collect(),
             pool: self.pool,
             candidates: self.candidates,
             destinations: destinations

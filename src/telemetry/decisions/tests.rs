@@ -55,6 +55,19 @@ fn the_last_ones_are_kept() {
 }
 
 #[test]
+fn a_retry_says_of_what_and_where_that_failed() {
+    let mut record = Record::default();
+    record.begin("second", "m", 9, 9);
+    record.retry("first", ["a", "b", "c", "d", "e"].map(name).into_iter());
+    let page = json_of(&record.page());
+    assert_eq!(page["retryOf"], "first");
+    assert_eq!(page["failedAt"], json!(["ns/a", "ns/b", "ns/c", "ns/d"]));
+    record.begin("third", "m", 9, 9);
+    let page = json_of(&record.page());
+    assert!(page.get("retryOf").is_none() && page.get("failedAt").is_none());
+}
+
+#[test]
 fn each_profile_has_its_own() {
     let mut record = Record::default();
     // What was there before leaves no trace.

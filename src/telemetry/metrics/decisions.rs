@@ -16,6 +16,7 @@ use super::{Metrics, ReasonLabels, SETS};
 pub(super) struct Decisions {
     picks: Family<ReasonLabels, Counter>,
     rearranged: Counter,
+    retried: Family<RetryLabels, Counter>,
     disagg: Staged,
     prefill_decode: Staged,
     /// Those of the two families that were used, at most [`SETS`].
@@ -28,6 +29,11 @@ struct StagesLabels {
     plugin_type: &'static str,
     model_name: String,
     decision_type: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RetryLabels {
+    shares: &'static str,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -50,6 +56,10 @@ impl Decisions {
             "Decisions whose fallbacks were moved away from what they share with those before them";
         let ours = &mut registries.ours;
         ours.register("fallbacks_rearranged", help, rearranged.clone());
+        let retried = Family::default();
+        let help =
+            "Requests that came again because they failed, by what they share with where that was";
+        ours.register("retries", help, retried.clone());
         let mut staged = |name: &str| {
             let help = "Requests by the stages that got an endpoint";
             let old = format!("llm_d_inference_scheduler_{name}");
@@ -58,6 +68,7 @@ impl Decisions {
         Self {
             picks,
             rearranged,
+            retried,
             disagg: staged("disagg_decision"),
             prefill_decode: staged("pd_decision"),
             series: DashMap::new(),
@@ -77,6 +88,12 @@ impl Metrics {
     /// The count of decisions whose fallbacks a scorer rearranged.
     pub fn fallbacks_rearranged(&self) -> &Counter {
         &self.decisions.rearranged
+    }
+
+    /// Counts a retry that went to an endpoint which `shares` so much with where it failed.
+    pub fn retried(&self, shares: &'static str) {
+        let labels = RetryLabels { shares };
+        self.decisions.retried.get_or_create(&labels).inc();
     }
 
     /// Counts a decision of the profile handler called `name`, if it is one that chooses between stages: whether there

@@ -139,3 +139,7 @@ schedulingProfiles:
   - {pluginRef: gpu-memory-scorer, weight: 0.2}
   - {pluginRef: gpu-cotenant-scorer, weight: 0.5}
 {{- end }}
+
+{{- define "pointsman.probe" -}}
+{{- printf "%s-probe" (.Release.Name | lower | trim | trunc 40 | trimSuffix "-") -}}
+{{- end }}

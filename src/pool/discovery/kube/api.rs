@@ -141,6 +141,15 @@ pub(super) fn spec<S: DeserializeOwned>(object: &mut Custom) -> Result<S, String
     })
 }
 
+// === impl PodStatus ===
+
+impl PodStatus {
+    pub(super) fn is_ready(&self) -> bool {
+        let mut conditions = self.conditions.iter();
+        conditions.any(|c| c.r#type == "Ready" && c.status == "True")
+    }
+}
+
 // === impl Kind ===
 
 impl Kind {

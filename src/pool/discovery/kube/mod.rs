@@ -10,6 +10,8 @@
 //! 1.35 pods carry their node's `topology.kubernetes.io/zone` and `region` themselves; before, put them into the pod
 //! template.
 //!
+//! Node agents, which tell of GPUs, are found by their pods' labels, and by the nodes that have endpoints ([`agents`]).
+//!
 //! What becomes of each objective and rewrite is told in its status ([`status`]), in the log and in [`Counts`]. All replicas
 //! serve; with an election one of them leads ([`leader`]), and only that one is ready and writes.
 
@@ -24,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tower::timeout::TimeoutLayer;
 use tower::util::MapResultLayer;
 
+mod agents;
 mod api;
 mod counts;
 mod events;
@@ -38,10 +41,13 @@ mod status;
 #[cfg(test)]
 mod tests;
 
+pub use agents::AgentPods;
 pub use api::POOL_GROUP;
 pub use counts::Counts;
 
 use crate::pool::Pool;
+use crate::pool::gpu::agents::AgentAt;
+use agents::Search;
 use leader::Candidate;
 use members::{Members, Standing};
 use policies::Policies;
@@ -107,6 +113,8 @@ pub struct Options {
     pub identity: Option<String>,
     /// With the API server.
     pub patience: Patience,
+    /// Which pods are node agents, if they are to be found.
+    pub gpu_agents: Option<AgentPods>,
     /// Whether this replica leads, where it takes part in an election for another pool.
     pub leads: Option<watch::Receiver<bool>>,
 }
@@ -119,6 +127,8 @@ pub struct Discovery {
     pub leading: watch::Receiver<bool>,
     /// Asks the API server; its requests are counted.
     pub client: Client,
+    /// The node agents of the pool; none, where they are not looked for.
+    pub gpu_agents: watch::Receiver<Vec<AgentAt>>,
     /// Says that this replica leads, where there is no election.
     _leads: Option<watch::Sender<bool>>,
 }
@@ -182,6 +192,18 @@ fn begin(
     } else {
         policies_tx.send_replace(true);
     }
+    let (found, gpu_agents) = watch::channel(Vec::new());
+    if let Some(pods) = options.gpu_agents {
+        let search = Search {
+            pool: Arc::clone(&pool),
+            client: client.clone(),
+            namespace: pods.namespace.clone().unwrap_or(namespace.clone()),
+            pods,
+            counts: counts.clone(),
+            found,
+        };
+        tokio::spawn(stop.clone().run_until_cancelled_owned(search.follow()));
+    }
     let members = Members {
         pool,
         client,
@@ -201,6 +223,7 @@ fn begin(
         synced,
         leading,
         client: asking,
+        gpu_agents,
         _leads: leads,
     })
 }

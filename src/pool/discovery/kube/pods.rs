@@ -55,9 +55,7 @@ pub(super) fn view(mut pod: Pod) -> (String, View) {
 /// Where requests go, if the pod takes any: it is ready, and nobody deletes it.
 fn address(pod: &Pod) -> Option<IpAddr> {
     let status = pod.status.as_ref()?;
-    let mut conditions = status.conditions.iter();
-    let ready = conditions.any(|c| c.r#type == "Ready" && c.status == "True");
-    if !ready || pod.metadata.deletion_timestamp.is_some() {
+    if !status.is_ready() || pod.metadata.deletion_timestamp.is_some() {
         return None;
     }
     status.pod_ip.as_deref()?.parse().ok()

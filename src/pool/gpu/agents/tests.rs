@@ -57,6 +57,10 @@ async fn serve(says: Vec<Vec<(u64, Report)>>, ends: bool) -> SocketAddr {
     address
 }
 
+fn at(address: SocketAddr) -> AgentAt {
+    AgentAt::of(&address.to_string())
+}
+
 /// GPUs of a pool of one endpoint, `p`.
 fn gpus() -> Arc<Gpus> {
     let pool = Pool::default();
@@ -101,8 +105,8 @@ async fn an_agent_is_followed_over_reconnects_and_forgotten_when_it_is_not_wante
     };
     let address = serve(vec![told(1), told(2), told(3)], true).await;
     let gpus = gpus();
-    let mut agents = Agents::new(Arc::clone(&gpus));
-    agents.set([address.to_string(), address.to_string()]);
+    let mut agents = Agents::new(Arc::clone(&gpus), None);
+    agents.set([at(address), at(address)]);
     until("three streams", || xids(&gpus) == [1, 2, 3]).await;
     agents.set([]);
     assert!(xids(&gpus).is_empty());
@@ -127,8 +131,8 @@ async fn a_stream_that_says_something_out_of_turn_begins_anew() {
     )
     .await;
     let gpus = gpus();
-    let mut agents = Agents::new(Arc::clone(&gpus));
-    agents.set([address.to_string()]);
+    let mut agents = Agents::new(Arc::clone(&gpus), None);
+    agents.set([at(address)]);
     let known = || {
         gpus.look(|inner| {
             let all = inner.all();
@@ -157,9 +161,9 @@ async fn an_agent_that_says_nothing_is_connected_to_again() {
     let other = vec![(1, snapshot("n", "x", vec![gpu("GPU-2", &[], 1)], vec![]))];
     let address = serve(vec![quiet, other], false).await;
     let (gpus, mut reports) = (gpus(), 0);
-    let id = id(&address.to_string());
-    gpus.add(&id);
-    let Err(error) = stream(&gpus, &id, &mut reports).await;
+    let at = at(address);
+    gpus.add(&id(&at));
+    let Err(error) = stream(&gpus, &at, None, &mut reports).await;
     assert!(matches!(error, StreamError::Silent), "{error}");
     assert_eq!(reports, 1);
 }
@@ -208,12 +212,25 @@ async fn names_are_resolved_and_unknown_ones_harm_nobody() {
     )]];
     let address = serve(says, false).await;
     let gpus = gpus();
-    let agents = Agents::new(Arc::clone(&gpus));
+    let agents = Agents::new(Arc::clone(&gpus), None);
+    let (found, others) = watch::channel(Vec::new());
     let names = [
         "no-such-host.invalid:1".to_owned(),
         format!("localhost:{}", address.port()),
     ];
-    let following = tokio::spawn(follow_all(agents, names.into()));
+    let following = tokio::spawn(follow_all(agents, names.into(), others));
     until("the agent", || gpus.look(|inner| inner.all().len() == 1)).await;
+    // Others are found meanwhile, and are gone again.
+    let says = vec![vec![(
+        1,
+        snapshot("m", "y", vec![gpu("GPU-2", &[], 1)], vec![]),
+    )]];
+    found.send_replace(vec![at(serve(says, false).await)]);
+    until("the other", || gpus.look(|inner| inner.all().len() == 2)).await;
+    found.send_replace(Vec::new());
+    until("it to be forgotten", || {
+        gpus.look(|inner| inner.sources.len()) == 1
+    })
+    .await;
     following.abort();
 }

@@ -1,4 +1,6 @@
-use super::super::super::testing::{held, placed, plugin, scores_for, snapshot, with_context};
+use super::super::super::testing::{
+    held, placed, plugin, scored, scores_for, snapshot, with_context,
+};
 use super::*;
 use crate::pool::LoadView;
 use crate::pool::gpu::GpuMemory;
@@ -98,6 +100,43 @@ fn fallbacks_are_on_other_boards_and_if_it_can_be_on_other_nodes() {
             "{candidates:?} {chosen:?}"
         );
     }
+}
+
+#[test]
+fn a_retry_keeps_away_from_what_shares_with_where_it_failed() {
+    let scorer = made("{}");
+    let failed_at = |places: &[[u32; 3]], failed: &[u32]| {
+        let snapshot = snapshot(places.len());
+        placed(&snapshot, places);
+        let load = LoadView {
+            in_flight: vec![0; places.len()],
+            ..Default::default()
+        };
+        with_context(&snapshot, &load, 0, &[], |cx| {
+            let cx = Context { failed, ..*cx };
+            let mut fallbacks = vec![places.len() as u32 - 1, 0];
+            let candidates: Vec<u32> = (0..places.len() as u32).collect();
+            let totals = vec![0.5; places.len()];
+            scorer.rearrange(&cx, &candidates, &totals, &mut fallbacks);
+            (scored(&scorer, &cx), fallbacks)
+        })
+    };
+    // The first two share a board; the third is on their node; of the last but one nothing is known.
+    let places = [[1, 1, 1], [1, 2, 1], [2, 3, 1], [0, 0, 0], [3, 4, 2]];
+    assert_eq!(
+        failed_at(&places, &[0]),
+        (vec![0.0, 0.0, 0.5, 1.0, 1.0], vec![4, 3])
+    );
+    assert_eq!(
+        failed_at(&places, &[2, 3]),
+        (vec![0.5, 0.5, 0.0, 0.0, 1.0], vec![4, 0])
+    );
+    assert_eq!(failed_at(&places, &[]).0, [1.0; 5]);
+    // Nothing is known of any GPU: it goes to another endpoint.
+    assert_eq!(
+        failed_at(&[[0; 3]; 3], &[0]),
+        (vec![0.0, 1.0, 1.0], vec![2, 1])
+    );
 }
 
 #[test]
