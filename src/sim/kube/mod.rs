@@ -1,7 +1,7 @@
 //! A Kubernetes API server that is not there: the objects that a picker reads, in memory, over HTTP.
 //!
 //! It serves list (paged), watch (bookmarks, 410 for a past that is forgotten), get, create, update, patch, delete and status of
-//! pods, InferencePools, objectives, rewrites and leases, says which groups it has, and can be told to fail: to refuse, to
+//! pods, InferencePools, objectives, rewrites, leases and ResourceSlices, says which groups it has, and can be told to fail: to refuse, to
 //! break watches, to forget its history.
 //!
 //! It proves nothing of what only the real one does: no schema is checked and nothing defaulted, every patch is merged (of
@@ -34,7 +34,8 @@ pub struct ApiServer {
     newest: watch::Sender<u64>,
     /// Rises when watches are broken.
     breaks: watch::Sender<u64>,
-    groups: Mutex<BTreeSet<&'static str>>,
+    /// Groups, or versions of them: `group/version`.
+    groups: Mutex<BTreeSet<String>>,
     refusing: Mutex<Option<(u16, u32)>>,
     forbidden: Mutex<BTreeSet<Call>>,
     calls: Mutex<BTreeSet<Call>>,
@@ -63,7 +64,7 @@ impl ApiServer {
             store: Mutex::default(),
             newest: watch::Sender::new(0),
             breaks: watch::Sender::new(0),
-            groups: Mutex::new(TYPES.iter().map(|t| t.group).collect()),
+            groups: Mutex::new(TYPES.iter().map(|t| t.group.to_owned()).collect()),
             refusing: Mutex::default(),
             forbidden: Mutex::default(),
             calls: Mutex::default(),
@@ -105,10 +106,9 @@ impl ApiServer {
         self.store.lock().get(of, namespace, name).cloned()
     }
 
-    /// Serves these groups from now on, and no others, beside the core.
+    /// Serves these groups, or versions of them (`group/version`), from now on, and no others, beside the core.
     pub fn serve_groups(&self, groups: &[&str]) {
-        let all = TYPES.iter().map(|of| of.group);
-        *self.groups.lock() = all.filter(|group| groups.contains(group)).collect();
+        *self.groups.lock() = groups.iter().map(|&group| group.to_owned()).collect();
     }
 
     /// Answers the next `count` requests with `status`.
@@ -147,7 +147,8 @@ impl ApiServer {
     }
 
     fn serves(&self, of: &Type) -> bool {
-        of.group.is_empty() || self.groups.lock().contains(of.group)
+        let groups = self.groups.lock();
+        of.group.is_empty() || groups.contains(of.group) || groups.contains(&of.api_version())
     }
 
     /// Takes down the call. The status by which it is refused, if it is.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// A type of objects, all of them in namespaces.
+/// A type of objects. All are in namespaces but [`SLICES`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Type {
     pub(super) group: &'static str,
@@ -11,7 +11,10 @@ pub(super) struct Type {
     pub(super) plural: &'static str,
 }
 
-pub(super) const TYPES: [Type; 7] = [
+/// What ResourceSlices are called.
+pub(super) const SLICES: &str = "resourceslices";
+
+pub(super) const TYPES: [Type; 9] = [
     of("", "v1", "Pod", "pods"),
     of(
         "inference.networking.k8s.io",
@@ -44,6 +47,8 @@ pub(super) const TYPES: [Type; 7] = [
         "inferencemodelrewrites",
     ),
     of("coordination.k8s.io", "v1", "Lease", "leases"),
+    of("resource.k8s.io", "v1", "ResourceSlice", SLICES),
+    of("resource.k8s.io", "v1beta1", "ResourceSlice", SLICES),
 ];
 
 const fn of(
@@ -75,6 +80,22 @@ impl Type {
         TYPES
             .iter()
             .find(|of| of.group == group && of.plural == plural)
+    }
+
+    /// That of a path; `namespaced`: whether it names a namespace.
+    pub(super) fn at(
+        group: &str,
+        version: &str,
+        plural: &str,
+        namespaced: bool,
+    ) -> Option<&'static Self> {
+        let mut all = TYPES.iter();
+        all.find(|of| (of.group, of.version, of.plural) == (group, version, plural))
+            .filter(|of| of.is_namespaced() == namespaced)
+    }
+
+    pub(super) fn is_namespaced(&self) -> bool {
+        self.plural != SLICES
     }
 
     pub(super) fn api_version(&self) -> String {
