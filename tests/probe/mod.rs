@@ -17,6 +17,7 @@ use tonic::Streaming;
 use crate::support::{PATIENCE, Program, free_address, get, machine, pointsman, until};
 
 mod claims;
+mod tls;
 
 /// An agent that serves.
 struct Probe {

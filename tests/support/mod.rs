@@ -2,6 +2,7 @@
 
 pub(crate) mod agent;
 pub(crate) mod ask;
+pub(crate) mod certificates;
 pub(crate) mod cluster;
 pub(crate) mod envoy;
 pub(crate) mod exporter;
