@@ -113,7 +113,8 @@ fn trouble(source: &SourcePage) -> Option<String> {
     Some(format!("{kind} {address}: {what}\n"))
 }
 
-fn row(gpu: &GpuPage) -> [String; 10] {
+/// By [`COLUMNS`].
+pub(super) fn row(gpu: &GpuPage) -> [String; 10] {
     let gb = |bytes: u64| format!("{:.1}", bytes as f64 / f64::from(1 << 30));
     let of = |value: Option<String>, most: Option<String>, unit: &str| match (value, most) {
         (None, _) => "-".to_owned(),

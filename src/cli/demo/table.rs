@@ -44,11 +44,16 @@ impl Screen {
     }
 
     pub(super) fn draw(&mut self, rows: &[Row], results: &Results, seconds: f64) {
+        self.show(|| live(rows, results, seconds));
+    }
+
+    /// Shows `text` in the place of what was shown before.
+    pub(super) fn show(&mut self, text: impl FnOnce() -> String) {
         self.calls += 1;
         if !self.terminal && !self.calls.is_multiple_of(SPARSE) {
             return;
         }
-        let text = live(rows, results, seconds);
+        let text = text();
         let mut out = String::new();
         if self.terminal && self.drawn > 0 {
             // Up to where the last table began, and clear from there.
