@@ -41,7 +41,7 @@ func main() {
 	foreign := flag.String("foreign", "", "other CRDs: files and folders, comma separated")
 	samples := flag.String("samples", "", "folder with good/ and bad/")
 	whole := flag.Bool("whole", false, "the objects are all there is: what one names, another must be")
-	configs := flag.String("configs", "", "folder for the EndpointPickerConfigs that ConfigMaps hold")
+	configs := flag.String("configs", "", "folder for the EndpointPickerConfigs, and lists of pools, that ConfigMaps hold")
 	probe := flag.String("probe", "", "file with the node agent's DaemonSet: the chart's must be given the same")
 	flag.Parse()
 	install.Install(scheme)

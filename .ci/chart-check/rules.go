@@ -83,7 +83,9 @@ func writeConfigs(folder string, all []unstructured.Unstructured) {
 		}
 		data, _, _ := unstructured.NestedStringMap(object.Object, "data")
 		for name, text := range data {
-			if strings.Contains(text, "kind: EndpointPickerConfig") {
+			// What lists pools names the files beside it.
+			if strings.Contains(text, "kind: EndpointPickerConfig") || name == "pools.yaml" {
+				text = strings.ReplaceAll(text, "/config/", folder+"/")
 				if err := os.WriteFile(filepath.Join(folder, name), []byte(text), 0o644); err != nil {
 					fail("%v", err)
 				}

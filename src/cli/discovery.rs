@@ -1,9 +1,14 @@
 //! Where `serve` has its endpoints from: a file, or Kubernetes.
 
 use std::fmt;
+use std::future::pending;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::future::select_all;
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 
 use super::options::Settings;
@@ -11,7 +16,7 @@ use super::plan::no_endpoints;
 use crate::config::params::FileDiscoveryParams;
 use crate::extproc::health::Readiness;
 use crate::pool::Pool;
-use crate::pool::discovery::kube::{Counts, Options, Target};
+use crate::pool::discovery::kube::{Counts, Discovery, Options, Target};
 use crate::pool::discovery::{file, kube};
 use crate::telemetry::metrics::Metrics;
 
@@ -26,9 +31,18 @@ pub(super) enum Source {
 
 /// Discovery at work.
 pub(super) struct Started {
+    /// Whether the pool is known, so that requests may come.
+    pub(super) synced: watch::Receiver<bool>,
+    /// Whether this replica leads; always, where there is no election.
+    pub(super) leading: watch::Receiver<bool>,
     /// Ends this replica's time as a leader.
     resign: CancellationToken,
+    /// What the receivers listen to.
+    _of: Option<Discovery>,
 }
+
+/// Once a pool is known, others are waited for so long before the process serves without.
+const POOLS_PATIENCE: Duration = Duration::from_secs(10);
 
 // === impl Source ===
 
@@ -68,7 +82,7 @@ impl Source {
         matches!(self, Self::File(params) if params == file)
     }
 
-    /// What will be told to load balancers.
+    /// What will be told to load balancers, if this is the first of the process's pools.
     pub(super) fn readiness(&self) -> Readiness {
         match self {
             Self::Kubernetes(options) if options.identity.is_some() => Readiness::with_election(),
@@ -76,12 +90,13 @@ impl Source {
         }
     }
 
-    /// Begins to fill `pool`, until `stop`. A file is read on return.
+    /// Begins to fill `pool`, until `stop`. A file is read on return. `leads`: whether this replica leads, where another
+    /// pool says so.
     pub(super) async fn start(
         &self,
         pool: &Arc<Pool>,
         metrics: &Metrics,
-        readiness: &Arc<Readiness>,
+        leads: Option<watch::Receiver<bool>>,
         stop: CancellationToken,
     ) -> anyhow::Result<Started> {
         let pool = Arc::clone(pool);
@@ -90,27 +105,31 @@ impl Source {
             Self::File(params) => {
                 let path = params.path.clone().into();
                 file::spawn(pool, path, params.watch_file, stop).context("file-discovery")?;
-                readiness.set_synced(true);
+                let (_, always) = watch::channel(true);
+                Ok(Started {
+                    synced: always.clone(),
+                    leading: leads.unwrap_or(always),
+                    resign,
+                    _of: None,
+                })
             }
             Self::Kubernetes(options) => {
                 let mut counts = Counts::default();
                 let election = options.identity.is_some();
                 metrics.register(|registry| counts = Counts::register(registry, election));
-                let options = options.clone();
-                let tokens = (stop.clone(), resign.clone());
-                let mut discovery = kube::spawn(pool, options, counts, tokens).await?;
-                let readiness = Arc::clone(readiness);
-                let telling = async move {
-                    loop {
-                        readiness.set_synced(*discovery.synced.borrow_and_update());
-                        readiness.set_leading(*discovery.leading.borrow_and_update());
-                        discovery.changed().await;
-                    }
+                let options = Options {
+                    leads,
+                    ..options.clone()
                 };
-                tokio::spawn(stop.run_until_cancelled_owned(telling));
+                let discovery = kube::spawn(pool, options, counts, (stop, resign.clone())).await?;
+                Ok(Started {
+                    synced: discovery.synced.clone(),
+                    leading: discovery.leading.clone(),
+                    resign,
+                    _of: Some(discovery),
+                })
             }
         }
-        Ok(Started { resign })
     }
 }
 
@@ -120,6 +139,51 @@ impl fmt::Display for Source {
             Self::File(params) => write!(f, "{}", params.path),
             Self::Kubernetes(_) => write!(f, "Kubernetes"),
         }
+    }
+}
+
+/// Tells load balancers of the process, for good: it is ready while any of its pools is known, and first when all are, or when
+/// those that are not were waited for long enough.
+pub(super) async fn tell(
+    readiness: Arc<Readiness>,
+    mut synced: Vec<watch::Receiver<bool>>,
+    mut leading: watch::Receiver<bool>,
+) {
+    let mut began = false;
+    let mut patience: Option<Instant> = None;
+    loop {
+        let known = synced.iter_mut().map(|pool| *pool.borrow_and_update());
+        let known = known.filter(|known| *known).count();
+        began |= known == synced.len();
+        if known > 0 && !began {
+            let until = *patience.get_or_insert_with(|| Instant::now() + POOLS_PATIENCE);
+            if Instant::now() >= until {
+                let missing = synced.len() - known;
+                tracing::warn!(missing, "Some pools are not known; serving the others.");
+                began = true;
+            }
+        }
+        readiness.set_synced(began && known > 0);
+        readiness.set_leading(*leading.borrow_and_update());
+        let changes = synced.iter_mut().map(|pool| Box::pin(changed(pool)));
+        let waited = async {
+            match patience.filter(|_| !began) {
+                Some(until) => sleep_until(until).await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            _ = select_all(changes) => {}
+            () = changed(&mut leading) => {}
+            () = waited => {}
+        }
+    }
+}
+
+/// Waits until it tells something else, for good if that cannot be.
+async fn changed(receiver: &mut watch::Receiver<bool>) {
+    if receiver.changed().await.is_err() {
+        pending().await
     }
 }
 
@@ -139,7 +203,7 @@ fn deployment(pod: &str) -> Option<&str> {
     (![pod, set, deployment].contains(&"")).then_some(deployment)
 }
 
-fn of_environment(name: &str) -> Option<String> {
+pub(super) fn of_environment(name: &str) -> Option<String> {
     std::env::var(name).ok().filter(|value| !value.is_empty())
 }
 
@@ -154,6 +218,7 @@ fn options(target: &Target, settings: &Settings) -> Options {
             let pod = pod.unwrap_or_else(|| "pointsman".to_owned());
             format!("{pod}_{}", uuid::Uuid::new_v4())
         }),
+        leads: None,
     }
 }
 
@@ -195,6 +260,48 @@ mod tests {
             none.contains("--endpoints-file") && none.contains("--pool-name"),
             "{none}"
         );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_process_is_ready_when_its_pools_are_known_or_were_waited_for() {
+        let settled = async || {
+            for _ in 0..10 {
+                tokio::task::yield_now().await;
+            }
+        };
+        let (_leads, leading) = watch::channel(true);
+        let (first, of_first) = watch::channel(false);
+        let (second, of_second) = watch::channel(false);
+        let readiness = Arc::new(Readiness::default());
+        let telling = tell(Arc::clone(&readiness), vec![of_first, of_second], leading);
+        let telling = tokio::spawn(telling);
+        let mut seen = Vec::new();
+        first.send_replace(true);
+        settled().await;
+        seen.push(readiness.is_ready());
+        second.send_replace(true);
+        settled().await;
+        seen.push(readiness.is_ready());
+        first.send_replace(false);
+        settled().await;
+        seen.push(readiness.is_ready());
+        second.send_replace(false);
+        settled().await;
+        seen.push(readiness.is_ready());
+        assert_eq!(seen, [false, true, true, false]);
+        telling.abort();
+
+        let (_leads, leading) = watch::channel(true);
+        let (_first, of_first) = watch::channel(true);
+        let (_second, of_second) = watch::channel(false);
+        let readiness = Arc::new(Readiness::default());
+        let telling = tell(Arc::clone(&readiness), vec![of_first, of_second], leading);
+        tokio::spawn(telling);
+        settled().await;
+        assert!(!readiness.is_ready());
+        tokio::time::sleep(POOLS_PATIENCE).await;
+        settled().await;
+        assert!(readiness.is_ready());
     }
 
     #[test]

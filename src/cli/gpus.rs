@@ -23,8 +23,11 @@ pub struct GpusArgs {
     /// The picker's metrics port, host:port.
     #[arg(long, default_value = "127.0.0.1:9090", value_parser = address)]
     picker: String,
+    /// Of a picker of several pools, whose: <namespace>/<name>.
+    #[arg(long)]
+    pool: Option<String>,
     /// Ask a node's agent instead, host:port: it knows no endpoints, and so no health.
-    #[arg(long, value_parser = address, conflicts_with = "picker")]
+    #[arg(long, value_parser = address, conflicts_with_all = ["picker", "pool"])]
     agent: Option<String>,
     /// Until Ctrl-C, again and again.
     #[arg(long)]
@@ -70,7 +73,12 @@ async fn ask(args: &GpusArgs, http: &Http) -> anyhow::Result<GpusPage> {
         return Ok(of_report(agent, &report));
     }
     let picker = &args.picker;
-    let page = http.page(picker, "/debug/gpus").await;
+    let of_pool = args.pool.iter().map(|pool| format!("?pool={pool}"));
+    let path: String = ["/debug/gpus".to_owned()]
+        .into_iter()
+        .chain(of_pool)
+        .collect();
+    let page = http.page(picker, &path).await;
     let page =
         page.with_context(|| format!("the picker at {picker}: is that its --metrics-port?"))?;
     serde_json::from_str(&page).with_context(|| format!("http://{picker}/debug/gpus"))

@@ -13,6 +13,8 @@ use hyper_util::rt::TokioExecutor;
 
 /// A page that is not there by then is not there.
 const PAGE_DEADLINE: Duration = Duration::from_secs(2);
+/// Characters of an answer that is none.
+const SHOWN: usize = 500;
 
 #[derive(Clone, Debug)]
 pub(super) struct Http(Client<HttpConnector, Full<Bytes>>);
@@ -42,11 +44,13 @@ impl Http {
         let page = async {
             let response = self.0.request(request).await?;
             let status = response.status();
-            if status != http::StatusCode::OK {
-                bail!("{uri}: status {status}");
-            }
             let body = response.into_body().collect().await?.to_bytes();
-            Ok(String::from_utf8_lossy(&body).into_owned())
+            let body = String::from_utf8_lossy(&body).into_owned();
+            if status != http::StatusCode::OK {
+                let why: String = body.trim().chars().take(SHOWN).collect();
+                bail!("{uri}: status {status}: {why}");
+            }
+            Ok(body)
         };
         tokio::time::timeout(PAGE_DEADLINE, page)
             .await

@@ -14,6 +14,7 @@ pub mod load;
 pub mod options;
 mod plan;
 mod polling;
+mod pools;
 pub mod probe;
 mod reload;
 pub mod replay;

@@ -1,40 +1,37 @@
-//! `pointsman serve`: the endpoint picker.
+//! `pointsman serve`: the endpoint picker, of one pool or of several.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context as _;
+use futures_util::future::{BoxFuture, FutureExt as _, try_join_all};
 use prometheus_client::encoding::DescriptorEncoder;
+use prometheus_client::metrics::counter::Counter;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::time::MissedTickBehavior;
 use tokio_util::sync::CancellationToken;
 
-use super::discovery::{self, Source};
-use super::options::{ConfigSource, Settings};
-use super::plan::Plan;
-use super::polling::Polling;
-use super::reload::{ReloadCounts, Reloader, Running};
-use crate::config::{self, LoadOptions};
+use super::discovery;
+use super::options::Settings;
+use super::pools;
 use crate::extproc::health as grpc_health;
+use crate::extproc::health::Readiness;
 use crate::extproc::listener::{self, Incoming};
 use crate::extproc::server::{self, OpenStreams};
 use crate::extproc::tls::Tls;
-use crate::extproc::{BodyBudget, Limits, StreamMetrics};
-use crate::picker::{Desk, OldPrefixGauges, Picker, PickerOptions, PrefixGauges};
-use crate::pool::gauges::{OldPoolGauges, PoolGauges};
-use crate::pool::gpu::agents::{self, Agents};
-use crate::pool::gpu::gauges::GpuGauges;
-use crate::pool::gpu::{Gpus, page};
-use crate::pool::polls::{OldPollCounters, PollCounters};
-use crate::pool::{Health, Pool, Snapshot, clock_ms, health};
-use crate::prefix::{PrefixCache, Who};
+use crate::extproc::{BodyBudget, Limits, ServeError, StreamMetrics};
+use crate::picker::Desk;
 use crate::telemetry::decisions::Decisions;
-use crate::telemetry::metrics::{EndpointNames, Metrics};
-use crate::telemetry::record::Recorder;
-use crate::telemetry::state::States;
+use crate::telemetry::metrics::Exposition;
+use crate::telemetry::state::PoolStates;
 use crate::telemetry::{admin, logs};
+
+mod pool;
+mod switchboard;
+
+use pool::{AtWork, Common, Prepared};
+use switchboard::{Switchboard, Table};
 
 /// Workers that are never given a decision: they read, write and keep time while plugins compute.
 pub(super) const SPARE_WORKERS: usize = 1;
@@ -44,8 +41,25 @@ const NOTICE: Duration = Duration::from_secs(3);
 const LAST_CALL: Duration = Duration::from_millis(500);
 /// How often a draining server looks whether it is empty.
 const DRAIN_CHECK: Duration = Duration::from_millis(50);
-/// How often the prefix index forgets endpoints that are gone.
-const FORGET: Duration = Duration::from_secs(10);
+
+/// The sockets of a process.
+struct Sockets {
+    /// ext_proc: that of all pools, and those of single ones with their places.
+    grpc: std::net::TcpListener,
+    of_pools: Vec<(usize, std::net::TcpListener)>,
+    health: std::net::TcpListener,
+    admin: std::net::TcpListener,
+}
+
+/// What serves ext_proc.
+struct Server {
+    tls: Option<Arc<Tls>>,
+    limits: Limits,
+    open: OpenStreams,
+    health: Option<Arc<Readiness>>,
+    streams: Option<StreamMetrics>,
+    closing: CancellationToken,
+}
 
 /// Serves until SIGTERM or SIGINT, then drains.
 pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
@@ -54,197 +68,94 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
     for flag in &settings.without_effect {
         tracing::warn!("{flag} has no effect in this version.");
     }
-    let settings = Arc::new(settings);
-    let (name, text) = configuration(&settings.config)?;
-    let options = LoadOptions {
-        allow_experimental: settings.allow_experimental,
-    };
-    let plan = Plan::of(&text, options).inspect_err(|_| eprintln!("In {name}:"))?;
-    plan.tell(&name);
-    let endpoints = Source::of(plan.endpoints.as_ref(), &settings).with_context(|| name.clone())?;
-    let handler = plan.config.handler.name.clone();
-    let stop = CancellationToken::new();
-    let readiness = Arc::new(endpoints.readiness());
-    let metrics = Arc::new(match settings.legacy_metrics {
-        false => Metrics::new(),
-        true => Metrics::with_old_names(),
+    let pools = pools::of(settings.clone())?;
+    let prepared = pools.into_iter().map(|pool| {
+        let id = pool.address.as_ref().map(pools::PoolAddress::id);
+        let prepared = Prepared::of(pool);
+        // A configuration's own errors say which file they are in.
+        prepared.inspect_err(|_| id.iter().for_each(|id| eprintln!("Of the pool {id}:")))
     });
-
+    let prepared = prepared.collect::<anyhow::Result<Vec<_>>>()?;
     // Sockets first: a port that is taken should be told before anything runs.
-    let bind = |port: u16, what: &str| {
-        let address = SocketAddr::new(settings.bind, port);
-        listener::bind(address).with_context(|| format!("binding the {what} port, {address}"))
+    let sockets = Sockets::bind(&settings, &prepared)?;
+    let readiness = Arc::new(prepared[0].endpoints.readiness());
+    let handlers: Vec<_> = prepared.iter().map(Prepared::handler).collect();
+    let handlers = handlers.join(", ");
+    let stop = CancellationToken::new();
+    let common = Common {
+        decisions: match settings.decision_records {
+            0 => None,
+            records => Some(Arc::new(Decisions::new(records))),
+        },
+        desk: Desk::new(cores(), settings.parse_timeout, settings.pick_timeout),
+        stop: stop.clone(),
     };
-    let grpc = bind(settings.grpc_port, "ext_proc (--grpc-port)")?;
-    let health_socket = bind(settings.health_port, "health (--grpc-health-port)")?;
-    let admin_socket = bind(settings.metrics_port, "metrics (--metrics-port)")?;
-    let grpc_address = grpc.local_addr()?;
-
-    let pool = Arc::new(Pool::default());
-    pool.limit_ejections(settings.max_ejected_share);
-    let discovery = endpoints
-        .start(&pool, &metrics, &readiness, stop.clone())
-        .await?;
-    let gpus = Arc::new(Gpus::new(Arc::clone(&pool)));
-    let joining = Arc::clone(&gpus);
-    let joining = async move { joining.follow().await };
-    tokio::spawn(stop.clone().run_until_cancelled_owned(joining));
-    if !settings.gpu_agents.is_empty() {
-        let agents = Agents::new(Arc::clone(&gpus));
-        let following = agents::follow_all(agents, settings.gpu_agents.clone());
-        tokio::spawn(stop.clone().run_until_cancelled_owned(following));
+    let mut pools: Vec<AtWork> = Vec::with_capacity(prepared.len());
+    for pool in prepared {
+        // One lease says who leads: that of the first pool.
+        let leads = pools.first().map(|first| first.discovery.leading.clone());
+        pools.push(pool.start(&common, leads).await?);
     }
-    let mut running = Running {
-        settings: Arc::clone(&settings),
-        polling: Polling::new(Arc::clone(&pool), Arc::clone(&gpus), stop.clone()),
-        staleness_ms: Arc::default(),
-    };
-    let policy = running.take(plan).await;
+    let synced = pools.iter().map(|pool| pool.discovery.synced.clone());
+    let leading = pools[0].discovery.leading.clone();
+    let telling = discovery::tell(Arc::clone(&readiness), synced.collect(), leading);
+    tokio::spawn(stop.clone().run_until_cancelled_owned(telling));
+    grpc_health::spawn(sockets.health, Arc::clone(&readiness), stop.clone())?;
+
     let bodies = Arc::new(BodyBudget::new(settings.max_body, settings.max_buffered));
-    metrics.register(|registry| {
-        let name = settings.pool_name.clone();
-        let staleness_ms = Arc::clone(&running.staleness_ms);
-        let gauges = PoolGauges::new(name, Arc::clone(&pool), staleness_ms);
-        metrics.register_old(|old| {
-            old.register_collector(Box::new(OldPoolGauges(gauges.clone())));
-            old.register_collector(Box::new(OldPollCounters(running.polling.polled())));
-        });
-        registry.register_collector(Box::new(gauges));
-        registry.register_collector(Box::new(PollCounters(running.polling.polled())));
-        registry.register_collector(Box::new(GpuGauges {
-            name: settings.pool_name.clone(),
-            gpus: Arc::clone(&gpus),
-        }));
+    let exposition = Arc::new(exposition(&pools));
+    let (mut streams, astray) = (None, Counter::default());
+    exposition.register(|registry| {
         registry.register_collector(Box::new(BodyGauge(Arc::clone(&bodies))));
+        if settings.stream_metrics {
+            streams = Some(StreamMetrics::register(registry));
+        }
+        if pools[0].address.is_some() {
+            let help = "Streams that are addressed to the picker of no pool";
+            registry.register("streams_without_pool", help, astray.clone());
+        }
     });
-
-    let snapshots = Arc::clone(&pool);
-    metrics.follow_endpoints(move || endpoint_names(&snapshots.snapshot()));
-    let mut streams = None;
-    if settings.stream_metrics {
-        metrics.register(|registry| streams = Some(StreamMetrics::register(registry)));
-    }
-
-    grpc_health::spawn(health_socket, Arc::clone(&readiness), stop.clone())?;
-    let decisions = match settings.decision_records {
-        0 => None,
-        records => Some(Arc::new(Decisions::new(records))),
-    };
-    let states = Arc::new(States::default());
-    running.polling.show(&states);
-    let all = Arc::clone(&gpus);
-    let shown = move || serde_json::to_value(page::page(&all)).unwrap_or_default();
-    states.add(admin::GPUS, shown);
-    let admin_listener = TcpListener::from_std(admin_socket)?;
     tokio::spawn(admin::serve(
-        admin_listener,
-        Arc::clone(&metrics),
-        decisions.clone(),
-        Arc::clone(&states),
+        TcpListener::from_std(sockets.admin)?,
+        exposition,
+        common.decisions.clone(),
+        states(&pools),
         stop.clone().cancelled_owned(),
     ));
 
-    let prefix = Arc::new(PrefixCache::new(settings.prefix_index_bytes));
-    let recorder = match &settings.record {
-        None => None,
-        Some(path) => {
-            let most = settings.record_max_bytes;
-            let recorder = Recorder::create(path, most).context("--record")?;
-            metrics.register(|registry| recorder.register(registry));
-            tracing::info!(file = %recorder.file().display(), "Recording arrivals.");
-            Some(recorder)
-        }
-    };
-    let picker = Picker::new(
-        Arc::clone(&pool),
-        policy,
-        PickerOptions {
-            subset_filter: settings.subset_filter,
-            emit_scores: settings.emit_scores,
-            max_body: settings.max_body,
-            tenant_header: settings.tenant_header.clone(),
+    let server = Server {
+        tls: tls(&settings)?,
+        limits: Limits {
+            receive: settings.max_receive,
+            send: settings.max_send,
+            bodies,
         },
-        Arc::clone(&metrics),
-        Desk::new(cores(), settings.parse_timeout, settings.pick_timeout),
-        decisions,
-        Arc::clone(&prefix),
-    );
-    let picker = Arc::new(picker.recorded(recorder.clone()));
-    metrics.register(|registry| {
-        let gauges = PrefixGauges::new(settings.pool_name.clone(), Arc::clone(&picker));
-        registry.register_collector(Box::new(gauges));
-    });
-    metrics.register_old(|registry| {
-        registry.register_collector(Box::new(OldPrefixGauges(Arc::clone(&picker))));
-    });
-    let deciding = Arc::clone(&picker);
-    states.add("scheduling", move || deciding.state());
-    let predicting = Arc::clone(&picker);
-    states.add("prefix_index", move || predicting.prefix_state());
-    let watching = watch_health(Arc::clone(&pool));
-    tokio::spawn(stop.clone().run_until_cancelled_owned(watching));
-    let forgetting = forget_the_gone(Arc::clone(&pool), prefix);
-    tokio::spawn(stop.clone().run_until_cancelled_owned(forgetting));
-    if let ConfigSource::File(path) = &settings.config {
-        let mut counts = ReloadCounts::default();
-        metrics.register(|registry| counts = ReloadCounts::register(registry));
-        let reloader = Reloader {
-            path: path.clone(),
-            options,
-            seen: Ok(text),
-            endpoints,
-            running,
-            picker: Arc::clone(&picker),
-            counts,
-        };
-        tokio::spawn(stop.clone().run_until_cancelled_owned(reloader.follow()));
-    }
-    let limits = Limits {
-        receive: settings.max_receive,
-        send: settings.max_send,
-        bodies,
-    };
-    let listener = TcpListener::from_std(grpc)?;
-    let incoming = match &settings.tls {
-        None => Incoming::plain(listener),
-        Some(options) => {
-            let tls = Tls::new(options.clone())?;
-            if settings.reload_certs {
-                tls.watch();
-            }
-            Incoming::tls(listener, tls)
-        }
+        open: OpenStreams::default(),
+        health: settings.health_checking.then(|| Arc::clone(&readiness)),
+        streams,
+        closing: CancellationToken::new(),
     };
     tracing::info!(
-        address = %grpc_address,
-        tls = settings.tls.is_some(),
-        endpoints = pool.snapshot().len(),
-        handler,
+        address = %sockets.grpc.local_addr()?,
+        tls = server.tls.is_some(),
+        pools = pools.len(),
+        endpoints = pools.iter().map(|pool| pool.pool.snapshot().len()).sum::<usize>(),
+        handler = handlers,
         "Serving.",
     );
-    let open = OpenStreams::default();
-    let closing = CancellationToken::new();
-    let health = settings.health_checking.then(|| Arc::clone(&readiness));
-    let serving = server::serve(
-        incoming,
-        picker,
-        limits,
-        open.clone(),
-        health,
-        streams,
-        closing.clone().cancelled_owned(),
-    );
+    let serving = server.serve(&pools, sockets.grpc, sockets.of_pools, astray)?;
     let mut serving = std::pin::pin!(serving);
     tokio::select! {
         served = &mut serving => return Ok(served?),
         stopped = asked_to_stop() => stopped?,
     }
     readiness.set_draining();
-    discovery.resign();
+    pools[0].discovery.resign();
+    let (open, closing) = (&server.open, &server.closing);
     tracing::info!(streams = open.count(), "Draining.");
     let deadline = tokio::time::Instant::now() + settings.drain_timeout;
     let drain = async {
-        drained(&open, deadline).await;
+        drained(open, deadline).await;
         closing.cancel();
         // What is left gets what remains of the time, then the connections are cut.
         tokio::time::sleep_until(deadline.max(tokio::time::Instant::now() + LAST_CALL)).await;
@@ -254,7 +165,7 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
         () = drain => tracing::warn!(streams = open.count(), "Some streams did not end in time."),
     }
     stop.cancel();
-    if let Some(recorder) = recorder {
+    for recorder in pools.into_iter().filter_map(|pool| pool.recorder) {
         // It waits for a disk.
         tokio::task::spawn_blocking(move || recorder.close()).await?;
     }
@@ -265,23 +176,6 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
 /// Processors that this process may use.
 pub(super) fn cores() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
-}
-
-/// Where the configuration is from, and its text.
-fn configuration(source: &ConfigSource) -> anyhow::Result<(String, String)> {
-    Ok(match source {
-        ConfigSource::Default => (
-            "the default configuration".to_owned(),
-            config::DEFAULT.to_owned(),
-        ),
-        ConfigSource::Text(text) => ("--config-text".to_owned(), text.clone()),
-        ConfigSource::File(path) => {
-            let name = path.display().to_string();
-            let text = config::file::read(path)
-                .map_err(|error| anyhow::anyhow!("--config-file: {name}: {error}"))?;
-            (name, text)
-        }
-    })
 }
 
 /// SIGTERM or SIGINT.
@@ -295,35 +189,6 @@ pub(super) async fn asked_to_stop() -> std::io::Result<()> {
     Ok(())
 }
 
-/// Looks at how the endpoints of `pool` are, again and again.
-async fn watch_health(pool: Arc<Pool>) {
-    let mut ticker = tokio::time::interval(Duration::from_millis(health::TICK_MS));
-    ticker.set_missed_tick_behavior(MissedTickBehavior::Skip);
-    let mut health = Health::default();
-    loop {
-        ticker.tick().await;
-        health.tick(&pool.snapshot(), clock_ms());
-    }
-}
-
-/// Keeps the prefix index from filling up with endpoints that left `pool`.
-async fn forget_the_gone(pool: Arc<Pool>, prefix: Arc<PrefixCache>) {
-    let mut seen = 0;
-    loop {
-        tokio::time::sleep(FORGET).await;
-        let snapshot = pool.snapshot();
-        if snapshot.version != seen {
-            seen = snapshot.version;
-            prefix.retain(
-                snapshot
-                    .members()
-                    .iter()
-                    .map(|member| Who::of(&member.slot)),
-            );
-        }
-    }
-}
-
 /// Waits until no stream is left and load balancers had their notice, but no longer than `deadline`.
 async fn drained(open: &OpenStreams, deadline: tokio::time::Instant) {
     let notice = deadline.min(tokio::time::Instant::now() + NOTICE);
@@ -333,15 +198,120 @@ async fn drained(open: &OpenStreams, deadline: tokio::time::Instant) {
     }
 }
 
-/// Who is in the pool.
-fn endpoint_names(snapshot: &Snapshot) -> EndpointNames {
-    let mut names = EndpointNames::new();
-    for member in snapshot.members() {
-        let id = &member.endpoint.id;
-        let known = names.entry(id.namespace.clone()).or_default();
-        known.insert(id.name.clone());
+fn tls(settings: &Settings) -> anyhow::Result<Option<Arc<Tls>>> {
+    let Some(options) = &settings.tls else {
+        return Ok(None);
+    };
+    let tls = Tls::new(options.clone())?;
+    if settings.reload_certs {
+        tls.watch();
     }
-    names
+    Ok(Some(tls))
+}
+
+/// The metrics of the process.
+fn exposition(pools: &[AtWork]) -> Exposition {
+    let named = pools.iter().map(|pool| {
+        let address = pool.address.as_ref()?;
+        Some((address.id(), Arc::clone(&pool.metrics)))
+    });
+    match named.collect::<Option<Vec<_>>>() {
+        Some(pools) => Exposition::of_pools(pools),
+        None => Exposition::of_one(Arc::clone(&pools[0].metrics)),
+    }
+}
+
+/// What is shown of its pools to people.
+fn states(pools: &[AtWork]) -> PoolStates {
+    let named = pools.iter().map(|pool| {
+        let address = pool.address.as_ref()?;
+        Some((address.id(), Arc::clone(&pool.states)))
+    });
+    match named.collect() {
+        Some(pools) => PoolStates::Several(pools),
+        None => PoolStates::One(Arc::clone(&pools[0].states)),
+    }
+}
+
+// === impl Sockets ===
+
+impl Sockets {
+    fn bind(settings: &Settings, pools: &[Prepared]) -> anyhow::Result<Self> {
+        let bind = |port: u16, what: &str| {
+            let address = SocketAddr::new(settings.bind, port);
+            listener::bind(address).with_context(|| format!("binding the {what} port, {address}"))
+        };
+        let mut of_pools = Vec::new();
+        for (at, pool) in pools.iter().enumerate() {
+            if let Some(address) = &pool.address
+                && let Some(port) = address.port
+            {
+                let what = format!("ext_proc (of the pool {})", address.id());
+                of_pools.push((at, bind(port, &what)?));
+            }
+        }
+        Ok(Self {
+            grpc: bind(settings.grpc_port, "ext_proc (--grpc-port)")?,
+            of_pools,
+            health: bind(settings.health_port, "health (--grpc-health-port)")?,
+            admin: bind(settings.metrics_port, "metrics (--metrics-port)")?,
+        })
+    }
+}
+
+// === impl Server ===
+
+impl Server {
+    /// Serves `pools` at `all`, and single ones at sockets of their own, until it is closing. `astray` counts streams that are
+    /// for none.
+    fn serve(
+        &self,
+        pools: &[AtWork],
+        all: std::net::TcpListener,
+        of_pools: Vec<(usize, std::net::TcpListener)>,
+        astray: Counter,
+    ) -> std::io::Result<BoxFuture<'static, Result<(), ServeError>>> {
+        let pickers = pools.iter().map(|pool| {
+            let address = pool.address.clone()?;
+            Some((address, Arc::clone(&pool.picker)))
+        });
+        let Some(pickers) = pickers.collect() else {
+            let one = Switchboard::One(Arc::clone(&pools[0].picker));
+            return self.listen(all, one);
+        };
+        let table = Arc::new(Table::new(pickers, astray));
+        let several = |of_port| Switchboard::Several(Arc::clone(&table), of_port);
+        let mut serving = vec![self.listen(all, several(None))?];
+        for (at, socket) in of_pools {
+            let of_port = Arc::clone(&pools[at].picker);
+            serving.push(self.listen(socket, several(Some(of_port)))?);
+        }
+        Ok(try_join_all(serving)
+            .map(|served| served.map(|_| ()))
+            .boxed())
+    }
+
+    fn listen(
+        &self,
+        socket: std::net::TcpListener,
+        switch: Switchboard,
+    ) -> std::io::Result<BoxFuture<'static, Result<(), ServeError>>> {
+        let listener = TcpListener::from_std(socket)?;
+        let incoming = match &self.tls {
+            None => Incoming::plain(listener),
+            Some(tls) => Incoming::tls(listener, Arc::clone(tls)),
+        };
+        let serving = server::serve(
+            incoming,
+            switch,
+            self.limits.clone(),
+            self.open.clone(),
+            self.health.clone(),
+            self.streams.clone(),
+            self.closing.clone().cancelled_owned(),
+        );
+        Ok(serving.boxed())
+    }
 }
 
 /// What the bodies of all streams take.

@@ -17,6 +17,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_rustls::server::TlsStream;
 use tonic::transport::server::Connected;
 
+use super::authority::Authorities;
 use super::tls::Tls;
 
 /// Handshakes under way at once.
@@ -34,10 +35,14 @@ pub struct Incoming {
 
 /// One connection.
 #[derive(Debug)]
-pub enum Connection {
-    /// Clear text.
+pub struct Connection {
+    transport: Transport,
+    authorities: Authorities,
+}
+
+#[derive(Debug)]
+enum Transport {
     Plain(TcpStream),
-    /// TLS.
     Tls(Box<TlsStream<TcpStream>>),
 }
 
@@ -106,7 +111,11 @@ impl Incoming {
                 tracing::debug!(%error, "TCP_NODELAY was refused.");
             }
             let Some(tls) = &self.tls else {
-                if connections.send(Connection::Plain(stream)).await.is_err() {
+                if connections
+                    .send(Connection::new(Transport::Plain(stream)))
+                    .await
+                    .is_err()
+                {
                     return;
                 }
                 continue;
@@ -123,7 +132,8 @@ impl Incoming {
                 match tokio::time::timeout(HANDSHAKE_DEADLINE, handshake).await {
                     Ok(Ok(stream)) => {
                         // A closed channel means that the server stopped: so does this connection.
-                        let _ = connections.send(Connection::Tls(Box::new(stream))).await;
+                        let stream = Connection::new(Transport::Tls(Box::new(stream)));
+                        let _ = connections.send(stream).await;
                     }
                     Ok(Err(error)) => tracing::debug!(%error, "A TLS handshake failed."),
                     Err(_) => tracing::debug!("A TLS handshake did not end in time."),
@@ -134,6 +144,15 @@ impl Incoming {
 }
 
 // === impl Connection ===
+
+impl Connection {
+    fn new(transport: Transport) -> Self {
+        Self {
+            transport,
+            authorities: Authorities::default(),
+        }
+    }
+}
 
 impl Connected for Connection {
     type ConnectInfo = ();
@@ -147,9 +166,13 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
+        let Self {
+            transport,
+            authorities,
+        } = self.get_mut();
+        match transport {
+            Transport::Plain(stream) => authorities.poll_read(stream, cx, buf),
+            Transport::Tls(stream) => authorities.poll_read(stream, cx, buf),
         }
     }
 }
@@ -160,9 +183,9 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, buf),
+            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, buf),
         }
     }
 
@@ -171,30 +194,30 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
+            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, bufs),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
+        match &self.transport {
+            Transport::Plain(stream) => stream.is_write_vectored(),
+            Transport::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

@@ -3,7 +3,7 @@
 //! One gRPC stream is one HTTP request passing through one filter. This room turns the messages of a
 //! stream into the calls of an [`Exchange`] and its answers into replies in the order and shape that the
 //! client's configuration demands ([`session`]). What is decided, and why, it does not know: a
-//! [`Processor`] makes the exchanges.
+//! [`Processor`] makes the exchanges; where there are several, a [`Switch`] says whose a stream is.
 
 use std::borrow::Cow;
 use std::future::Future;
@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use prost_types::Struct;
 
+mod authority;
 mod budget;
 pub mod headers;
 pub mod health;
@@ -20,12 +21,14 @@ mod reply;
 pub mod server;
 mod session;
 mod streams;
+mod switch;
 pub mod tls;
 
 pub use budget::{BodyBudget, Held};
 pub use headers::{Headers, Metadata};
 pub use server::{Limits, ServeError};
 pub use streams::StreamMetrics;
+pub use switch::{Call, Switch};
 
 /// Makes an [`Exchange`] for each stream.
 pub trait Processor: Send + Sync + 'static {

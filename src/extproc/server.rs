@@ -12,11 +12,12 @@ use tonic::codec::CompressionEncoding;
 use tonic::transport::Server;
 use tonic::{Code, Request, Response, Status, Streaming};
 
+use super::BodyBudget;
 use super::health::{self, Readiness};
 use super::listener::Incoming;
 use super::session::Session;
 use super::streams::StreamMetrics;
-use super::{BodyBudget, Processor};
+use super::switch::{Call, Switch};
 use crate::proto::ext_proc::external_processor_server::{
     ExternalProcessor, ExternalProcessorServer,
 };
@@ -59,26 +60,31 @@ pub enum ServeError {
 #[derive(Clone, Debug, Default)]
 pub struct OpenStreams(Arc<AtomicUsize>);
 
-struct Service<P> {
-    processor: Arc<P>,
+struct Service<S> {
+    switch: S,
     bodies: Arc<BodyBudget>,
     open: OpenStreams,
     metrics: Option<StreamMetrics>,
 }
 
-/// Serves `processor` until `stop` completes; then lets the open streams finish. With `health`, the same port
+/// How a call was addressed, which tonic does not tell.
+#[derive(Clone, Debug)]
+struct Authority(http::uri::Authority);
+
+/// Serves what `switch` chooses until `stop` completes; then lets the open streams finish. With `health`, the same port
 /// answers health checks too; with `metrics`, streams are counted.
-pub async fn serve<P: Processor>(
+pub async fn serve<S: Switch>(
     incoming: Incoming,
-    processor: Arc<P>,
+    switch: S,
     limits: Limits,
     open: OpenStreams,
     health: Option<Arc<Readiness>>,
     metrics: Option<StreamMetrics>,
     stop: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
+    let of_several = switch.is_of_several();
     let service = ExternalProcessorServer::new(Service {
-        processor,
+        switch,
         bodies: limits.bodies,
         open,
         metrics,
@@ -86,7 +92,15 @@ pub async fn serve<P: Processor>(
     .max_decoding_message_size(limits.receive)
     .max_encoding_message_size(limits.send)
     .accept_compressed(CompressionEncoding::Gzip);
+    let addressed =
+        tower::ServiceBuilder::new().map_request(move |mut request: http::Request<_>| {
+            if let (true, Some(authority)) = (of_several, request.uri().authority().cloned()) {
+                request.extensions_mut().insert(Authority(authority));
+            }
+            request
+        });
     Server::builder()
+        .layer(addressed)
         .max_concurrent_streams(STREAMS_PER_CONNECTION)
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
@@ -128,15 +142,20 @@ impl Drop for OpenStream {
 // === impl Service ===
 
 #[tonic::async_trait]
-impl<P: Processor> ExternalProcessor for Service<P> {
+impl<S: Switch> ExternalProcessor for Service<S> {
     type ProcessStream = Pin<Box<dyn Stream<Item = Result<ProcessingResponse, Status>> + Send>>;
 
     async fn process(
         &self,
         request: Request<Streaming<ProcessingRequest>>,
     ) -> Result<Response<Self::ProcessStream>, Status> {
-        let inbound = request.into_inner();
-        let session = Session::new(inbound, &self.processor, &self.bodies, self.open.enter());
+        let (metadata, extensions, inbound) = request.into_parts();
+        let authority = extensions.get::<Authority>();
+        let processor = self.switch.processor(Call {
+            authority: authority.map_or("", |authority| authority.0.as_str()),
+            metadata: metadata.as_ref(),
+        })?;
+        let session = Session::new(inbound, processor, &self.bodies, self.open.enter());
         let counted = self.metrics.as_ref().map(StreamMetrics::open);
         let state = (Box::new(session), counted);
         let replies =

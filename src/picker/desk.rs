@@ -26,8 +26,8 @@ const BLOCKING: usize = 256;
 /// How long the runtime may stand still when a decision blocks the worker that ran it.
 const WATCH: Duration = Duration::from_millis(50);
 
-/// Runs decisions within a budget of time.
-#[derive(Debug)]
+/// Runs decisions within a budget of time. Clones share their places.
+#[derive(Clone, Debug)]
 pub struct Desk {
     places: Arc<Places>,
     parse: Duration,

@@ -1,6 +1,6 @@
 //! The HTTP port for people and scrapers: `GET /metrics`, `GET /healthz`, and why requests went where they went:
 //! `GET /debug/decisions?limit=20`, `GET /debug/decisions/<request id>`. What plugins hold: `GET /debug/plugins/state`. What is
-//! known of GPUs: `GET /debug/gpus`.
+//! known of GPUs: `GET /debug/gpus`, of one of several pools `?pool=<namespace>/<name>`.
 
 use std::future::Future;
 use std::io;
@@ -15,8 +15,8 @@ use serde::Deserialize;
 use tokio::net::TcpListener;
 
 use super::decisions::Decisions;
-use super::metrics::{CONTENT_TYPE, Metrics};
-use super::state::States;
+use super::metrics::{CONTENT_TYPE, Exposition};
+use super::state::PoolStates;
 
 /// Decisions that are shown if no limit is given, and at most.
 const LATEST: usize = 20;
@@ -28,9 +28,9 @@ const OFF: &str = "no decisions are kept: see --decision-records\n";
 /// Serves until `stop` completes.
 pub async fn serve(
     listener: TcpListener,
-    metrics: Arc<Metrics>,
+    metrics: Arc<Exposition>,
     decisions: Option<Arc<Decisions>>,
-    states: Arc<States>,
+    states: PoolStates,
     stop: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
     let router = router(metrics, decisions, states);
@@ -40,9 +40,19 @@ pub async fn serve(
 }
 
 /// Any method but GET (and HEAD) is answered 405.
-fn router(metrics: Arc<Metrics>, decisions: Option<Arc<Decisions>>, states: Arc<States>) -> Router {
+fn router(
+    metrics: Arc<Exposition>,
+    decisions: Option<Arc<Decisions>>,
+    states: PoolStates,
+) -> Router {
+    let states = Arc::new(states);
     let all = Arc::clone(&states);
-    let gpus = move || async move { Json(all.section(GPUS)) };
+    let gpus = move |Query(of): Query<OfPool>| async move {
+        match all.section(of.pool.as_deref(), GPUS) {
+            Ok(section) => Json(section).into_response(),
+            Err(error) => (StatusCode::NOT_FOUND, error).into_response(),
+        }
+    };
     let state = move || async move { Json(states.page(&[GPUS])) };
     Router::new()
         .route("/metrics", get(move || page(Arc::clone(&metrics))))
@@ -64,6 +74,13 @@ struct Latest {
     limit: Option<usize>,
 }
 
+/// Whose.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct OfPool {
+    pool: Option<String>,
+}
+
 async fn latest(State(kept): Kept, Query(query): Query<Latest>) -> Response {
     let Some(decisions) = kept else {
         return (StatusCode::NOT_FOUND, OFF).into_response();
@@ -80,7 +97,7 @@ async fn decision(State(kept): Kept, Path(id): Path<String>) -> Response {
     }
 }
 
-async fn page(metrics: Arc<Metrics>) -> impl IntoResponse {
+async fn page(metrics: Arc<Exposition>) -> impl IntoResponse {
     match metrics.encode() {
         Ok(page) => ([(header::CONTENT_TYPE, CONTENT_TYPE)], page).into_response(),
         Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, error.to_string()).into_response(),
@@ -90,6 +107,8 @@ async fn page(metrics: Arc<Metrics>) -> impl IntoResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::telemetry::metrics::Metrics;
+    use crate::telemetry::state::States;
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::net::TcpStream;
 
@@ -98,12 +117,12 @@ mod tests {
         let states = Arc::new(States::default());
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let metrics = Arc::new(Metrics::new());
+        let metrics = Exposition::of_one(Arc::new(Metrics::new()));
         let serving = serve(
             listener,
-            metrics,
+            Arc::new(metrics),
             None,
-            Arc::clone(&states),
+            PoolStates::One(Arc::clone(&states)),
             std::future::pending(),
         );
         tokio::spawn(serving);

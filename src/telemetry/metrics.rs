@@ -13,6 +13,7 @@ use std::sync::{Arc, OnceLock};
 use dashmap::DashMap;
 use parking_lot::Mutex;
 use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode_registry;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
@@ -20,11 +21,11 @@ use prometheus_client::registry::Registry;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use super::inflight::InflightGauges;
-use super::process::ProcessMetrics;
 
 mod attempts;
 mod bounds;
 mod decisions;
+mod exposition;
 mod histogram;
 mod page;
 mod prefix;
@@ -33,8 +34,10 @@ mod stages;
 mod twin;
 
 use bounds::Distinct;
+pub use exposition::Exposition;
 pub use histogram::Histogram;
 pub use page::CONTENT_TYPE;
+use page::Page;
 pub use prefix::PrefixHits;
 use requests::RequestFamilies;
 pub use requests::{RequestLabels, RequestSeries, Running};
@@ -53,6 +56,8 @@ pub const SETS: usize = 4 * DISTINCT;
 /// What is counted past these bounds.
 pub const OTHER: &str = "other";
 
+/// How all our names begin.
+const PREFIX: &str = "llm_d_epp";
 /// How the help of our own metrics begins: their stability, in Kubernetes' words.
 const STABILITY: &str = "[ALPHA] ";
 /// Of the old names, those of the scheduler and of the picker as a whole.
@@ -68,14 +73,12 @@ const RESPONSE_PROCESSING: &[f64] = &[
     0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0,
 ];
 
-/// Where all series live. One for a process.
+/// Where all series of a pool live.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Mutex<Registry>,
     /// Names of others: those of the llm-d picker's predecessors, if they are kept.
     old: Option<Mutex<Registry>>,
-    /// Names that all clients have.
-    common: Registry,
     requests: RequestFamilies,
     series: DashMap<u64, Arc<RequestSeries>>,
     models: Distinct,
@@ -147,7 +150,7 @@ impl Metrics {
     }
 
     fn registered(mut old: Option<Registry>) -> Self {
-        let mut registry = Registry::with_prefix("llm_d_epp");
+        let mut registry = Registry::with_prefix(PREFIX);
         let mut registries = Registries {
             ours: &mut registry,
             old: old.as_mut(),
@@ -206,8 +209,6 @@ impl Metrics {
         );
         let inflight = InflightGauges::default();
         inflight.register(&mut registry);
-        let mut common = Registry::default();
-        common.register_collector(Box::new(ProcessMetrics));
         Self {
             requests,
             series: DashMap::new(),
@@ -229,7 +230,6 @@ impl Metrics {
             inflight,
             registry: Mutex::new(registry),
             old: old.map(Mutex::new),
-            common,
         }
     }
 
@@ -265,18 +265,19 @@ impl Metrics {
 
     /// All series as text of [`CONTENT_TYPE`].
     pub fn encode(&self) -> Result<String, fmt::Error> {
-        use prometheus_client::encoding::text::encode_registry;
-        let mut page = String::new();
-        let mut out = String::new();
-        encode_registry(&mut page, &self.common)?;
-        page::rewrite(&page, "", &mut out);
-        page.clear();
-        encode_registry(&mut page, &self.registry.lock())?;
+        let mut page = Page::default();
+        self.add_to(&mut page, "")?;
+        Ok(page.text())
+    }
+
+    /// Adds all series to `page`, each with `label`, if it is not empty.
+    fn add_to(&self, page: &mut Page, label: &str) -> fmt::Result {
+        let mut text = String::new();
+        encode_registry(&mut text, &self.registry.lock())?;
         if let Some(registry) = &self.old {
-            encode_registry(&mut page, &registry.lock())?;
+            encode_registry(&mut text, &registry.lock())?;
         }
-        out.reserve(page.len());
-        page::rewrite(&page, STABILITY, &mut out);
+        page.add(&text, STABILITY, label);
         if let Some(endpoints) = self.endpoints.get() {
             let present = (endpoints.0)();
             let stays = |namespace: &str, name: &str| {
@@ -287,7 +288,7 @@ impl Metrics {
             self.attempts.retain(&stays);
             self.inflight.retain(&stays);
         }
-        Ok(out)
+        Ok(())
     }
 
     /// The series of a request.

@@ -3,7 +3,9 @@
 //! Each part adds a section of its own with one [`States::add`]. A section is made when it is asked for; it has a bound of its
 //! own, and nothing in it that a client wrote.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use parking_lot::RwLock;
 use serde_json::{Map, Value};
@@ -16,6 +18,15 @@ pub const MOST_SHOWN: usize = 256;
 pub struct States(RwLock<Vec<(&'static str, Section)>>);
 
 type Section = Box<dyn Fn() -> Value + Send + Sync>;
+
+/// The sections of a process, by its pools.
+#[derive(Debug)]
+pub enum PoolStates {
+    /// There is one pool.
+    One(Arc<States>),
+    /// Several, by `<namespace>/<name>`.
+    Several(BTreeMap<String, Arc<States>>),
+}
 
 // === impl States ===
 
@@ -40,6 +51,38 @@ impl States {
             .map(|(name, section)| ((*name).to_owned(), section()))
             .collect();
         Value::Object(page)
+    }
+}
+
+// === impl PoolStates ===
+
+impl PoolStates {
+    /// Everything, but sections of `without`.
+    pub fn page(&self, without: &[&str]) -> Value {
+        match self {
+            Self::One(states) => states.page(without),
+            Self::Several(pools) => {
+                let pools = pools.iter();
+                let pools = pools.map(|(name, states)| (name.clone(), states.page(without)));
+                Value::Object(pools.collect())
+            }
+        }
+    }
+
+    /// The section called `name` of `pool`, which must be named where there are several; the error says so.
+    pub fn section(&self, pool: Option<&str>, name: &str) -> Result<Value, String> {
+        match (self, pool) {
+            (Self::One(states), None) => Ok(states.section(name)),
+            (Self::One(_), Some(_)) => Err("there is one pool: name none\n".to_owned()),
+            (Self::Several(pools), pool) => match pool.and_then(|pool| pools.get(pool)) {
+                Some(states) => Ok(states.section(name)),
+                None => {
+                    let names: Vec<_> = pools.keys().map(String::as_str).collect();
+                    let names = names.join(", ");
+                    Err(format!("name a pool with ?pool=: one of {names}\n"))
+                }
+            },
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 mod bodies;
 mod failures;
 mod health;
+mod pools;
 mod routing;
 mod spoofing;
 mod vectors;

@@ -2,8 +2,10 @@
 
 use http::{Method, StatusCode};
 
-use super::{Chain, PROFILES};
-use crate::support::envoy::chat_body;
+use super::{Chain, PROFILES, SCORERS};
+use crate::support::envoy::{Envoy, chat_body};
+use crate::support::picker::{self, Picker};
+use crate::support::sims::Sims;
 use crate::support::{http, machine, until};
 
 /// Requests that run on `server` until they are dropped.
@@ -193,5 +195,41 @@ async fn an_empty_pool_is_503_in_the_clients_own_dialect() {
             .send(Method::GET, "/v1/models", &[], Default::default())
             .await;
         assert_eq!(get.status, StatusCode::SERVICE_UNAVAILABLE);
+    }
+}
+
+/// Istio and Higress call the picker's cluster so, and give the stream no other `:authority`.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_cluster_whose_name_is_no_host_reaches_the_picker() {
+    let _machine = machine::shared().await;
+    for name in [
+        "outbound|9002||llama-epp.models.svc.cluster.local",
+        "envoyextensionpolicy/models/llama/extproc/0",
+    ] {
+        for profile in PROFILES {
+            let sims = Sims::start(1, &["--ttft=1ms", "--itl=1ms"]).await;
+            let config = picker::config(&sims.endpoints_file, &SCORERS);
+            let flags = ["--secure-serving=true", "--health-checking"];
+            let picker = Picker::start(&config, &flags).await;
+            let envoy = Envoy::start(profile, &[picker.grpc], &sims.addresses, |resources| {
+                let renamed = resources
+                    .to_string()
+                    .replace("\"picker\"", &format!("{name:?}"));
+                *resources = serde_json::from_str(&renamed).unwrap();
+            })
+            .await;
+            for _ in 0..3 {
+                let answer = envoy.chat(3, true, &[]).await;
+                assert!(answer.is_whole_stream(), "{answer:?}");
+            }
+            until("the picker to have picked", async || {
+                let page = picker.page("/metrics").await;
+                let picks = page.lines().find(|line| {
+                    line.starts_with("llm_d_epp_scheduler_attempts_total{status=\"success\"")
+                })?;
+                (picks.rsplit(' ').next()? == "3").then_some(())
+            })
+            .await;
+        }
     }
 }

@@ -113,6 +113,9 @@ pub struct ServeOptions {
     /// Its API group.
     #[arg(long, default_value = "inference.networking.k8s.io")]
     pool_group: String,
+    /// Several pools, in a file: their names, Services and configurations; see docs/kubernetes.md.
+    #[arg(long)]
+    pools_file: Option<PathBuf>,
     /// Pods by label instead of an InferencePool.
     #[arg(long, default_value = "", hide_default_value = true)]
     endpoint_selector: String,

@@ -82,6 +82,10 @@ pub struct Settings {
     pub legacy_metrics: bool,
     /// For logs and metrics.
     pub pool_name: String,
+    /// The API group of pools.
+    pub pool_group: String,
+    /// Several pools, in a file.
+    pub pools_file: Option<PathBuf>,
     /// The endpoints in Kubernetes, where there is no endpoints file.
     pub kubernetes: Option<Target>,
     /// Their namespace, if it is said.
@@ -159,6 +163,18 @@ impl ServeOptions {
                 "--pool-name and --endpoint-selector exclude each other; give one".to_owned(),
             );
         }
+        let one_pool = [
+            ("--pool-name", !self.pool_name.is_empty()),
+            ("--endpoint-selector", !self.endpoint_selector.is_empty()),
+            ("--endpoints-file", self.endpoints_file.is_some()),
+        ];
+        if let (Some(_), Some((flag, _))) =
+            (&self.pools_file, one_pool.iter().find(|(_, given)| *given))
+        {
+            return Err(format!(
+                "--pools-file and {flag} exclude each other; say it of a pool in the file"
+            ));
+        }
         if !self.endpoint_selector.is_empty()
             && !(1..=8).contains(&self.endpoint_target_ports.len())
         {
@@ -190,6 +206,8 @@ impl ServeOptions {
             kubernetes,
             namespace: (!self.pool_namespace.is_empty()).then(|| self.pool_namespace.clone()),
             election: self.ha_enable_leader_election,
+            pool_group: self.pool_group,
+            pools_file: self.pools_file,
             endpoints_file: self.endpoints_file,
             log_level,
             log_format,

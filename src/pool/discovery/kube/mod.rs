@@ -13,7 +13,6 @@
 //! What becomes of each objective and rewrite is told in its status ([`status`]), in the log and in [`Counts`]. All replicas
 //! serve; with an election one of them leads ([`leader`]), and only that one is ready and writes.
 
-use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -93,6 +92,8 @@ pub struct Options {
     pub pool_name: String,
     /// The name of this replica in an election, unlike that of any other; `None`: all replicas serve.
     pub identity: Option<String>,
+    /// Whether this replica leads, where it takes part in an election for another pool.
+    pub leads: Option<watch::Receiver<bool>>,
 }
 
 /// Discovery at work.
@@ -115,10 +116,12 @@ pub async fn spawn(
 ) -> Result<Discovery, KubeError> {
     let (client, default_namespace) = client(&counts).await?;
     let namespace = options.namespace.unwrap_or(default_namespace);
-    let election = options.identity.is_some();
-    let (leading_tx, leading) = watch::channel(!election);
+    let (leading_tx, leading) = watch::channel(options.identity.is_none());
+    let leading = options.leads.unwrap_or(leading);
     let mut leads = Some(leading_tx);
-    if let (Some(identity), Some(leading)) = (options.identity, leads.take_if(|_| election)) {
+    if let Some(identity) = options.identity
+        && let Some(leading) = leads.take()
+    {
         let pool = &options.pool_name;
         let candidate = Candidate::new(client.clone(), &namespace, pool, identity, counts.clone());
         tokio::spawn(candidate.run(leading, resign));
@@ -207,18 +210,5 @@ async fn tell_synced(
             return;
         }
         synced.send_replace(false);
-    }
-}
-
-// === impl Discovery ===
-
-impl Discovery {
-    /// Waits until one of its receivers tells something else.
-    pub async fn changed(&mut self) {
-        tokio::select! {
-            Ok(()) = self.synced.changed() => {}
-            Ok(()) = self.leading.changed() => {}
-            else => pending().await,
-        }
     }
 }
