@@ -57,6 +57,11 @@ func checkProbe(path string, all []unstructured.Unstructured) {
 		for _, chosen := range []string{"containers", "imagePullSecrets", "nodeSelector", "tolerations", "runtimeClassName"} {
 			delete(pod, chosen)
 		}
+		// deploy/probe/resource-slices.yaml says how it is given the same.
+		if pod["serviceAccountName"] != nil {
+			delete(pod, "serviceAccountName")
+			pod["automountServiceAccountToken"] = false
+		}
 		return map[string]any{"pod": pod, "container": container}
 	}
 	for _, standalone := range documents(path) {

@@ -43,7 +43,7 @@ pub enum Device {
 }
 
 /// A device of a ResourceSlice.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Claimed {
     /// As `gpu.nvidia.com`.
     pub driver: String,
@@ -62,8 +62,23 @@ pub struct Share {
     pub replica: Option<u32>,
 }
 
-/// Knows the UUIDs of devices of ResourceSlices: whoever can read those, or was told. `None` = not known.
-pub type DeviceNames = Arc<dyn Fn(&Claimed) -> Option<String> + Send + Sync>;
+/// What is known of a device of a ResourceSlice.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Named {
+    /// The UUID of the GPU, or of the MIG instance.
+    Uuid(String),
+    /// A MIG instance that is made when it is claimed: only its board and size are known before.
+    Instance {
+        /// The board's UUID.
+        board: String,
+        /// As `1g.10gb`.
+        profile: String,
+    },
+}
+
+/// Knows what devices of ResourceSlices are: whoever can read those, or was told. `None` = not known. It is asked while the
+/// agent's state is locked, so it must answer at once.
+pub type DeviceNames = Arc<dyn Fn(&Claimed) -> Option<Named> + Send + Sync>;
 
 /// Reads a device plugin's `id`; `None` if it is not one of a GPU.
 pub fn parse(id: &str) -> Option<Share> {
@@ -146,6 +161,12 @@ fn plain(profile: &str) -> String {
     kept.collect::<String>().to_ascii_lowercase()
 }
 
+/// Where there are several, it is none of them that is known.
+fn the_only<'a>(mut fitting: impl Iterator<Item = &'a Gpu>) -> Option<&'a Gpu> {
+    let first = fitting.next();
+    first.filter(|_| fitting.next().is_none())
+}
+
 // === impl Device ===
 
 impl Device {
@@ -176,7 +197,10 @@ impl Device {
                 }
             }
             Self::Claimed(claimed) => match names(claimed) {
-                Some(uuid) => gpus.iter().find(|gpu| gpu.uuid == uuid),
+                Some(Named::Uuid(uuid)) => gpus.iter().find(|gpu| gpu.uuid == uuid),
+                Some(Named::Instance { board, profile }) => {
+                    the_only(instances(gpus, &board).filter(|gpu| gpu.mig_profile == profile))
+                }
                 None => claimed.find(gpus),
             },
         }
@@ -221,9 +245,10 @@ impl Claimed {
             (Some("mig"), Some(profile)) => {
                 // A number is the profile's, in the older form; the newer one begins with its name.
                 let any = profile.chars().all(|c| c.is_ascii_digit());
-                let mut fitting = instances(gpus, &board.uuid)
-                    .filter(|gpu| any || plain(&gpu.mig_profile) == profile);
-                fitting.next().filter(|_| fitting.next().is_none())
+                the_only(
+                    instances(gpus, &board.uuid)
+                        .filter(|gpu| any || plain(&gpu.mig_profile) == profile),
+                )
             }
             _ => None,
         }
@@ -351,10 +376,28 @@ mod tests {
         let other = claimed("gpu.example.com", "gpu-0");
         assert_eq!(found(&other, &nobody()), None);
         let told: DeviceNames = Arc::new(|claimed| {
-            let known = claimed.device == "gpu-0-mig-3g40gb-9-4" && claimed.pool == "node";
-            known.then(|| "MIG-3".to_owned())
+            let instance = |profile: &str| Named::Instance {
+                board: "GPU-b".into(),
+                profile: profile.into(),
+            };
+            match claimed.device.as_str() {
+                "gpu-0-mig-3g40gb-9-4" => Some(Named::Uuid("MIG-3".into())),
+                "one" => Some(instance("1g.10gb")),
+                "which" => Some(instance("3g.40gb")),
+                "gpu-1" => Some(Named::Uuid("GPU-gone".into())),
+                _ => None,
+            }
         });
-        let device = claimed("gpu.nvidia.com", "gpu-0-mig-3g40gb-9-4");
-        assert_eq!(found(&device, &told).as_deref(), Some("MIG-3"));
+        for (device, uuid) in [
+            ("gpu-0-mig-3g40gb-9-4", Some("MIG-3")),
+            ("one", Some("MIG-1")),
+            ("which", None),
+            // What is known counts, not what the name says.
+            ("gpu-1", None),
+            ("gpu-0", Some("GPU-b")),
+        ] {
+            let device = claimed("gpu.nvidia.com", device);
+            assert_eq!(found(&device, &told).as_deref(), uuid, "{device}");
+        }
     }
 }

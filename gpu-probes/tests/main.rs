@@ -11,6 +11,7 @@ mod abi;
 mod agent;
 mod driver;
 mod events;
+mod links;
 mod mig;
 mod signals;
 mod support;

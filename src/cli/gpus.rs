@@ -184,8 +184,8 @@ fn uuid_length<'a>(uuids: impl Iterator<Item = &'a str>) -> usize {
     all.windows(2).map(alike).fold(UUID, usize::max)
 }
 
-/// With so many characters of its UUID.
-fn row(gpu: &GpuPage, shown: usize) -> [String; 10] {
+/// By [`COLUMNS`], with so many characters of its UUID.
+pub(super) fn row(gpu: &GpuPage, shown: usize) -> [String; 10] {
     let gb = |bytes: u64| format!("{:.1}", bytes as f64 / f64::from(1 << 30));
     let of = |value: Option<String>, most: Option<String>, unit: &str| match (value, most) {
         (None, _) => "-".to_owned(),

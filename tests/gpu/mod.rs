@@ -3,6 +3,7 @@
 //!
 //! Deadlines are generous: how fast it is, `benches/gpu-reaction.sh` measures.
 
+mod demo;
 mod domains;
 mod faults;
 // One kubelet for the agent's own tests and for these.

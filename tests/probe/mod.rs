@@ -11,9 +11,13 @@ use pointsman::proto::health::HealthCheckRequest;
 use pointsman::proto::health::health_client::HealthClient;
 use rustix::process::Signal;
 use tempfile::TempDir;
+use tokio::process::Command;
 use tonic::Streaming;
 
 use crate::support::{PATIENCE, Program, free_address, get, machine, pointsman, until};
+
+mod claims;
+mod tls;
 
 /// An agent that serves.
 struct Probe {
@@ -26,19 +30,27 @@ struct Probe {
 
 impl Probe {
     async fn start(state: Option<&State>, map: &str) -> Self {
+        Self::start_with(state, |folder, command| {
+            let file = folder.join("map.yaml");
+            std::fs::write(&file, map).unwrap();
+            command.arg(format!("--gpu-map={}", file.display()));
+        })
+        .await
+    }
+
+    /// `how`: adds to its command what is wanted in this folder.
+    async fn start_with(state: Option<&State>, how: impl FnOnce(&Path, &mut Command)) -> Self {
         let folder = tempfile::tempdir().unwrap();
         if let Some(state) = state {
             write(folder.path(), state);
         }
-        let file = folder.path().join("map.yaml");
-        std::fs::write(&file, map).unwrap();
         let (grpc, metrics) = (free_address().unwrap(), free_address().unwrap());
         let mut command = command(folder.path());
         command
             .arg(format!("--listen={grpc}"))
             .arg(format!("--metrics={metrics}"))
-            .arg(format!("--gpu-map={}", file.display()))
             .args(["--node-name=node-1", "--processes-period=100ms"]);
+        how(folder.path(), &mut command);
         let process = Program::start("probe", folder.path(), &mut command).unwrap();
         let mut probe = Self {
             grpc,
@@ -67,7 +79,7 @@ impl Probe {
 }
 
 /// The agent, over the GPUs of `state.json` in `folder`.
-pub(crate) fn command(folder: &Path) -> tokio::process::Command {
+pub(crate) fn command(folder: &Path) -> Command {
     let mut command = pointsman();
     command
         .arg("probe")

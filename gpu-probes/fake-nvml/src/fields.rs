@@ -26,7 +26,7 @@ api! {
     }
 }
 
-enum Value {
+pub(crate) enum Value {
     U32(u32),
     U64(u64),
 }
@@ -67,6 +67,12 @@ fn of(state: &State, gpu: &Gpu, field: u32, scope: u32) -> Result<Value, nvmlRet
             Ok(value)
         }
     };
+    if let NVML_FI_DEV_NVLINK_COUNT_XMIT_PACKETS..=NVML_FI_DEV_NVLINK_COUNT_SYMBOL_BER = field {
+        return links::count_5(gpu, field, scope);
+    }
+    if links::is_5(gpu) && links::is_of_older(field) {
+        return Err(unsupported);
+    }
     match field {
         NVML_FI_DEV_MEMORY_TEMP => Ok(Value::U32(gpu.memory_temperature)),
         NVML_FI_DEV_TOTAL_ENERGY_CONSUMPTION => Ok(Value::U64(gpu.energy)),

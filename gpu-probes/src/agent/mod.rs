@@ -160,6 +160,11 @@ impl Drop for Agent {
 // === impl OwnerMap ===
 
 impl OwnerMap {
+    /// Asks again what device names mean.
+    pub fn renamed(&self) {
+        self.0.update(|state| state.set_owners(|_| {}));
+    }
+
     /// Takes another map; none = it tells nothing. What device names mean is asked again.
     pub fn set(&self, map: Option<Vec<Holding>>) {
         self.0

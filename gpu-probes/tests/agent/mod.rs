@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gpu_probes::agent::{Agent, AgentOptions, Periods};
+use gpu_probes::devices::Named;
 use gpu_probes::kubelet::KubeletOptions;
 use gpu_probes::probe::Class;
 use gpu_probes::telemetry::gpu_telemetry_client::GpuTelemetryClient;
@@ -34,7 +35,7 @@ fn start(script: &Script, kubelet: Option<(&Path, KubeletOptions)>, proc: &Path)
             .fold(Periods::default(), fast),
         proc: proc.into(),
         kubelet: kubelet.map(|(socket, options)| (socket.into(), options)),
-        names: Arc::new(|claimed| (claimed.device == "known").then(|| "GPU-b".to_owned())),
+        names: Arc::new(|claimed| (claimed.device == "known").then(|| Named::Uuid("GPU-b".into()))),
     };
     Agent::start(options, script.open()).unwrap()
 }

@@ -20,6 +20,7 @@ use crate::pool::discovery;
 
 pub mod bootstrap;
 pub mod envoy;
+mod gpus;
 mod kubernetes;
 mod table;
 mod traffic;
@@ -30,6 +31,8 @@ use table::{Row, Screen};
 use traffic::{Results, Target};
 
 const MODEL: &str = "meta-llama/Llama-3.1-8B-Instruct";
+/// The servers, in a file of the demo's folder.
+const ENDPOINTS: &str = "endpoints.yaml";
 /// How much slower the first server is.
 const SLOW: u32 = 3;
 /// Between two looks at the servers.
@@ -64,6 +67,16 @@ pub struct DemoArgs {
     /// demo's own, in which pods come and go].
     #[arg(long, value_name = "DIR", requires = "kubernetes")]
     manifests: Option<PathBuf>,
+    /// The servers have GPUs, of the fake NVML library, and a node agent tells the picker of them; one falls off the bus,
+    /// one is hot, and both are mended.
+    #[arg(long, conflicts_with = "kubernetes")]
+    gpus: bool,
+}
+
+/// What the servers and the picker are started with.
+struct Flags {
+    sim: Vec<String>,
+    picker: Vec<String>,
 }
 
 /// All that runs.
@@ -88,9 +101,10 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
     let envoy = envoy::find(&envoy::cache()).await?;
     let folder = std::env::temp_dir().join(format!("pointsman-demo-{}", std::process::id()));
     std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-    let shown = match args.kubernetes {
-        true => kubernetes::run(&args, &envoy, &folder).await,
-        false => show(&args, &envoy, &folder).await,
+    let shown = match (args.kubernetes, args.gpus) {
+        (true, _) => kubernetes::run(&args, &envoy, &folder).await,
+        (_, true) => gpus::run(&args, &envoy, &folder).await,
+        (false, false) => show(&args, &envoy, &folder).await,
     };
     match &shown {
         Ok(()) => std::fs::remove_dir_all(&folder)
@@ -101,9 +115,17 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<()> {
 }
 
 async fn show(args: &DemoArgs, envoy: &Path, folder: &Path) -> anyhow::Result<()> {
+    let config = folder.join("picker.yaml");
+    std::fs::write(&config, picker_config(&folder.join(ENDPOINTS)))?;
+    let slow = format!("--slow-first={SLOW}");
+    let sim = [&*slow, "--max-num-seqs=8", "--ttft=40ms", "--itl=10ms"];
+    let flags = Flags {
+        sim: sim.map(str::to_owned).to_vec(),
+        picker: vec![format!("--config-file={}", config.display())],
+    };
     let mut interrupted = std::pin::pin!(super::serve::asked_to_stop());
     let mut stage = tokio::select! {
-        stage = tokio::time::timeout(START, Stage::build(args, envoy, folder)) => {
+        stage = tokio::time::timeout(START, Stage::build(args, envoy, folder, &flags)) => {
             stage.context("not everything started in 30 s")??
         }
         asked = &mut interrupted => return Ok(asked?),
@@ -161,16 +183,21 @@ async fn show(args: &DemoArgs, envoy: &Path, folder: &Path) -> anyhow::Result<()
 
 impl Stage {
     /// Starts everything, in the order in which it is needed.
-    async fn build(args: &DemoArgs, envoy: &Path, folder: &Path) -> anyhow::Result<Self> {
+    async fn build(
+        args: &DemoArgs,
+        envoy: &Path,
+        folder: &Path,
+        flags: &Flags,
+    ) -> anyhow::Result<Self> {
         let http = Http::new();
         let this = std::env::current_exe().context("finding this program's own file")?;
 
-        let endpoints_file = folder.join("endpoints.yaml");
+        let endpoints_file = folder.join(ENDPOINTS);
         let mut command = Command::new(&this);
         command
             .args(["sim", "--port=0", &format!("--servers={}", args.servers)])
-            .args([&format!("--model={MODEL}"), &format!("--slow-first={SLOW}")])
-            .args(["--max-num-seqs=8", "--ttft=40ms", "--itl=10ms"])
+            .arg(format!("--model={MODEL}"))
+            .args(&flags.sim)
             .arg(format!("--endpoints-file={}", endpoints_file.display()));
         let mut sim = Program::start("sim", folder, &mut command)?;
         until(&mut sim, async || endpoints_file.exists().then_some(())).await?;
@@ -191,12 +218,10 @@ impl Stage {
             endpoints,
         };
         let picker_metrics = free_address()?;
-        let config = folder.join("picker.yaml");
-        std::fs::write(&config, picker_config(&endpoints_file))?;
         let mut command = Command::new(&this);
         command
             .args(["serve", "--bind-address=127.0.0.1", "--health-checking"])
-            .arg(format!("--config-file={}", config.display()))
+            .args(&flags.picker)
             .arg(format!("--grpc-port={}", addresses.pickers[0].port()))
             .arg(format!("--grpc-health-port={}", free_address()?.port()))
             .arg(format!("--metrics-port={}", picker_metrics.port()));

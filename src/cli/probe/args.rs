@@ -48,6 +48,10 @@ pub struct ProbeArgs {
     /// Resources, besides those that begin with nvidia.com/, whose devices are GPUs, comma separated.
     #[arg(long, value_delimiter = ',')]
     gpu_resources: Vec<String>,
+    /// Ask the Kubernetes API server which GPUs claims (dynamic resource allocation) are for: it takes a service account that
+    /// may list and watch resourceslices. Without it claims are taken by their devices' names.
+    #[arg(long, value_parser = boolean, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", action = ArgAction::Set)]
+    pub(super) resource_slices: bool,
     /// Where the kubelet keeps the pods' logs: the names of the directories tell the pods' UIDs.
     #[arg(long, default_value = "/var/log/pods")]
     pod_logs: PathBuf,

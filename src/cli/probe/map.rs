@@ -22,7 +22,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use gpu_probes::agent::OwnerMap;
-use gpu_probes::devices::{self, DeviceNames};
+use gpu_probes::devices::{self, DeviceNames, Named as Known};
 use gpu_probes::owners::{Holder, Holding};
 use gpu_probes::telemetry::Owner;
 use serde::Deserialize;
@@ -181,7 +181,7 @@ impl GpuMap {
         let names = Arc::clone(&self.names);
         Arc::new(move |claimed| {
             let key = (claimed.driver.clone(), claimed.device.clone());
-            names.load().get(&key).cloned()
+            names.load().get(&key).cloned().map(Known::Uuid)
         })
     }
 
@@ -279,7 +279,7 @@ mod tests {
             device: "gpu-9".into(),
         };
         let names = map.names();
-        assert_eq!(names(&claimed("d")).as_deref(), Some("GPU-b"));
+        assert_eq!(names(&claimed("d")), Some(Known::Uuid("GPU-b".into())));
         assert_eq!(names(&claimed("e")), None);
     }
 }

@@ -23,10 +23,12 @@ use crate::telemetry::logs::{self, LogFormat};
 
 mod args;
 mod map;
+mod slices;
 mod table;
 
 pub use args::ProbeArgs;
 use map::GpuMap;
+use slices::Slices;
 
 /// Prometheus' text format.
 const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -48,7 +50,7 @@ pub async fn run(args: ProbeArgs) -> anyhow::Result<()> {
         None => None,
     };
     if args.once {
-        return once(start(&args, map)?).await;
+        return once(start(&args, map)?.0).await;
     }
     // Sockets first: a port that is taken should be told before anything runs.
     let grpc = listener::bind(args.listen)
@@ -56,10 +58,14 @@ pub async fn run(args: ProbeArgs) -> anyhow::Result<()> {
     let metrics = listener::bind(args.metrics)
         .with_context(|| format!("binding the metrics port, {} (--metrics)", args.metrics))?;
     let incoming = incoming(&args, TcpListener::from_std(grpc)?)?;
-    let agent = Arc::new(start(&args, map)?);
+    let (agent, slices) = start(&args, map)?;
+    let agent = Arc::new(agent);
     let stop = CancellationToken::new();
 
-    let pages = pages(Arc::clone(&agent));
+    let pages = pages(
+        Arc::clone(&agent),
+        slices.map(|slices| (slices, args.node_name())),
+    );
     let metrics = axum::serve(TcpListener::from_std(metrics)?, pages)
         .with_graceful_shutdown(stop.clone().cancelled_owned());
     tokio::spawn(async move { metrics.await });
@@ -95,9 +101,13 @@ pub async fn run(args: ProbeArgs) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Starts the agent, and follows the map if there is one.
-fn start(args: &ProbeArgs, map: Option<GpuMap>) -> anyhow::Result<Agent> {
-    let names = map.as_ref().map_or_else(map::nobody, GpuMap::names);
+/// Starts the agent, and follows the map and ResourceSlices, if they are asked for.
+fn start(args: &ProbeArgs, map: Option<GpuMap>) -> anyhow::Result<(Agent, Option<Arc<Slices>>)> {
+    let mut names = map.as_ref().map_or_else(map::nobody, GpuMap::names);
+    let slices = args.resource_slices.then(Arc::<Slices>::default);
+    if let Some(slices) = &slices {
+        names = slices.names(names);
+    }
     let options = AgentOptions {
         node: args.node_name(),
         periods: args.periods(),
@@ -109,7 +119,10 @@ fn start(args: &ProbeArgs, map: Option<GpuMap>) -> anyhow::Result<Agent> {
     if let Some(map) = map {
         map.follow(agent.owners());
     }
-    Ok(agent)
+    if let Some(slices) = &slices {
+        tokio::spawn(Arc::clone(slices).follow(args.node_name(), agent.owners()));
+    }
+    Ok((agent, slices))
 }
 
 /// Opens the library anew each time: a driver may be installed, or updated, while this runs.
@@ -132,10 +145,12 @@ fn incoming(args: &ProbeArgs, listener: TcpListener) -> anyhow::Result<Incoming>
     })
 }
 
-fn pages(agent: Arc<Agent>) -> Router {
+/// With the node's name, slices have a series there too.
+fn pages(agent: Arc<Agent>, slices: Option<(Arc<Slices>, String)>) -> Router {
     let page = move || {
-        let agent = Arc::clone(&agent);
-        async move { ([(header::CONTENT_TYPE, CONTENT_TYPE)], agent.page()) }
+        let slices = slices.as_ref().map(|(slices, node)| slices.page(node));
+        let page = agent.page() + &slices.unwrap_or_default();
+        async move { ([(header::CONTENT_TYPE, CONTENT_TYPE)], page) }
     };
     Router::new()
         .route("/metrics", get(page))

@@ -138,8 +138,8 @@ impl Cause {
     /// How long an event that told it counts, in milliseconds, when nothing else is heard: not for ever, whatever happened.
     pub(super) fn event_ms(self) -> u64 {
         match self {
-            // The process dies at once or not at all: it is tried out.
-            Self::GpuAppFatal => 5_000,
+            // Until the process is another one. Most show that; of the others it is not known how long they take to load.
+            Self::GpuAppFatal => 120_000,
             // Until the next reading says the same.
             Self::GpuLost | Self::GpuRecovery => 15_000,
             _ => 600_000,

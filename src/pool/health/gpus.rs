@@ -18,7 +18,11 @@ use super::super::gpu::Source;
 use super::super::gpu::{EndpointGpus, Sight};
 use super::cause::Cause;
 use super::machine::Machine;
-use super::stall::Activity;
+use super::processes::Processes;
+
+mod activity;
+
+pub(super) use activity::activity;
 
 /// An older reading is none, in milliseconds.
 const READ_MS: u64 = 15_000;
@@ -41,11 +45,8 @@ const RISES_MS: f32 = 5_000.0;
 const REMAPPED: u64 = 63;
 /// Events that are remembered, so that none counts twice.
 const MOST_EVENTS: usize = 64;
-/// The share of time with a kernel running from which on a GPU says that it is busy.
-const BUSY: f64 = 0.9;
-/// Shares of the peak, and of the power limit, below which a GPU that says it is busy spins, and above which it works.
-const SPINS: (f64, f64) = (0.02, 0.25);
-const WORKS: (f64, f64) = (0.05, 0.4);
+/// Of a GPU that others share, an error that killed a process may have killed another's: how long it counts, in milliseconds.
+const ANOTHERS_MS: u64 = 5_000;
 
 /// What is remembered of an endpoint's GPUs.
 #[derive(Debug)]
@@ -54,6 +55,7 @@ pub(super) struct Memory {
     uncorrected: Vec<(String, u64)>,
     /// The last events: number, value, and when.
     events: VecDeque<(u64, u64, u64)>,
+    pub(super) processes: Processes,
     /// What the GPUs leave of the endpoint's speed, 0 to 1.
     pub(super) weight: f32,
     weighed_at: u64,
@@ -74,6 +76,7 @@ impl Memory {
     pub(super) const NEW: Self = Self {
         uncorrected: Vec::new(),
         events: VecDeque::new(),
+        processes: Processes::NEW,
         weight: 1.0,
         weighed_at: 0,
         soft: 1.0,
@@ -92,6 +95,7 @@ impl Memory {
         }
         self.facts(machine, gpus, now);
         self.memory_errors(machine, gpus, now);
+        self.processes.look(gpus, now);
         self.events(machine, gpus, since, now);
         machine.settle(now);
         self.weigh(machine, gpus, now);
@@ -243,7 +247,8 @@ impl Memory {
             EventKind::EventUnknown | EventKind::MigChanged => None,
         };
         if let Some(cause) = cause {
-            machine.happened(cause, now, now + cause.event_ms());
+            self.processes.failed();
+            machine.happened(cause, now, now + event_ms(cause, gpu));
         }
     }
 
@@ -281,44 +286,6 @@ impl Say {
     fn add(&mut self, says: Option<bool>) {
         self.yes |= says == Some(true);
         self.unknown |= says.is_none();
-    }
-}
-
-/// What the GPUs do, for [`super::stall`].
-pub(super) fn activity(gpus: &EndpointGpus, now: u64) -> Activity {
-    // One of several that work together waits for the others: one that works is enough, one that spins is not.
-    let all = gpus.own().map(|sight| activity_of(sight, now));
-    let worse = |found: Activity, next: Activity| match (found, next) {
-        (Activity::Works, _) | (_, Activity::Works) => Activity::Works,
-        (Activity::Spins, Activity::Spins) => Activity::Spins,
-        _ => Activity::Unknown,
-    };
-    all.reduce(worse).unwrap_or_default()
-}
-
-fn activity_of(sight: &Sight, now: u64) -> Activity {
-    let gpu = &sight.gpu;
-    let young = |age_ms: u32| sight.age_ms(age_ms, now) <= READ_MS;
-    // Whose work it is cannot be told.
-    let shared = gpu.owners.len() > 1 || gpu.mig_enabled || !gpu.parent.is_empty();
-    if shared || sight.source.is_silent(now) {
-        return Activity::Unknown;
-    }
-    let profile = gpu.profile.as_ref().filter(|p| young(p.age_ms));
-    let dram = profile.and_then(|profile| profile.dram_active);
-    let tensor = profile.and_then(|profile| profile.tensor_active);
-    let power = gpu.power.as_ref().filter(|p| young(p.age_ms));
-    let power = power.and_then(|power| Some(power.draw? / power.limit.filter(|&l| l > 0.0)?));
-    let busy = gpu.utilization.as_ref().filter(|u| young(u.age_ms));
-    let busy = busy.and_then(|utilization| utilization.gpu);
-    let above = |value: Option<f64>, least: f64| value.is_some_and(|value| value >= least);
-    let below = |value: Option<f64>, most: f64| value.is_some_and(|value| value < most);
-    if above(dram, WORKS.0) || above(tensor, WORKS.0) || above(power, WORKS.1) {
-        Activity::Works
-    } else if above(busy, BUSY) && (below(dram, SPINS.0) || below(power, SPINS.1)) {
-        Activity::Spins
-    } else {
-        Activity::Unknown
     }
 }
 
@@ -391,7 +358,15 @@ fn memory_failed(machine: &mut Machine, gpu: &Gpu, now: u64) {
         true => Cause::GpuAppFatal,
         false => Cause::GpuEcc,
     };
-    machine.happened(cause, now, now + cause.event_ms());
+    machine.happened(cause, now, now + event_ms(cause, gpu));
+}
+
+/// How long an event of `gpu` counts, in milliseconds, when nothing else is heard.
+fn event_ms(cause: Cause, gpu: &Gpu) -> u64 {
+    match cause {
+        Cause::GpuAppFatal if gpu.owners.len() > 1 => ANOTHERS_MS,
+        cause => cause.event_ms(),
+    }
 }
 
 #[cfg(test)]

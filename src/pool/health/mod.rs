@@ -20,6 +20,7 @@ mod gpus;
 pub mod limit;
 pub(super) mod machine;
 mod marks;
+mod processes;
 mod speed;
 mod stall;
 mod word;
@@ -88,8 +89,7 @@ pub(super) fn observe_page(slot: &Slot, scrape: &Scrape, now_ms: u64) {
     }
     slot.with_condition(now_ms, |condition| {
         if restarted {
-            condition.watch = Watch::NEW;
-            condition.machine.restarted(now_ms);
+            condition.restarted(now_ms);
         }
         match scrape.healthy {
             Some(false) => condition.machine.stands(unhealthy, now_ms),
@@ -117,6 +117,12 @@ impl Condition {
             since: now,
             ..Self::NEW
         };
+    }
+
+    /// The engine is a new process.
+    fn restarted(&mut self, now: u64) {
+        self.watch = Watch::NEW;
+        self.machine.restarted(now);
     }
 
     fn judge(&mut self, gpus: &EndpointGpus, now: u64) {
@@ -228,6 +234,9 @@ fn look(member: &Member, observed: bool, now: u64) {
         match gpus.as_deref() {
             None => condition.judge(&EndpointGpus::default(), now),
             Some(gpus) => condition.judge(gpus, now),
+        }
+        if condition.gpus.processes.restarted(&marks) {
+            condition.restarted(now);
         }
         let worst = condition.machine.word(condition.gpus.weight);
         let before = std::mem::replace(&mut condition.logged, worst.cause());

@@ -6,6 +6,8 @@ use super::*;
 use std::sync::Arc;
 use std::time::Duration;
 
+mod restarts;
+
 fn pool(endpoints: u32) -> Pool {
     // What happened before they came is not theirs.
     simulate_clock(1);
@@ -161,19 +163,6 @@ fn an_engine_that_stands_still_with_requests_is_wedged() {
     // It was not wedged, only slow: next time it is given the time that it took.
     run(&pool, &mut health, (43_200, 60_000), |_| Some(2e6));
     assert_eq!(state(&pool), State::Ok);
-}
-
-#[test]
-fn a_new_process_of_a_wedged_engine_is_tried_out_at_once() {
-    let pool = pool(2);
-    let mut health = Health::default();
-    let held = Reservation::new(&slot(&pool, 0));
-    run(&pool, &mut health, (1_000, 5_000), |now| Some(now as f64));
-    run(&pool, &mut health, (5_000, 8_000), |_| Some(5e3));
-    assert!(matches!(state(&pool), State::Ejected(Cause::Wedged, _)));
-    drop(held);
-    run(&pool, &mut health, (8_000, 8_200), |_| Some(0.0));
-    assert!(pool.snapshot().wants_probe(0, false, 8_200));
 }
 
 #[test]

@@ -146,16 +146,15 @@ async fn answer(server: Arc<ApiServer>, request: Request, voice: Voice) -> Respo
 
 /// `None`: the path is of no type.
 fn asked(path: &[&str], query: &str) -> Option<Asked> {
-    let (group, rest) = match path {
-        ["api", "v1", rest @ ..] => ("", rest),
-        ["apis", group, _, rest @ ..] => (*group, rest),
+    let (group, version, rest) = match path {
+        ["api", "v1", rest @ ..] => ("", "v1", rest),
+        ["apis", group, version, rest @ ..] => (*group, *version, rest),
         _ => return None,
     };
     let (namespace, plural, rest) = match rest {
-        ["namespaces", namespace, plural, rest @ ..] => (*namespace, plural, rest),
-        // Of no namespace: reviews.
-        [plural] if Type::named(group, plural)?.is_review() => ("", plural, &[][..]),
-        _ => return None,
+        ["namespaces", namespace, plural, rest @ ..] => (Some(*namespace), plural, rest),
+        [plural, rest @ ..] => (None, plural, rest),
+        [] => return None,
     };
     let (name, status) = match rest {
         [] => (None, false),
@@ -169,9 +168,10 @@ fn asked(path: &[&str], query: &str) -> Option<Asked> {
         .0;
     let mut asked = Asked {
         selected: Selected {
-            of: Type::named(group, plural)?,
-            namespace: namespace.to_owned(),
+            of: Type::at(group, version, plural, namespace.is_some())?,
+            namespace: namespace.unwrap_or_default().to_owned(),
             labels: Vec::new(),
+            node: None,
             name: name.map(str::to_owned),
         },
         status,
@@ -181,9 +181,10 @@ fn asked(path: &[&str], query: &str) -> Option<Asked> {
     let labels = labels.filter_map(|label| label.split_once('='));
     asked.selected.labels = labels.map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
     let fields = asked.query("fieldSelector").unwrap_or_default();
-    if let Some(name) = fields.strip_prefix("metadata.name=") {
-        asked.selected.name = Some(name.to_owned());
-    }
+    let field = |name: &str| Some(fields.strip_prefix(name)?.to_owned());
+    let (name, node) = (field("metadata.name="), field("spec.nodeName="));
+    asked.selected.name = name.or(asked.selected.name);
+    asked.selected.node = node;
     Some(asked)
 }
 
@@ -293,7 +294,7 @@ fn resources(server: &ApiServer, group: &str, version: &str) -> Response {
         .filter(|of| (of.group, of.version) == (group, version));
     let served: Vec<Value> = ours
         .filter(|of| server.serves(of))
-        .map(|of| json!({"name": of.plural, "singularName": "", "namespaced": true, "kind": of.kind, "verbs": ["get", "list", "watch"]}))
+        .map(|of| json!({"name": of.plural, "singularName": "", "namespaced": of.is_namespaced(), "kind": of.kind, "verbs": ["get", "list", "watch"]}))
         .collect();
     if served.is_empty() {
         return not_served();

@@ -1,9 +1,9 @@
 //! A Kubernetes API server that is not there: the objects that a picker reads, in memory, over HTTP.
 //!
 //! It serves list (paged), watch (bookmarks, 410 for a past that is forgotten), get, create, update, patch, delete and status of
-//! pods, InferencePools, objectives, rewrites and leases, says which groups it has, and can be told to fail: to refuse, to
-//! break watches, to forget its history, to fall silent. It says of bearer tokens whose they are and what their owners may read
-//! (TokenReview, SubjectAccessReview), as it was told.
+//! pods, InferencePools, objectives, rewrites, leases and ResourceSlices, says which groups it has, and can be told to fail: to
+//! refuse, to break watches, to forget its history, to fall silent. It says of bearer tokens whose they are and what their owners
+//! may read (TokenReview, SubjectAccessReview), as it was told.
 //!
 //! It proves nothing of what only the real one does: no schema is checked and nothing defaulted, every patch is merged (of
 //! conditions those of other types stay) and creates nothing, field ownership is not kept, selectors are `k=v,…` alone, nobody is
@@ -45,7 +45,8 @@ pub struct ApiServer {
     /// Rises when connections are lost; those from before say nothing any more.
     lost: watch::Sender<u64>,
     readers: Mutex<Vec<Reader>>,
-    groups: Mutex<BTreeSet<&'static str>>,
+    /// Groups, or versions of them: `group/version`.
+    groups: Mutex<BTreeSet<String>>,
     refusing: Mutex<Option<(u16, u32)>>,
     forbidden: Mutex<BTreeSet<Call>>,
     calls: Mutex<BTreeSet<Call>>,
@@ -88,7 +89,7 @@ impl ApiServer {
             silent: watch::Sender::new(false),
             lost: watch::Sender::new(0),
             readers: Mutex::default(),
-            groups: Mutex::new(TYPES.iter().map(|t| t.group).collect()),
+            groups: Mutex::new(TYPES.iter().map(|t| t.group.to_owned()).collect()),
             refusing: Mutex::default(),
             forbidden: Mutex::default(),
             calls: Mutex::default(),
@@ -144,6 +145,7 @@ impl ApiServer {
             of,
             namespace: namespace.to_owned(),
             labels: Vec::new(),
+            node: None,
             name: None,
         };
         self.store
@@ -154,10 +156,9 @@ impl ApiServer {
             .collect()
     }
 
-    /// Serves these groups from now on, and no others, beside the core.
+    /// Serves these groups, or versions of them (`group/version`), from now on, and no others, beside the core.
     pub fn serve_groups(&self, groups: &[&str]) {
-        let all = TYPES.iter().map(|of| of.group);
-        *self.groups.lock() = all.filter(|group| groups.contains(group)).collect();
+        *self.groups.lock() = groups.iter().map(|&group| group.to_owned()).collect();
     }
 
     /// Answers the next `count` requests with `status`.
@@ -213,7 +214,8 @@ impl ApiServer {
     }
 
     fn serves(&self, of: &Type) -> bool {
-        of.group.is_empty() || self.groups.lock().contains(of.group)
+        let groups = self.groups.lock();
+        of.group.is_empty() || groups.contains(of.group) || groups.contains(&of.api_version())
     }
 
     /// Takes down the call. The status by which it is refused, if it is.

@@ -39,6 +39,8 @@ pub(super) struct Selected {
     /// Labels, as `k=v` each.
     pub(super) labels: Vec<(String, String)>,
     pub(super) name: Option<String>,
+    /// By `spec.nodeName`.
+    pub(super) node: Option<String>,
 }
 
 /// Why an object is not written.
@@ -211,6 +213,10 @@ impl Selected {
         (*group, *plural) == (self.of.group, self.of.plural)
             && (self.namespace.is_empty() || *namespace == self.namespace)
             && self.name.as_ref().is_none_or(|wanted| wanted == name)
+            && self
+                .node
+                .as_ref()
+                .is_none_or(|wanted| object["spec"]["nodeName"] == **wanted)
             && self
                 .labels
                 .iter()

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-/// A type of objects; all but reviews are in namespaces.
+/// A type of objects. All are in namespaces but [`SLICES`] and reviews.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Type {
     pub(super) group: &'static str,
@@ -11,7 +11,10 @@ pub(super) struct Type {
     pub(super) plural: &'static str,
 }
 
-pub(super) const TYPES: [Type; 9] = [
+/// What ResourceSlices are called.
+pub(super) const SLICES: &str = "resourceslices";
+
+pub(super) const TYPES: [Type; 11] = [
     of("", "v1", "Pod", "pods"),
     of(
         "inference.networking.k8s.io",
@@ -51,6 +54,8 @@ pub(super) const TYPES: [Type; 9] = [
         "SubjectAccessReview",
         "subjectaccessreviews",
     ),
+    of("resource.k8s.io", "v1", "ResourceSlice", SLICES),
+    of("resource.k8s.io", "v1beta1", "ResourceSlice", SLICES),
 ];
 
 const fn of(
@@ -87,6 +92,22 @@ impl Type {
     /// Questions, which are answered and not kept.
     pub(super) fn is_review(&self) -> bool {
         self.group.starts_with("auth")
+    }
+
+    /// That of a path; `namespaced`: whether it names a namespace.
+    pub(super) fn at(
+        group: &str,
+        version: &str,
+        plural: &str,
+        namespaced: bool,
+    ) -> Option<&'static Self> {
+        let mut all = TYPES.iter();
+        all.find(|of| (of.group, of.version, of.plural) == (group, version, plural))
+            .filter(|of| of.is_namespaced() == namespaced)
+    }
+
+    pub(super) fn is_namespaced(&self) -> bool {
+        self.plural != SLICES && !self.is_review()
     }
 
     pub(super) fn api_version(&self) -> String {

@@ -39,6 +39,7 @@ impl Following {
             pool_name: "pool".to_owned(),
             identity: None,
             leads: None,
+            gpu_agents: None,
             patience: SHORT,
         };
         let (pool, counts) = (Arc::new(Pool::default()), Counts::default());

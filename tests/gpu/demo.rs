@@ -1,0 +1,67 @@
+//! `pointsman demo --gpus`, as its user sees it.
+
+use std::path::Path;
+
+use pointsman::cli::demo::envoy;
+
+use crate::support::{machine, pointsman};
+
+/// The shares of the acts, in per cent, of the last line that begins with `name`; none = no traffic.
+fn shares(printed: &str, name: &str) -> [Option<f64>; 4] {
+    let row = printed.lines().rfind(|line| line.starts_with(name));
+    let words: Vec<&str> = row.unwrap().split_whitespace().collect();
+    let words = words.into_iter().filter(|&word| word != "%");
+    let words: Vec<&str> = words.collect();
+    let last: [&str; 4] = words[words.len() - 4..].try_into().unwrap();
+    last.map(|word| word.parse().ok())
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_table_shows_the_fault_its_cause_and_who_has_the_traffic() {
+    let _machine = machine::shared().await;
+    let cache = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    let mut command = pointsman();
+    command
+        .env("ENVOY_BIN", envoy::find(cache).await.unwrap())
+        .env(fake_state::LIBRARY_VARIABLE, fake_state::library().unwrap())
+        .args(["demo", "--gpus", "--for=48s"]);
+    let output = command.output().await.unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    let printed = String::from_utf8(text).unwrap();
+    assert!(output.status.success(), "{printed}");
+    assert!(!printed.contains("It ended early"), "{printed}");
+    let (_, summary) = printed.split_once("at worst").unwrap();
+    let worst = |name: &str| summary.lines().find(|line| line.starts_with(name)).unwrap();
+    assert!(worst("sim-3").contains("ejected (gpu-"), "{printed}");
+    assert!(
+        worst("sim-2").contains("derated (gpu-throttled)"),
+        "{printed}"
+    );
+    let [before, fault, _, after] = shares(&printed, "sim-3").map(Option::unwrap);
+    assert!(fault < 5.0 && before > 10.0 && after > 5.0, "{printed}");
+    let [before, fault, _, _] = shares(&printed, "sim-2").map(Option::unwrap);
+    assert!(fault < before && fault > 1.0, "{printed}");
+}
+
+#[tokio::test]
+async fn what_it_cannot_show_is_refused_with_the_remedy() {
+    let folder = tempfile::tempdir().unwrap();
+    // As after `cargo build` alone: the program without the library beside it.
+    let alone = folder.path().join("pointsman");
+    std::fs::copy(env!("CARGO_BIN_EXE_pointsman"), &alone).unwrap();
+    for (flag, words) in [
+        ("--for=10s", "--for: with --gpus give it 40 s"),
+        ("--servers=2", "must be 3 at least"),
+        ("--servers=4", "cargo build --locked -p fake-nvml"),
+    ] {
+        let mut command = tokio::process::Command::new(&alone);
+        command
+            .args(["demo", "--gpus", flag])
+            .env("ENVOY_BIN", "/bin/true")
+            .env("TMPDIR", folder.path())
+            .env_remove(fake_state::LIBRARY_VARIABLE);
+        let output = command.output().await.unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains(words) && !output.status.success(), "{said}");
+    }
+}
