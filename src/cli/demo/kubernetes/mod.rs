@@ -219,6 +219,8 @@ async fn build(
         .args(["serve", "--bind-address=127.0.0.1", "--health-checking"])
         .arg(format!("--pool-name={pool}"))
         .arg(format!("--pool-namespace={NAMESPACE}"))
+        // Who watches the demo has no token of the double.
+        .arg("--metrics-endpoint-auth=false")
         .arg(format!("--grpc-port={}", addresses.pickers[0].port()))
         .arg(format!("--grpc-health-port={}", free_address()?.port()))
         .arg(format!("--metrics-port={}", picker_metrics.port()));
