@@ -6,6 +6,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
+use super::access::read;
 use super::rights;
 use crate::support::ask::ask;
 use crate::support::cluster::{GROUP, NAMESPACE, POOL_GROUP};
@@ -221,4 +222,29 @@ async fn the_objects_of_the_demo_are_what_a_cluster_takes() {
         }
     }
     assert_eq!(taken, 10);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_metrics_port_is_for_those_with_the_right_token() {
+    let _machine = machine::shared().await;
+    let live = Live::start(&rights::role()).await;
+    live.pool(&[8000]).await;
+    live.pod("a", "10.1.0.1", true).await;
+    live.may_ask_about_others(&rights::reviews()).await;
+    let prometheus = live.reader("prometheus", &["/metrics"]).await;
+    let admin = live
+        .reader("admin", &["/metrics", "/debug/plugins/state"])
+        .await;
+    let picker = live.picker(&["--metrics-endpoint-auth"]).await;
+    picker.until_health("readiness", true).await;
+    for (path, token, expected) in [
+        ("/metrics", None, 401),
+        ("/metrics", Some("made-up"), 401),
+        ("/metrics", Some(&*prometheus), 200),
+        ("/debug/plugins/state", Some(&*prometheus), 403),
+        ("/debug/plugins/state", Some(&*operator), 200),
+    ] {
+        let (status, body) = read(&picker, path, token).await;
+        assert_eq!(status, expected, "{path}: {body}");
+    }
 }

@@ -11,4 +11,5 @@ mod leader;
 mod live;
 mod objects;
 mod pool;
+mod pools;
 mod rights;

@@ -50,6 +50,14 @@ pub(super) fn role() -> serde_json::Value {
     rules(role.unwrap()).unwrap()
 }
 
+/// The chart's role that lets the picker ask who reads its metrics.
+pub(super) fn reviews() -> serde_json::Value {
+    let template = template();
+    let mut documents = template.split("\n---\n");
+    let role = documents.find(|document| document.contains("  resources: [tokenreviews]"));
+    rules(role.unwrap()).unwrap()
+}
+
 /// Verb, group and resource of all that the picker's roles allow, whatever the values of the chart.
 fn allowed() -> BTreeSet<(String, String, String)> {
     // Readers of its metrics have a role too, which is none of the picker's.

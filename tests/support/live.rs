@@ -8,6 +8,7 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
 use kube::{Client, Config};
+use pointsman::sim::kube::Reader;
 use serde_json::{Value, json};
 
 use super::apiserver::{self, ADMIN, Real};
@@ -54,7 +55,7 @@ impl Live {
         };
         live.until_ready().await;
         live.furnish(role).await;
-        let token = live.token().await;
+        let token = live.token_of(ACCOUNT).await;
         if let Server::Real(real) = &live.server {
             live.kubeconfig = real.kubeconfig("picker", &token);
         }
@@ -69,7 +70,11 @@ impl Live {
     /// A picker of the pool `pool`.
     pub(crate) async fn picker(&self, flags: &[&str]) -> Picker {
         let config = "apiVersion: llm-d.ai/v1alpha1\nkind: EndpointPickerConfig\nplugins:\n- {type: queue-scorer}\n";
-        let of = ["--pool-name=pool", "--pool-namespace=models"];
+        let of = [
+            "--pool-name=pool",
+            "--pool-namespace=models",
+            "--metrics-endpoint-auth=false",
+        ];
         let flags: Vec<&str> = of.iter().chain(flags).copied().collect();
         Picker::start_in(&self.kubeconfig, config, &flags).await
     }
@@ -177,9 +182,46 @@ impl Live {
         }
     }
 
-    /// One of the picker's ServiceAccount.
-    async fn token(&self) -> String {
-        let uri = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{ACCOUNT}/token");
+    /// The picker may ask who somebody is and what he may do, as `role` allows it.
+    pub(crate) async fn may_ask_about_others(&self, role: &Value) {
+        if self.is_real() {
+            self.bind_everywhere(ACCOUNT, &role["rules"]).await;
+        }
+    }
+
+    /// A token of somebody who may get these paths.
+    pub(crate) async fn reader(&self, name: &str, paths: &[&str]) -> String {
+        if let Server::Double(cluster) = &self.server {
+            let token = format!("{name}s-token");
+            cluster.api.admit(Reader {
+                token: token.clone(),
+                user: format!("system:serviceaccount:{NAMESPACE}:{name}"),
+                paths: paths.iter().map(|&path| path.to_owned()).collect(),
+            });
+            return token;
+        }
+        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": name, "namespace": NAMESPACE}});
+        self.create(&account).await.unwrap();
+        let rules = json!([{"nonResourceURLs": paths, "verbs": ["get"]}]);
+        self.bind_everywhere(name, &rules).await;
+        self.token_of(name).await
+    }
+
+    /// What `rules` allow in no namespace, for the ServiceAccount `name`.
+    async fn bind_everywhere(&self, name: &str, rules: &Value) {
+        let rbac = "rbac.authorization.k8s.io";
+        let account = json!({"kind": "ServiceAccount", "name": name, "namespace": NAMESPACE});
+        for object in [
+            json!({"apiVersion": format!("{rbac}/v1"), "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules}),
+            json!({"apiVersion": format!("{rbac}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": name}, "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": name}, "subjects": [account]}),
+        ] {
+            self.create(&object).await.unwrap();
+        }
+    }
+
+    /// One of the ServiceAccount `account`.
+    async fn token_of(&self, account: &str) -> String {
+        let uri = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}/token");
         let body =
             json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
         let request = http::Request::post(uri)
@@ -194,7 +236,7 @@ impl Live {
         let (group, version) = version.split_once('/').unwrap_or(("", version));
         let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind));
         match kind {
-            "CustomResourceDefinition" | "Namespace" => {
+            "CustomResourceDefinition" | "Namespace" | "ClusterRole" | "ClusterRoleBinding" => {
                 Api::all_with(self.client.clone(), &resource)
             }
             _ => Api::namespaced_with(self.client.clone(), NAMESPACE, &resource),
