@@ -10,10 +10,12 @@
 //! `work-scorer` with the same weight: that says `least cost / cost`, and the sum is best where cost ÷ s is least. So an
 //! endpoint of half the speed is as good as another while it has half the work. All equally fast: all 1.
 //!
-//! `fade` falls from 1 to 0 as the mean of `max(queue / 5, KV cache / 0.8)` over the candidates goes from `fadeFrom` (0.8) to
-//! `fadeTo` (1.2): where all are full, what is taken from the slow ones overloads the others, and more requests are late
+//! `fade` falls from 1 to 0 as the mean of `max(queue / 5, KV cache / 0.8)` over the candidates, smoothed over time (half-life
+//! 10 s), goes from `fadeFrom` (0.8) to `fadeTo` (1.2): where all are full, what is taken from the slow ones overloads the others, and more requests are late
 //! than before (simulation: reference §7.3). `minWeight` (0.3) is there for the same reason, and because a slow endpoint
 //! without requests cannot be measured. In the default profile. Beside other scorers its weight is a matter of taste.
+
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde::{Deserialize, Serialize};
 
@@ -24,9 +26,20 @@ use crate::config::{PluginUse, Problem};
 const FULL_QUEUE: f32 = 5.0;
 const FULL_CACHE: f32 = 0.8;
 
+/// How long it takes for half of how full the pool was to be forgotten, in milliseconds. A slow endpoint that is suddenly as
+/// welcome as the others gets all that it was spared at once, and reads prompts for seconds.
+const REMEMBERS: f32 = 10_000.0;
+
 /// See the module.
 #[derive(Debug)]
-pub(in crate::scheduling) struct Speed(Params);
+pub(in crate::scheduling) struct Speed {
+    params: Params,
+    full: Smoothed,
+}
+
+/// A number over time: milliseconds in the upper half, what it was in the lower one; 0 = none yet.
+#[derive(Debug, Default)]
+struct Smoothed(AtomicU64);
 
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
@@ -61,7 +74,10 @@ impl Speed {
         if !(params.fade_to > params.fade_from && params.fade_to <= 1e6) {
             return problem("fadeTo", "is not a number above fadeFrom, up to 1000000");
         }
-        Ok(Self(params))
+        Ok(Self {
+            params,
+            full: Smoothed::default(),
+        })
     }
 
     /// How much differences count: 1 while there is room, 0 where all is full.
@@ -76,10 +92,35 @@ impl Speed {
             }
         }
         let full = if known == 0 { 0.0 } else { sum / known as f32 };
+        let full = self.full.follow(full, cx.now_ms);
         let Params {
             fade_from, fade_to, ..
-        } = self.0;
+        } = self.params;
         ((fade_to - full) / (fade_to - fade_from)).clamp(0.0, 1.0)
+    }
+}
+
+// === impl Smoothed ===
+
+impl Smoothed {
+    /// Takes in that it is `value` at `now_ms`, and returns what it is over time. Of several at once the first counts.
+    fn follow(&self, value: f32, now_ms: u64) -> f32 {
+        let pack = |value: f32| (now_ms & 0xffff_ffff) << 32 | u64::from(value.to_bits());
+        let seen = self.0.load(Ordering::Relaxed);
+        let next = match seen {
+            0 => value,
+            seen => {
+                let since = (now_ms as u32).wrapping_sub((seen >> 32) as u32);
+                let before = f32::from_bits(seen as u32);
+                let keeps = (-(since as f32) / REMEMBERS).exp2();
+                value + (before - value) * keeps
+            }
+        };
+        // Whoever is late leaves it to the others.
+        let _ = self
+            .0
+            .compare_exchange(seen, pack(next), Ordering::Relaxed, Ordering::Relaxed);
+        next
     }
 }
 
@@ -97,7 +138,7 @@ impl Scorer for Speed {
             return;
         }
         let fade = self.fade(cx, candidates);
-        let least = self.0.min_weight;
+        let least = self.params.min_weight;
         let faded = |speed: f32| 1.0 - fade * (1.0 - (speed / fastest).max(least));
         let slowest = faded(slowest);
         for out in out {
@@ -150,6 +191,21 @@ mod tests {
             let got = Speed::of(&plugin("speed-scorer", wrong)).unwrap_err();
             assert!(got.message.contains("is not a number"), "{}", got.message);
         }
+    }
+
+    #[test]
+    fn how_full_it_is_is_remembered() {
+        let full = Smoothed::default();
+        let near = |got: f32, expected: f32| assert!((got - expected).abs() < 1e-3, "{got}");
+        near(full.follow(1.0, 5), 1.0);
+        near(full.follow(0.0, 5), 1.0);
+        near(full.follow(0.0, 10_005), 0.5);
+        near(full.follow(2.0, 20_005), 1.25);
+        near(full.follow(0.0, 20_000_000), 0.0);
+        // The upper half of the clock goes round.
+        let full = Smoothed::default();
+        near(full.follow(1.0, 0xffff_ffff), 1.0);
+        near(full.follow(0.0, 0xffff_ffff + 10_000), 0.5);
     }
 
     /// Requests go where work ÷ speed is least, if they go one after another to the best.
