@@ -21,11 +21,21 @@ kind: EndpointPickerConfig
 plugins:
 - {type: file-discovery, parameters: {path: $work/endpoints.yaml}}
 - {type: approx-prefix-cache-producer, parameters: {autoTune: false, blockSizeTokens: 64, lruCapacityPerServer: 31250}}
+- type: gpu-health-filter
+- type: gpu-memory-filter
 - type: work-scorer
+- type: speed-scorer
+- type: gpu-memory-scorer
+- type: gpu-cotenant-scorer
 schedulingProfiles:
 - name: default
   plugins:
+  - pluginRef: gpu-health-filter
+  - pluginRef: gpu-memory-filter
   - pluginRef: work-scorer
+  - pluginRef: speed-scorer
+  - {pluginRef: gpu-memory-scorer, weight: 0.2}
+  - {pluginRef: gpu-cotenant-scorer, weight: 0.5}
 dataLayer: {discovery: {pluginRef: file-discovery}}
 YAML
 $bin/pointsman serve --secure-serving=false --bind-address=127.0.0.1 --grpc-port 21902 --grpc-health-port 21903 \

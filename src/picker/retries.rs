@@ -146,8 +146,8 @@ impl Retries {
         self.until.fetch_max(now_ms + TTL_MS, Ordering::Relaxed);
     }
 
-    fn served(&self, key: u64) {
-        if self.until.load(Ordering::Relaxed) == 0 {
+    fn served(&self, key: u64, now_ms: u64) {
+        if self.until.load(Ordering::Relaxed) <= now_ms {
             return;
         }
         let mut failed = self.failed.lock();
@@ -242,7 +242,7 @@ impl Attempt {
     pub(super) fn ended(&mut self, served: bool) {
         self.over = true;
         if served {
-            self.retries.served(self.key);
+            self.retries.served(self.key, clock_ms());
         }
     }
 

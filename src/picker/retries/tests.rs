@@ -55,9 +55,9 @@ fn failures_are_remembered_for_a_while_and_until_the_request_is_served() {
 
     retries.failed(2, "", who(7), 10 + TTL_MS);
     assert_eq!(retries.failed.lock().of.len(), 1);
-    retries.served(3);
+    retries.served(3, 11 + TTL_MS);
     assert!(retries.look(2, 11 + TTL_MS).is_some());
-    retries.served(2);
+    retries.served(2, 11 + TTL_MS);
     assert_eq!(retries.look(2, 11 + TTL_MS), None);
     assert_eq!(retries.until.load(Ordering::Relaxed), 0);
 }
@@ -69,7 +69,7 @@ fn there_is_an_end_to_what_is_remembered() {
     for key in 0..3 * MOST as u64 {
         retries.failed(key, &id, who(1), 1);
         if key % 2 == 0 {
-            retries.served(key);
+            retries.served(key, 2);
         }
     }
     let failed = retries.failed.lock();
