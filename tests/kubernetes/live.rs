@@ -232,8 +232,8 @@ async fn the_metrics_port_is_for_those_with_the_right_token() {
     live.pod("a", "10.1.0.1", true).await;
     live.may_ask_about_others(&rights::reviews()).await;
     let prometheus = live.reader("prometheus", &["/metrics"]).await;
-    let admin = live
-        .reader("admin", &["/metrics", "/debug/plugins/state"])
+    let operator = live
+        .reader("operator", &["/metrics", "/debug/plugins/state"])
         .await;
     let picker = live.picker(&["--metrics-endpoint-auth"]).await;
     picker.until_health("readiness", true).await;
