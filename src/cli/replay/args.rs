@@ -79,9 +79,9 @@ pub struct ReplayArgs {
     /// Endpoints.
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(super) endpoints: u32,
-    /// Their GPU.
-    #[arg(long, default_value = "H100")]
-    pub(super) gpu: String,
+    /// Their GPU; several, comma separated: endpoints take turns.
+    #[arg(long, default_value = "H100", value_delimiter = ',')]
+    pub(super) gpu: Vec<String>,
     /// Their model.
     #[arg(long, default_value = "llama3-8b")]
     pub(super) model: String,

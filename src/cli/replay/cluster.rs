@@ -32,7 +32,8 @@ const STALENESS: Duration = Duration::from_secs(2);
 #[derive(Debug)]
 pub(super) struct Virtual<'a> {
     args: &'a ReplayArgs,
-    spec: EngineSpec,
+    /// Endpoints take turns with them. All have the same block size.
+    specs: Vec<EngineSpec>,
 }
 
 // === impl Virtual ===
@@ -40,11 +41,15 @@ pub(super) struct Virtual<'a> {
 impl<'a> Virtual<'a> {
     /// What `args` describe; fails where they name something that there is not.
     pub(super) fn of(args: &'a ReplayArgs) -> anyhow::Result<Self> {
-        let mut spec = EngineSpec::new(&args.gpu, &args.model, args.tp);
-        spec.max_num_batched_tokens = args.max_num_batched_tokens;
-        spec.max_num_seqs = args.max_num_seqs;
-        spec.kv_blocks = args.kv_blocks;
-        Engine::new(&spec).context("--gpu, --model, --tp")?;
+        let specs = args.gpu.iter().map(|gpu| {
+            let mut spec = EngineSpec::new(gpu, &args.model, args.tp);
+            spec.max_num_batched_tokens = args.max_num_batched_tokens;
+            spec.max_num_seqs = args.max_num_seqs;
+            spec.kv_blocks = args.kv_blocks;
+            Engine::new(&spec).context("--gpu, --model, --tp")?;
+            Ok(spec)
+        });
+        let specs = specs.collect::<anyhow::Result<Vec<_>>>()?;
         for name in &args.policy {
             anyhow::ensure!(
                 BASELINES.contains(&name.as_str()),
@@ -53,12 +58,13 @@ impl<'a> Virtual<'a> {
                 BASELINES.join(", ")
             );
         }
-        Ok(Self { args, spec })
+        Ok(Self { args, specs })
     }
 
-    fn engine(&self, trace: &Trace) -> anyhow::Result<Engine> {
-        let mut spec = self.spec.clone();
-        spec.loras = (trace.adapters() > 0).then_some(Loras {
+    /// That of the endpoint with this number; `loras`: there are adapters.
+    fn engine(&self, loras: bool, endpoint: u32) -> anyhow::Result<Engine> {
+        let mut spec = self.specs[endpoint as usize % self.specs.len()].clone();
+        spec.loras = loras.then_some(Loras {
             max: self.args.max_loras,
             load: self.args.lora_load.as_secs_f64(),
         });
@@ -82,17 +88,21 @@ impl<'a> Virtual<'a> {
         }
     }
 
-    /// Requests a second that one engine serves when it is offered a stretch of the trace at once: in the middle of the run,
+    fn block_size(&self) -> u32 {
+        self.specs[0].block_size
+    }
+
+    /// Requests a second that the engine of `endpoint` serves when it is offered a stretch of the trace at once: in the middle of the run,
     /// where the batch is neither filling nor draining.
-    fn throughput(&self, trace: &Arc<Trace>) -> anyhow::Result<f64> {
+    fn throughput(&self, trace: &Arc<Trace>, endpoint: u32) -> anyhow::Result<f64> {
         let scale = Scale {
             requests: Some(SAMPLE),
             open_loop: true,
             ..Scale::default()
         };
         let traffic = Traffic::new(Arc::clone(trace), scale)?;
-        let mut engine = self.engine(trace)?;
-        let block = self.spec.block_size;
+        let mut engine = self.engine(trace.adapters() > 0, endpoint)?;
+        let block = self.block_size();
         let walk = Walk::new(&traffic, block);
         for arrival in traffic.arrivals() {
             let Arrival {
@@ -141,22 +151,23 @@ impl<'a> Virtual<'a> {
         faults: Vec<Fault>,
         ended: &mut dyn FnMut(Served),
     ) -> anyhow::Result<Done> {
-        let engines = (0..endpoints).map(|_| self.engine(traffic.trace()));
+        let loras = traffic.trace().adapters() > 0;
+        let engines = (0..endpoints).map(|endpoint| self.engine(loras, endpoint));
         let mut cluster = cluster::Cluster {
             engines: engines.collect::<anyhow::Result<_>>()?,
-            block_size: self.spec.block_size,
+            block_size: self.block_size(),
             wires: self.wires(),
             faults,
             seed,
         };
         let mut router = self.router(endpoints, picks, seed)?;
-        let mut walk = Walk::new(traffic, self.spec.block_size);
+        let mut walk = Walk::new(traffic, self.block_size());
         cluster::run(&mut cluster, &mut *router, &mut walk, &mut |outcome| {
             ended(served(outcome));
         });
         let loads = cluster.engines.iter().map(Engine::lora_loads);
         Ok(Done {
-            lora_loads: (traffic.trace().adapters() > 0).then(|| loads.sum()),
+            lora_loads: loras.then(|| loads.sum()),
         })
     }
 
@@ -187,7 +198,11 @@ impl Cluster for Virtual<'_> {
     /// they could serve if nobody minded waiting, and taken to grow with their number.
     fn saturation(&self, trace: &Arc<Trace>) -> anyhow::Result<f64> {
         let few = self.args.endpoints.min(FEW);
-        let most = self.throughput(trace)? * f64::from(few);
+        let kinds = few.min(self.specs.len() as u32);
+        let of_each = (0..kinds).map(|endpoint| self.throughput(trace, endpoint));
+        let of_each = of_each.collect::<anyhow::Result<Vec<_>>>()?;
+        let mean = of_each.iter().sum::<f64>() / f64::from(kinds);
+        let most = mean * f64::from(few);
         let mut tried = Vec::new();
         for share in (4..=24).map(|step| f64::from(step) * 0.05) {
             let scale = Scale {
@@ -240,5 +255,32 @@ fn served(of: &cluster::Outcome) -> Served {
         cached: of.cached_tokens,
         output: of.output_tokens,
         outcome,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: ReplayArgs,
+    }
+
+    #[test]
+    fn endpoints_take_turns_with_the_gpus() {
+        let args = |gpu: &str| Command::parse_from(["replay", "trace", "--gpu", gpu]).args;
+        let mixed = args("H100,L4");
+        let mixed = Virtual::of(&mixed).unwrap();
+        let memory = |endpoint| {
+            let engine = mixed.engine(false, endpoint).unwrap();
+            engine.hardware().hbm_bytes >> 30
+        };
+        assert_eq!([0, 1, 2, 3].map(memory), [79, 22, 79, 22]);
+        let error = Virtual::of(&args("H100,L5")).unwrap_err();
+        assert!(format!("{error:#}").contains("L5"), "{error:#}");
     }
 }

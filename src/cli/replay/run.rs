@@ -228,8 +228,8 @@ fn name(path: &Path) -> String {
 /// What is true of all runs.
 fn setting(args: &ReplayArgs) -> Vec<(String, String)> {
     let gpus = match args.tp {
-        1 => args.gpu.clone(),
-        tp => format!("{tp} × {}", args.gpu),
+        1 => args.gpu.join(", "),
+        tp => format!("{tp} × {}", args.gpu.join(", ")),
     };
     let mut network = format!("{:?}", args.network);
     if !args.network_jitter.is_zero() {
