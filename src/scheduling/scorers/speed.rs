@@ -10,13 +10,15 @@
 //! `work-scorer` with the same weight: that says `least cost / cost`, and the sum is best where cost ÷ s is least. So an
 //! endpoint of half the speed is as good as another while it has half the work. All equally fast: all 1.
 //!
-//! `fade` falls from 1 to 0 as the mean of `max(queue / 5, KV cache / 0.8)` over the candidates, smoothed over time (half-life
-//! 10 s), goes from `fadeFrom` (0.8) to `fadeTo` (1.2): where all are full, what is taken from the slow ones overloads the others, and more requests are late
+//! `fade` falls from 1 to 0 as the mean of `max(queue / 5, KV cache / 0.8)` over the candidates, each smoothed over time
+//! (half-life 10 s), goes from `fadeFrom` (0.8) to `fadeTo` (1.2): where all are full, what is taken from the slow ones overloads the others, and more requests are late
 //! than before (simulation: reference §7.3). `minWeight` (0.3) is there for the same reason, and because a slow endpoint
 //! without requests cannot be measured. In the default profile. Beside other scorers its weight is a matter of taste.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use arc_swap::ArcSwap;
 use serde::{Deserialize, Serialize};
 
 use super::super::{Context, Scorer};
@@ -29,12 +31,15 @@ const FULL_CACHE: f32 = 0.8;
 /// How long it takes for half of how full the pool was to be forgotten, in milliseconds. A slow endpoint that is suddenly as
 /// welcome as the others gets all that it was spared at once, and reads prompts for seconds.
 const REMEMBERS: f32 = 10_000.0;
+/// How seldom more is taken in, in milliseconds.
+const LOOKS: u32 = 50;
 
 /// See the module.
 #[derive(Debug)]
 pub(in crate::scheduling) struct Speed {
     params: Params,
-    full: Smoothed,
+    /// How full each endpoint is, by its number: profiles and subsets have other candidates, and ask the same plugin.
+    full: ArcSwap<Vec<Smoothed>>,
 }
 
 /// A number over time: milliseconds in the upper half, what it was in the lower one; 0 = none yet.
@@ -76,50 +81,69 @@ impl Speed {
         }
         Ok(Self {
             params,
-            full: Smoothed::default(),
+            full: ArcSwap::default(),
         })
     }
 
     /// How much differences count: 1 while there is room, 0 where all is full.
     fn fade(&self, cx: &Context<'_>, candidates: &[u32]) -> f32 {
-        let (mut sum, mut known) = (0.0, 0_u32);
+        let remembered = self.full.load();
+        let (mut sum, mut known, mut places) = (0.0, 0_u32, 0);
         for &candidate in candidates {
             let at = candidate as usize;
             let full = (cx.load.waiting[at] / FULL_QUEUE).max(cx.load.kv_usage[at] / FULL_CACHE);
-            if !full.is_nan() {
-                sum += full;
-                known += 1;
+            if full.is_nan() {
+                continue;
             }
+            let number = cx.snapshot.numbers()[at] as usize;
+            sum += match remembered.get(number) {
+                Some(remembered) => remembered.follow(full, cx.now_ms),
+                None => {
+                    places = places.max(number + 1);
+                    full
+                }
+            };
+            known += 1;
+        }
+        if places > 0 {
+            self.grow(&remembered, places);
         }
         let full = if known == 0 { 0.0 } else { sum / known as f32 };
-        let full = self.full.follow(full, cx.now_ms);
         let Params {
             fade_from, fade_to, ..
         } = self.params;
         ((fade_to - full) / (fade_to - fade_from)).clamp(0.0, 1.0)
+    }
+
+    /// Makes room for so many. Numbers are used again, so there are no more than endpoints at a time.
+    fn grow(&self, remembered: &[Smoothed], places: usize) {
+        let mut grown: Vec<Smoothed> = remembered.iter().map(Smoothed::copy).collect();
+        grown.resize_with(places, Smoothed::default);
+        // What others take in meanwhile is taken in again soon.
+        self.full.store(Arc::new(grown));
     }
 }
 
 // === impl Smoothed ===
 
 impl Smoothed {
-    /// Takes in that it is `value` at `now_ms`, and returns what it is over time. Of several at once the first counts.
+    fn copy(&self) -> Self {
+        Self(self.0.load(Ordering::Relaxed).into())
+    }
+
+    /// Takes in that it is `value` at `now_ms`, unless something was a moment ago, and returns what it is over time.
     fn follow(&self, value: f32, now_ms: u64) -> f32 {
-        let pack = |value: f32| (now_ms & 0xffff_ffff) << 32 | u64::from(value.to_bits());
         let seen = self.0.load(Ordering::Relaxed);
-        let next = match seen {
-            0 => value,
-            seen => {
-                let since = (now_ms as u32).wrapping_sub((seen >> 32) as u32);
-                let before = f32::from_bits(seen as u32);
-                let keeps = (-(since as f32) / REMEMBERS).exp2();
-                value + (before - value) * keeps
-            }
+        let (then, before) = ((seen >> 32) as u32, f32::from_bits(seen as u32));
+        let since = (now_ms as u32).wrapping_sub(then);
+        let next = match (seen, since) {
+            (0, _) => value,
+            (_, 0..LOOKS) => return before,
+            _ => value + (before - value) * (-(since as f32) / REMEMBERS).exp2(),
         };
-        // Whoever is late leaves it to the others.
-        let _ = self
-            .0
-            .compare_exchange(seen, pack(next), Ordering::Relaxed, Ordering::Relaxed);
+        let packed = (now_ms & 0xffff_ffff) << 32 | u64::from(next.to_bits());
+        // Of two at once either counts.
+        self.0.store(packed, Ordering::Relaxed);
         next
     }
 }
@@ -149,7 +173,7 @@ impl Scorer for Speed {
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::testing::{plugin, scores_for, snapshot};
+    use super::super::super::testing::{plugin, scores_for, snapshot, with_context};
     use super::super::work::Work;
     use super::*;
     use crate::pool::LoadView;
@@ -206,6 +230,26 @@ mod tests {
         let full = Smoothed::default();
         near(full.follow(1.0, 0xffff_ffff), 1.0);
         near(full.follow(0.0, 0xffff_ffff + 10_000), 0.5);
+    }
+
+    /// One plugin of two profiles: what one's candidates are full of is nothing to the other's.
+    #[test]
+    fn each_endpoint_is_as_full_as_it_is() {
+        let scorer = Speed::of(&plugin("speed-scorer", "{}")).unwrap();
+        let snapshot = snapshot(4);
+        let mut load = view(&[1.0, 0.5, 1.0, 0.5], 0.0);
+        (load.waiting[0], load.waiting[1]) = (20.0, 20.0);
+        let scores = |candidates: &[u32]| {
+            let mut out = [0.0; 2];
+            with_context(&snapshot, &load, 0, &[], |cx| {
+                scorer.score(cx, candidates, &mut out);
+            });
+            out
+        };
+        for _ in 0..2 {
+            assert_eq!(scores(&[0, 1]), [1.0, 1.0]);
+            assert_eq!(scores(&[2, 3]), [1.0, 0.5]);
+        }
     }
 
     /// Requests go where work ÷ speed is least, if they go one after another to the best.
