@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use parking_lot::Mutex;
+use serde_json::Value;
 use tokio::process::Command;
 use tokio_util::sync::CancellationToken;
 
@@ -94,6 +95,61 @@ fn rate(text: &str) -> Result<f64, String> {
         Ok(rate) if (0.1..=10_000.0).contains(&rate) => Ok(rate),
         _ => Err(format!("`{text}` is not a number from 0.1 to 10000")),
     }
+}
+
+/// Those of Envoy and the picker before `endpoints`.
+fn addresses(args: &DemoArgs, endpoints: Vec<SocketAddr>) -> anyhow::Result<Addresses> {
+    Ok(Addresses {
+        listen: match args.port {
+            0 => free_address()?,
+            port => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
+        },
+        admin: free_address()?,
+        pickers: vec![free_address()?],
+        endpoints,
+    })
+}
+
+/// Starts `command`, a `serve` without its ports, and waits until it answers.
+async fn start_picker(
+    http: &Http,
+    folder: &Path,
+    mut command: Command,
+    addresses: &Addresses,
+    metrics: SocketAddr,
+) -> anyhow::Result<Program> {
+    command
+        .args(["--bind-address=127.0.0.1", "--health-checking"])
+        .arg(format!("--grpc-port={}", addresses.pickers[0].port()))
+        .arg(format!("--grpc-health-port={}", free_address()?.port()))
+        .arg(format!("--metrics-port={}", metrics.port()));
+    let mut picker = Program::start("picker", folder, &mut command)?;
+    until(&mut picker, async || {
+        http.page(metrics, "/healthz").await.ok()
+    })
+    .await?;
+    Ok(picker)
+}
+
+/// Starts Envoy with the bootstrap `document`, and waits until it is ready.
+async fn start_envoy(
+    http: &Http,
+    binary: &Path,
+    folder: &Path,
+    document: &Value,
+    admin: SocketAddr,
+) -> anyhow::Result<Program> {
+    let bootstrap = folder.join("envoy.json");
+    std::fs::write(&bootstrap, serde_json::to_string_pretty(document)?)?;
+    let mut command = Command::new(binary);
+    command
+        .args(["--concurrency", "1", "--log-level", "warn"])
+        // Two Envoys of one base id cannot run on one machine.
+        .args(["--use-dynamic-base-id", "-c"])
+        .arg(&bootstrap);
+    let mut envoy = Program::start("envoy", folder, &mut command)?;
+    until(&mut envoy, async || http.page(admin, "/ready").await.ok()).await?;
+    Ok(envoy)
 }
 
 /// Runs until Ctrl-C, or for `--for`; ends with a summary. An error if requests failed or went astray.
@@ -207,44 +263,13 @@ impl Stage {
             .map(|endpoint| endpoint.socket_addr())
             .collect();
 
-        let listen = match args.port {
-            0 => free_address()?,
-            port => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
-        };
-        let addresses = Addresses {
-            listen,
-            admin: free_address()?,
-            pickers: vec![free_address()?],
-            endpoints,
-        };
+        let addresses = addresses(args, endpoints)?;
         let picker_metrics = free_address()?;
         let mut command = Command::new(&this);
-        command
-            .args(["serve", "--bind-address=127.0.0.1", "--health-checking"])
-            .args(&flags.picker)
-            .arg(format!("--grpc-port={}", addresses.pickers[0].port()))
-            .arg(format!("--grpc-health-port={}", free_address()?.port()))
-            .arg(format!("--metrics-port={}", picker_metrics.port()));
-        let mut picker = Program::start("picker", folder, &mut command)?;
-        until(&mut picker, async || {
-            http.page(picker_metrics, "/healthz").await.ok()
-        })
-        .await?;
-
-        let bootstrap = folder.join("envoy.json");
+        command.arg("serve").args(&flags.picker);
+        let picker = start_picker(&http, folder, command, &addresses, picker_metrics).await?;
         let document = args.profile.bootstrap(&addresses)?;
-        std::fs::write(&bootstrap, serde_json::to_string_pretty(&document)?)?;
-        let mut command = Command::new(envoy);
-        command
-            .args(["--concurrency", "1", "--log-level", "warn"])
-            // Two Envoys of one base id cannot run on one machine.
-            .args(["--use-dynamic-base-id", "-c"])
-            .arg(&bootstrap);
-        let mut envoy = Program::start("envoy", folder, &mut command)?;
-        until(&mut envoy, async || {
-            http.page(addresses.admin, "/ready").await.ok()
-        })
-        .await?;
+        let envoy = start_envoy(&http, envoy, folder, &document, addresses.admin).await?;
         Ok(Self {
             http,
             addresses,

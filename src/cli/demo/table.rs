@@ -105,12 +105,8 @@ pub(super) fn summary(rows: &[Row], results: &Results, seconds: f64) -> String {
     let picked: u64 = rows.iter().map(|row| row.picked).sum();
     let share = |count: u64| 100.0 * count as f64 / (results.complete.max(1)) as f64;
     let mut out = format!(
-        "\nIn {seconds:.1} s: {} requests sent, {} answered in full, {} failed. First byte after {} ms (median), {} ms (99 %).\n\n{:<8} {:>6} {:>8} {:>8} {:>7} {:>10}\n",
-        results.sent,
-        results.complete,
-        results.failures(),
-        results.first_byte.value_at_quantile(0.5),
-        results.first_byte.value_at_quantile(0.99),
+        "\n{}\n\n{:<8} {:>6} {:>8} {:>8} {:>7} {:>10}\n",
+        results.told(seconds),
         "server",
         "speed",
         "picked",

@@ -151,4 +151,16 @@ impl Results {
     pub(super) fn failures(&self) -> u64 {
         self.failed.values().sum()
     }
+
+    /// What came of all of them, as a line.
+    pub(super) fn told(&self, seconds: f64) -> String {
+        format!(
+            "In {seconds:.1} s: {} requests sent, {} answered in full, {} failed. First byte after {} ms (median), {} ms (99 %).",
+            self.sent,
+            self.complete,
+            self.failures(),
+            self.first_byte.value_at_quantile(0.5),
+            self.first_byte.value_at_quantile(0.99),
+        )
+    }
 }

@@ -30,7 +30,7 @@ use super::super::serve::asked_to_stop;
 use super::bootstrap::Addresses;
 use super::table::Screen;
 use super::traffic::{self, Results, Target};
-use super::{DemoArgs, FINISH, LOOK, MODEL, START, until};
+use super::{DemoArgs, FINISH, LOOK, MODEL, START, addresses, start_envoy, start_picker, until};
 use crate::pool::discovery::kube::POOL_GROUP;
 use crate::sim::kube::ApiServer;
 use gateway::Gateway;
@@ -203,48 +203,21 @@ async fn build(
     let api_address = listener.local_addr()?;
     serving.spawn(Arc::clone(&api).serve(listener, std::future::pending()));
 
-    let addresses = Addresses {
-        listen: match args.port {
-            0 => free_address()?,
-            port => SocketAddr::from((Ipv4Addr::UNSPECIFIED, port)),
-        },
-        admin: free_address()?,
-        pickers: vec![free_address()?],
-        endpoints: Vec::new(),
-    };
+    let addresses = addresses(args, Vec::new())?;
     let picker_metrics = free_address()?;
     let mut command = Command::new(std::env::current_exe()?);
     command
         .env("KUBECONFIG", kubeconfig(folder, api_address)?)
-        .args(["serve", "--bind-address=127.0.0.1", "--health-checking"])
+        .arg("serve")
         .arg(format!("--pool-name={pool}"))
         .arg(format!("--pool-namespace={NAMESPACE}"))
         // Who watches the demo has no token of the double.
-        .arg("--metrics-endpoint-auth=false")
-        .arg(format!("--grpc-port={}", addresses.pickers[0].port()))
-        .arg(format!("--grpc-health-port={}", free_address()?.port()))
-        .arg(format!("--metrics-port={}", picker_metrics.port()));
-    let mut picker = Program::start("picker", folder, &mut command)?;
-    until(&mut picker, async || {
-        http.page(picker_metrics, "/healthz").await.ok()
-    })
-    .await?;
-
+        .arg("--metrics-endpoint-auth=false");
+    let picker = start_picker(&http, folder, command, &addresses, picker_metrics).await?;
     let gateway = Gateway::new(folder)?;
-    let bootstrap = folder.join("envoy.json");
     let mut document = args.profile.bootstrap(&addresses)?;
     gateway.plug_into(&mut document)?;
-    std::fs::write(&bootstrap, serde_json::to_string_pretty(&document)?)?;
-    let mut command = Command::new(envoy);
-    command
-        .args(["--concurrency", "1", "--log-level", "warn"])
-        .args(["--use-dynamic-base-id", "-c"])
-        .arg(&bootstrap);
-    let mut envoy = Program::start("envoy", folder, &mut command)?;
-    until(&mut envoy, async || {
-        http.page(addresses.admin, "/ready").await.ok()
-    })
-    .await?;
+    let envoy = start_envoy(&http, envoy, folder, &document, addresses.admin).await?;
     let cluster = Cluster {
         kubelet: Kubelet::new(Arc::clone(&api), http.clone(), folder.to_owned())?,
         api,

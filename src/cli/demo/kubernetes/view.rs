@@ -115,14 +115,7 @@ impl View {
     }
 
     pub(super) fn summary(&self, results: &Results, seconds: f64) -> String {
-        let mut out = format!(
-            "\nIn {seconds:.1} s: {} requests sent, {} answered in full, {} failed. First byte after {} ms (median), {} ms (99 %).\n\n",
-            results.sent,
-            results.complete,
-            results.failures(),
-            results.first_byte.value_at_quantile(0.5),
-            results.first_byte.value_at_quantile(0.99),
-        );
+        let mut out = format!("\n{}\n\n", results.told(seconds));
         self.pods(&mut out, results);
         out.push('\n');
         self.told(&mut out);
