@@ -268,8 +268,22 @@ fn share_within(text: &str, range: RangeInclusive<f64>) -> Result<f64, String> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
+    use clap::Parser;
+
     use super::*;
+
+    #[derive(Parser)]
+    struct Command {
+        #[command(flatten)]
+        args: ReplayArgs,
+    }
+
+    /// What these arguments of `replay` are read as.
+    pub(in crate::cli::replay) fn parsed(arguments: &[&str]) -> ReplayArgs {
+        let arguments = ["replay"].iter().chain(arguments);
+        Command::try_parse_from(arguments).unwrap().args
+    }
 
     #[test]
     fn faults() {

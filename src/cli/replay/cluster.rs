@@ -260,19 +260,12 @@ fn served(of: &cluster::Outcome) -> Served {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
+    use super::super::args::tests::parsed;
     use super::*;
-
-    #[derive(Parser)]
-    struct Command {
-        #[command(flatten)]
-        args: ReplayArgs,
-    }
 
     #[test]
     fn endpoints_take_turns_with_the_gpus() {
-        let args = |gpu: &str| Command::parse_from(["replay", "trace", "--gpu", gpu]).args;
+        let args = |gpu: &str| parsed(&["trace", "--gpu", gpu]);
         let mixed = args("H100,L4");
         let mixed = Virtual::of(&mixed).unwrap();
         let memory = |endpoint| {

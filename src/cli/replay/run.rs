@@ -265,16 +265,9 @@ fn setting(args: &ReplayArgs) -> Vec<(String, String)> {
 
 #[cfg(test)]
 mod tests {
-    use clap::Parser;
-
+    use super::super::args::tests::parsed;
     use super::*;
     use crate::sim::report::Outcome;
-
-    #[derive(Parser)]
-    struct Command {
-        #[command(flatten)]
-        args: ReplayArgs,
-    }
 
     /// Serves everything at once, `random` slowly.
     struct Fake;
@@ -309,11 +302,6 @@ mod tests {
         }
     }
 
-    fn args(more: &[&str]) -> ReplayArgs {
-        let arguments = ["x"].iter().chain(more);
-        Command::try_parse_from(arguments).unwrap().args
-    }
-
     #[test]
     fn every_case_is_run_and_told() {
         let folder = tempfile::tempdir().unwrap();
@@ -328,7 +316,7 @@ mod tests {
             "--policy=random",
             &report,
         ];
-        let args = args(&[&more[..], &["--policy=fast", "--seeds=2"]].concat());
+        let args = parsed(&[&more[..], &["--policy=fast", "--seeds=2"]].concat());
         let json = compare(&args, &Fake).unwrap().to_json();
         let results = json["results"].as_array().unwrap();
         let told: Vec<_> = results
@@ -360,23 +348,23 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("a.yaml");
         let profile = format!("--profile={}", file.display());
-        let missing = picks(&args(&["t", &profile])).unwrap_err().to_string();
+        let missing = picks(&parsed(&["t", &profile])).unwrap_err().to_string();
         assert!(
             missing.starts_with("--profile: ") && missing.contains("a.yaml"),
             "{missing}"
         );
         std::fs::write(&file, config::DEFAULT).unwrap();
-        let all = picks(&args(&["t", &profile, "--policy=random"])).unwrap();
+        let all = picks(&parsed(&["t", &profile, "--policy=random"])).unwrap();
         assert_eq!(
             all.iter().map(Picks::name).collect::<Vec<_>>(),
             ["a", "random"]
         );
-        let twice = picks(&args(&["t", "--policy=a", "--policy=a"])).unwrap_err();
+        let twice = picks(&parsed(&["t", "--policy=a", "--policy=a"])).unwrap_err();
         assert!(twice.to_string().contains("compared with itself"));
         std::fs::write(&file, "apiVersion: nonsense\n").unwrap();
-        let wrong = picks(&args(&["t", &profile])).unwrap_err();
+        let wrong = picks(&parsed(&["t", &profile])).unwrap_err();
         assert!(wrong.is::<crate::config::ConfigErrors>());
-        let default = picks(&args(&["t"])).unwrap();
+        let default = picks(&parsed(&["t"])).unwrap();
         assert_eq!(default[0].name(), "default");
     }
 }
