@@ -4,6 +4,9 @@ use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::sync::LazyLock;
+use std::sync::atomic::AtomicU16;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -97,11 +100,22 @@ impl Program {
     }
 }
 
-/// An address on the loopback that nobody listens on.
+/// An address on the loopback that nobody listens on, and that this process was not given before.
 pub fn free_address() -> anyhow::Result<SocketAddr> {
-    let mut rng = rand::rng();
-    for _ in 0..1000 {
-        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, rng.random_range(PORTS)));
+    static NEXT: LazyLock<AtomicU16> =
+        LazyLock::new(|| AtomicU16::new(rand::rng().random_range(PORTS)));
+    let following = |port: u16| {
+        Some(if port + 1 < PORTS.end {
+            port + 1
+        } else {
+            PORTS.start
+        })
+    };
+    for _ in 0..PORTS.len() {
+        let Ok(port) = NEXT.fetch_update(Relaxed, Relaxed, following) else {
+            break;
+        };
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         if TcpListener::bind(address).is_ok() {
             return Ok(address);
         }

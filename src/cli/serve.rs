@@ -246,6 +246,9 @@ impl Sockets {
             let address = SocketAddr::new(settings.bind, port);
             listener::bind(address).with_context(|| format!("binding the {what} port, {address}"))
         };
+        // Those of ext_proc last: whoever finds one of them open finds the others open too.
+        let health = bind(settings.health_port, "health (--grpc-health-port)")?;
+        let admin = bind(settings.metrics_port, "metrics (--metrics-port)")?;
         let mut of_pools = Vec::new();
         for (at, pool) in pools.iter().enumerate() {
             if let Some(address) = &pool.address
@@ -258,8 +261,8 @@ impl Sockets {
         Ok(Self {
             grpc: bind(settings.grpc_port, "ext_proc (--grpc-port)")?,
             of_pools,
-            health: bind(settings.health_port, "health (--grpc-health-port)")?,
-            admin: bind(settings.metrics_port, "metrics (--metrics-port)")?,
+            health,
+            admin,
         })
     }
 }

@@ -89,16 +89,17 @@ impl Picker {
         Ok(picker)
     }
 
-    /// Waits until it takes connections; fails with its log if it ended instead.
+    /// Waits until it says that it serves: a port of its may be open because it is another's. Fails with its log if it ended
+    /// instead.
     async fn serves(&mut self) -> anyhow::Result<()> {
-        let grpc = self.grpc;
         let process = tokio::sync::Mutex::new(&mut self.process);
         until("the picker", async || {
-            if let Err(error) = process.lock().await.check() {
-                return Some(Err(error));
+            let mut process = process.lock().await;
+            let serves = || process.printed().contains("Serving.");
+            match serves() {
+                true => Some(Ok(())),
+                false => process.check().err().map(Err),
             }
-            let connected = tokio::net::TcpStream::connect(grpc).await;
-            connected.ok().map(|_| Ok(()))
         })
         .await
     }
