@@ -223,9 +223,15 @@ fn manifest(mut object: Value) -> Result<Manifest, String> {
     let served = kind.api_version();
     let kind_name = kind.name;
     let name = text("/metadata/name")
-        .filter(|name| !name.is_empty() && !name.contains('/'))
+        .filter(|name| !name.is_empty())
         .ok_or_else(|| format!("{kind_name}: metadata.name is missing"))?
         .to_owned();
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+    if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(allowed) {
+        return Err(format!(
+            "{kind_name}: metadata.name is `{name}`; it takes a-z, 0-9, `-` and `.`"
+        ));
+    }
     let namespace = text("/metadata/namespace").unwrap_or(NAMESPACE);
     if namespace != NAMESPACE {
         return Err(format!(
@@ -371,6 +377,10 @@ mod tests {
         assert!(wrong.contains("metadata.namespace is `other`"), "{wrong}");
         let wrong = parse(&POD.replace("name: a, ", ""));
         assert!(wrong.contains("metadata.name is missing"), "{wrong}");
+        for name in ["../a", "A", "\"a b\"", "..", "a/b"] {
+            let wrong = parse(&POD.replace("name: a", &format!("name: {name}")));
+            assert!(wrong.contains("it takes a-z, 0-9"), "{wrong}");
+        }
         let wrong = parse(&OBJECTIVE.replace("v1alpha2", "v1alpha1"));
         assert!(wrong.contains("is not served"), "{wrong}");
     }

@@ -121,7 +121,10 @@ pub(super) async fn run(args: &DemoArgs, envoy: &Path, folder: &Path) -> anyhow:
         tokio::select! {
             _ = stepping.tick() => {
                 let seconds = begun.elapsed().as_secs_f64();
-                for event in cluster.step().await? {
+                let stepped = cluster.step().await;
+                // A program that has ended says more than who cannot reach it.
+                stage.check()?;
+                for event in stepped? {
                     view.happened(seconds, &event);
                 }
             }

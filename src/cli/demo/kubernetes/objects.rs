@@ -1,5 +1,6 @@
 //! The objects of the demo's namespace, as any client of the API has them.
 
+use anyhow::Context as _;
 use kube::api::{Api, DeleteParams, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::api::{Preconditions, ResourceExt as _};
 use kube::core::GroupVersionKind;
@@ -96,7 +97,8 @@ impl Objects {
 
     /// All of a kind, by name.
     pub(super) async fn list(&self, kind: &Kind) -> anyhow::Result<Vec<Value>> {
-        let listed = self.of(kind).list(&ListParams::default()).await?;
+        let listed = self.of(kind).list(&ListParams::default()).await;
+        let listed = listed.with_context(|| format!("listing {}", kind.plural))?;
         let mut objects = listed.items;
         objects.sort_by_key(DynamicObject::name_any);
         let objects: Result<_, _> = objects.into_iter().map(serde_json::to_value).collect();
@@ -104,7 +106,8 @@ impl Objects {
     }
 
     pub(super) async fn get(&self, kind: &Kind, name: &str) -> anyhow::Result<Option<Value>> {
-        let got = self.of(kind).get_opt(name).await?;
+        let got = self.of(kind).get_opt(name).await;
+        let got = got.with_context(|| format!("reading {}/{name}", kind.plural))?;
         Ok(got.map(serde_json::to_value).transpose()?)
     }
 
