@@ -1,7 +1,6 @@
 //! What the rooms of this binary share: processes, and ways to talk to them.
 
 pub(crate) mod agent;
-pub(crate) mod apiserver;
 pub(crate) mod ask;
 pub(crate) mod certificates;
 pub(crate) mod cluster;
