@@ -12,6 +12,7 @@ pub(crate) mod live;
 pub(crate) mod machine;
 pub(crate) mod picker;
 pub(crate) mod sims;
+pub(crate) mod tls;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
