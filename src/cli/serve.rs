@@ -86,7 +86,7 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
     let common = Common {
         decisions: match settings.decision_records {
             0 => None,
-            records => Some(Arc::new(Decisions::new(records))),
+            records => Some(Decisions::new(records)),
         },
         desk: Desk::new(cores(), settings.parse_timeout, settings.pick_timeout),
         stop: stop.clone(),

@@ -30,7 +30,7 @@ pub struct Pages {
     /// At `/metrics`.
     pub metrics: Arc<Exposition>,
     /// At `/debug/decisions`, if any are kept.
-    pub decisions: Option<Arc<Decisions>>,
+    pub decisions: Option<Decisions>,
     /// At `/debug/plugins/state` and `/debug/gpus`.
     pub states: PoolStates,
     /// Who lets readers in; `None`: everybody may read.
@@ -67,7 +67,7 @@ pub fn router(pages: Pages) -> Router {
 }
 
 /// What is kept of decisions; `None` if nothing is.
-type Kept = State<Option<Arc<Decisions>>>;
+type Kept = State<Option<Decisions>>;
 
 /// How much of it.
 #[derive(Debug, Deserialize)]
