@@ -5,6 +5,7 @@ pub(crate) mod apiserver;
 pub(crate) mod ask;
 pub(crate) mod certificates;
 pub(crate) mod cluster;
+pub(crate) mod demo;
 pub(crate) mod envoy;
 pub(crate) mod exporter;
 pub(crate) mod ground;
