@@ -17,7 +17,7 @@ mod yaml;
 
 pub use resolve::{
     DcgmSource, DisaggSpec, Discovery, HandlerSpec, HandlerUse, LoadOptions, MetricsSource,
-    ModelsSource, Parser, PickerConfig, PluginUse, ProfileSpec, Sources, load,
+    ModelsSource, Parser, PickerConfig, PluginUse, PolledSource, ProfileSpec, Sources, load,
 };
 pub use yaml::read as read_yaml;
 

@@ -2,41 +2,16 @@
 
 use std::path::Path;
 
-use pointsman::cli::demo::{apiserver, envoy};
+use pointsman::cli::demo::apiserver;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::support::{Program, machine, pointsman, until};
+use crate::support::demo::{command, last_row, prints, start};
+use crate::support::{Program, machine};
 
 /// Starts it with these flags.
 async fn demo(flags: &[&str]) -> (Program, TempDir) {
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let folder = tempfile::tempdir().unwrap();
-    let mut command = pointsman();
-    command
-        .env("ENVOY_BIN", envoy::find(cache).await.unwrap())
-        .args(["demo", "--kubernetes"])
-        .args(flags);
-    let demo = Program::start("demo", folder.path(), &mut command).unwrap();
-    (demo, folder)
-}
-
-/// Waits until it has printed `what`.
-async fn prints(demo: &mut Program, what: &str) {
-    let demo = std::sync::Mutex::new(demo);
-    until(what, async || {
-        let mut demo = demo.lock().unwrap();
-        demo.check().unwrap();
-        demo.printed().contains(what).then_some(())
-    })
-    .await;
-}
-
-/// The columns of the last line that begins with `name`.
-fn last_row(printed: &str, name: &str) -> Vec<String> {
-    let row = printed.lines().rfind(|line| line.starts_with(name));
-    let row = row.unwrap_or_else(|| panic!("{printed}"));
-    row.split_whitespace().map(str::to_owned).collect()
+    start(&mut command(&[&["--kubernetes"], flags].concat()).await)
 }
 
 /// Whether the demo's API server is a real one, which refuses what a schema does not allow before a picker sees it.

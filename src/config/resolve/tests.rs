@@ -1,4 +1,5 @@
 use super::super::DEFAULT;
+use super::super::params::SourceParams as _;
 use super::head::{API_VERSION, LEGACY_API_VERSION};
 use super::*;
 
