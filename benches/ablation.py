@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What each part of the picker's knowledge brings, when an engine or its GPU fails: the table of docs/simulation.md.
 
-usage: ablation.py POINTSMAN AZURE_CONV.csv [--seeds N] [--load L]... [--row ROW]... [--out FILE]
+usage: ablation.py POINTSMAN AZURE_CONV.csv [--seeds N] [--load L]... [--row ROW]... [--column COLUMN]... [--out FILE]
        ablation.py --tables FILE...
 
 8 H100s with Llama-3-8B, lengths of the Azure conversation trace, Poisson arrivals for 75 s, the fault at endpoint 0 after 30 s. Each
@@ -14,7 +14,8 @@ column knows one thing more than the one before it. What is told, as the median 
   good    of the requests that came after the fault, those served with TTFT <= 2 s and TPOT <= 50 ms, in %
   ttft    p99 in ms, of those that came after the fault
 
-A line of JSON for each run goes to FILE; --tables prints what is in such files, a table for each number.
+A line of JSON for each run goes to FILE; --tables prints what is in such files, a table for each number, and what the last column has
+more than the one before it, seed by seed.
 """
 import argparse
 import csv
@@ -130,6 +131,25 @@ def tables(files):
                 if any(runs):
                     cells = [told([run[number] for run in of]) for of in runs]
                     print("| %s | %d %% | %s |" % (row, 100 * load, " | ".join(cells)))
+    pairs(cases)
+
+
+def pairs(cases):
+    """What the last column has more than the one before it, seed by seed: mean, its standard error, and in how many it is worse."""
+    (before, _), (after, _) = COLUMNS[-2:]
+    print("\n| %s, less %s | load | %s |\n|%s" % (after, before, " | ".join(NUMBERS[2:]), "---|" * 6))
+    for row, load in sorted({(row, load) for row, load, _ in cases if row in SLOW}, key=lambda case: (SLOW.index(case[0]), case[1])):
+        these, those = cases.get((row, load, before), {}), cases.get((row, load, after), {})
+        seeds = sorted(set(these) & set(those))
+        if len(seeds) < 2:
+            continue
+        cells = []
+        for number in NUMBERS[2:]:
+            more = [those[seed][number] - these[seed][number] for seed in seeds]
+            worse = sum(one < 0 if number == "good" else one > 0 for one in more)
+            error = statistics.stdev(more) / len(more) ** 0.5
+            cells.append("%+.1f ± %.1f (%d of %d)" % (statistics.mean(more), error, worse, len(more)))
+        print("| %s | %d %% | %s |" % (row, 100 * load, " | ".join(cells)))
 
 
 def main():
@@ -141,6 +161,7 @@ def main():
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--load", type=float, action="append")
     parser.add_argument("--row", choices=list(ROWS), action="append")
+    parser.add_argument("--column", choices=[name for name, _ in COLUMNS], action="append")
     parser.add_argument("--out", default="ablation.jsonl")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, open(args.out, "a") as out:
@@ -156,6 +177,8 @@ def main():
             for row in args.row or ROWS:
                 print("\n%s at %d %%\n| | %s |\n|%s" % (row, 100 * load, " | ".join(NUMBERS), "---|" * 7))
                 for column, without in COLUMNS:
+                    if args.column and column not in args.column:
+                        continue
                     found = []
                     for seed, path in traffic.items():
                         found.append(run(args.binary, path, load * full, seed, without, ROWS[row], folder + "/out"))
