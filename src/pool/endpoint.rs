@@ -33,6 +33,8 @@ pub struct Endpoint {
 pub struct Hardware {
     /// The node, as Kubernetes and the node's agent name it.
     pub node: Option<String>,
+    /// The node's own address, where Kubernetes tells it.
+    pub node_address: Option<IpAddr>,
     /// UUIDs of its GPUs, or of its MIG instances. None: those that its pod was given, or all of its node.
     pub gpus: Vec<String>,
 }

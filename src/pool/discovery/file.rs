@@ -294,7 +294,11 @@ fn hardware(name: &str, node: Option<String>, gpus: Vec<String>) -> Result<Hardw
             ));
         }
     }
-    Ok(Hardware { node, gpus })
+    Ok(Hardware {
+        node,
+        node_address: None,
+        gpus,
+    })
 }
 
 #[cfg(test)]

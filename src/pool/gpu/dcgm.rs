@@ -47,7 +47,8 @@ pub struct DcgmConfig {
     pub path: String,
     /// Port of the page.
     pub port: u16,
-    /// It is reached at the address of the endpoint's node, not at the endpoint's own.
+    /// It is reached at the address of the endpoint's node, not at the endpoint's own. Where discovery knows no address of the
+    /// node, the node's name is one, or the DNS knows it.
     pub of_node: bool,
     /// TLS; `None` = without.
     pub tls: Option<ClientTls>,
@@ -121,7 +122,11 @@ fn place(member: &Member, of_node: bool) -> Option<Place> {
     if !of_node {
         return Some(Place::Address(member.endpoint.address));
     }
-    let node = member.endpoint.hardware.node.as_ref()?;
+    let hardware = &member.endpoint.hardware;
+    if let Some(address) = hardware.node_address {
+        return Some(Place::Address(address));
+    }
+    let node = hardware.node.as_ref()?;
     let address = node.parse().map(Place::Address);
     Some(address.unwrap_or_else(|_| Place::Name(node.clone())))
 }

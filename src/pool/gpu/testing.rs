@@ -24,6 +24,7 @@ pub(super) fn endpoint(name: &str, node: Option<&str>, gpus: &[&str]) -> Endpoin
         labels: Default::default(),
         hardware: Hardware {
             node: node.map(str::to_owned),
+            node_address: None,
             gpus: gpus.iter().map(|gpu| (*gpu).to_owned()).collect(),
         },
     }
