@@ -41,6 +41,8 @@ const LARGEST_PAGE: usize = 4 << 20;
 pub struct DcgmConfig {
     /// Between two polls of an exporter.
     pub interval: Duration,
+    /// Without a page for so long it is silent; if that is less than what an agent has, as long as an agent.
+    pub silence: Duration,
     /// For a poll, connecting included.
     pub timeout: Duration,
     /// Path of the page.
@@ -202,7 +204,8 @@ impl Targets {
                 tracker: Tracker::default(),
                 events: 0,
             };
-            self.gpus.add(&poller.id);
+            let silent_ms = self.config.silence.as_millis() as u64;
+            self.gpus.add(&poller.id, silent_ms);
             let polling = AbortOnDropHandle::new(tokio::spawn(poller.run()));
             self.of.insert(place, (members, polling));
         }

@@ -15,7 +15,7 @@ use super::agents::FailedStreams;
 use super::claims::{Claims, Standing};
 use super::join::{Found, Place, join};
 use super::told::{Changed, Known, Refused, Told};
-use super::{EndpointGpus, Sight, memory};
+use super::{EndpointGpus, SILENT_MS, Sight, memory};
 
 /// Between two joinings of all, in milliseconds: nodes that start together cost one, not one each.
 const JOIN_PAUSE_MS: u64 = 50;
@@ -101,10 +101,12 @@ impl Gpus {
         &self.pool
     }
 
-    /// From now on `id` is listened to.
-    pub fn add(&self, id: &SourceId) {
+    /// From now on `id` is listened to. It is silent after so many milliseconds without a word from it, [`SILENT_MS`] at
+    /// least.
+    pub fn add(&self, id: &SourceId, silent_ms: u64) {
         let mut inner = self.inner.lock();
-        inner.sources.entry(id.clone()).or_insert_with(Told::new);
+        let told = || Told::new(silent_ms.max(SILENT_MS));
+        inner.sources.entry(id.clone()).or_insert_with(told);
     }
 
     /// It is not any more: what it told is forgotten, with the next [`Gpus::tick`].

@@ -5,7 +5,7 @@
 //! names an instance is that instance's, unless it needs a reset: that takes the board.
 //!
 //! What is not known is no sign of anything: what a silent source told ([`Source::is_silent`]), a reading that is
-//! [`READ_MS`] old, a value that is absent. `docs/health.md` has the thresholds and where they come from.
+//! [`READ_MS`] old (of a source that is asked seldom, older than it may be silent), a value that is absent. `docs/health.md` has the thresholds and where they come from.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -298,8 +298,13 @@ fn any<const N: usize>(says: [Option<bool>; N]) -> Option<bool> {
 /// Its error counters, if they are known now.
 fn errors(sight: &Sight, now: u64) -> Option<&Errors> {
     let errors = sight.gpu.errors.as_ref()?;
-    let known = !sight.source.is_silent(now) && sight.age_ms(errors.age_ms, now) <= READ_MS;
-    known.then_some(errors)
+    is_known(sight, errors.age_ms, now).then_some(errors)
+}
+
+/// Whether a reading of that age holds now.
+fn is_known(sight: &Sight, age_ms: u32, now: u64) -> bool {
+    let oldest = READ_MS.max(sight.source.silent_ms);
+    !sight.source.is_silent(now) && sight.age_ms(age_ms, now) <= oldest
 }
 
 /// Whether an error in memory stays with the process that met it: NVIDIA's support table for error containment.
@@ -313,7 +318,7 @@ fn contains_errors(gpu: &Gpu) -> bool {
 /// What is left of the clock, if it is slowed down; `None`: not known.
 fn throttle(sight: &Sight, now: u64) -> Option<Option<f32>> {
     let clocks = sight.gpu.clocks.as_ref()?;
-    if sight.source.is_silent(now) || sight.age_ms(clocks.age_ms, now) > READ_MS {
+    if !is_known(sight, clocks.age_ms, now) {
         return None;
     }
     let reasons = clocks.event_reasons?;

@@ -105,6 +105,7 @@ async fn pages_are_read_garbage_is_not_and_what_was_read_goes_with_the_source() 
     let (stats, stop) = (Arc::new(PollStats::default()), CancellationToken::new());
     let config = DcgmConfig {
         interval: Duration::from_millis(10),
+        silence: Duration::ZERO,
         timeout: Duration::from_secs(5),
         path: "/metrics".to_owned(),
         port,

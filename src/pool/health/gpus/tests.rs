@@ -14,11 +14,15 @@ pub(in crate::pool::health) struct Told {
 
 /// One Hopper GPU, with what `with` sets, told at `now`.
 pub(in crate::pool::health) fn told(now: u64, with: impl Fn(&mut Gpu)) -> Told {
-    let source = Arc::new(Source::default());
+    told_by(Source::default(), now, with)
+}
+
+/// The same, by a source of its own.
+fn told_by(source: Source, now: u64, with: impl Fn(&mut Gpu)) -> Told {
     source.heard_at.store(now, Relaxed);
     let told = Told {
         sights: Vec::new(),
-        source,
+        source: Arc::new(source),
     };
     told.and(now, with)
 }
@@ -394,6 +398,27 @@ fn a_source_that_dies_or_was_never_heard_is_neutral() {
     assert_eq!(case.memory.weight, 1.0);
     let free = 10_000 + Cause::GpuLost.unheard_ms();
     assert!(!case.machine.take_trial(free - 1) && case.machine.take_trial(free));
+}
+
+#[test]
+fn what_a_source_told_that_is_asked_seldom_stands_until_it_is_silent() {
+    let seldom = Source {
+        silent_ms: 91_000,
+        ..Source::default()
+    };
+    let told = told_by(seldom, 1_000, |gpu| {
+        errors(|e| e.recovery_action = Some(4))(gpu);
+        clocks(Some(0x40), Some(600), Some(2_000))(gpu);
+    });
+    let both = [Cause::GpuThrottled, Cause::GpuDrain];
+    let mut case = Case::new();
+    for now in [1_000, 20_000, 60_000, 92_000] {
+        assert_eq!(case.judge(&told, now), both, "{now}");
+        assert!(case.memory.weight < 0.5, "{now}");
+    }
+    assert_eq!(case.judge(&told, 92_001), both);
+    let over = 92_001 + Cause::GpuThrottled.unheard_ms();
+    assert_eq!(case.judge(&told, over), [Cause::GpuDrain]);
 }
 
 #[test]
