@@ -176,11 +176,25 @@ fn of_two_agents_that_claim_one_gpu_the_first_keeps_it_until_it_is_silent() {
         now,
     );
     rig.gpus.tick(now);
-    assert_eq!(rig.held(0, now), Some(2));
-    // If it goes, nothing is lost.
-    rig.gpus.remove(&second);
-    rig.gpus.tick(now);
-    assert_eq!(rig.held(0, now), Some(3));
+    assert_eq!((rig.held(0, now), conflicts()), (Some(2), (2, 1)));
+    // It is silent once more, and so is then who has it.
+    let silent = now + SILENT_MS + 1;
+    rig.report(&second, heartbeat("n2", "y"), silent);
+    rig.gpus.tick(silent);
+    assert_eq!(conflicts(), (2, 0));
+    let silent = silent + SILENT_MS + 1;
+    rig.gpus.tick(silent);
+    let heard = |id: &SourceId, node: &str, life: &str| {
+        rig.report(id, heartbeat(node, life), silent);
+        rig.gpus.tick(silent);
+        (rig.held(0, silent), conflicts())
+    };
+    assert_eq!(heard(&first, "n1", "x"), (Some(3), (2, 0)));
+    assert_eq!(heard(&second, "n2", "y"), (Some(3), (3, 1)));
+    // If it goes, nothing is lost, and nobody is left to dispute it.
+    rig.gpus.remove(&first);
+    rig.gpus.tick(silent);
+    assert_eq!((rig.held(0, silent), conflicts()), (Some(2), (3, 0)));
 }
 
 #[test]

@@ -1,5 +1,5 @@
-use super::super::testing::{change, event, gpu, heartbeat, snapshot};
 use super::super::SILENT_MS;
+use super::super::testing::{change, event, gpu, heartbeat, snapshot};
 use super::*;
 
 fn xids(told: &Told, uuid: &str) -> Vec<(u64, u64)> {
