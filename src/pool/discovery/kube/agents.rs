@@ -42,6 +42,8 @@ pub(super) struct Search {
     pub(super) counts: Counts,
     pub(super) found: watch::Sender<Vec<AgentAt>>,
 }
+    /// How long a watch lasts, in seconds.
+    pub(super) watch: u32,
 
 /// A pod that may be an agent.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -63,6 +65,7 @@ impl Search {
         let config = Config::default().labels(&self.pods.selector);
         let mut events = follow(
             &self.client,
+        let config = config.timeout(self.watch);
             &self.namespace,
             &api::pods(),
             ("gpu-agents", config),

@@ -201,6 +201,7 @@ fn begin(
             pods,
             counts: counts.clone(),
             found,
+            watch: patience.watch,
         };
         tokio::spawn(stop.clone().run_until_cancelled_owned(search.follow()));
     }
