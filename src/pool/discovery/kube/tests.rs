@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tokio::time::{sleep, timeout};
 
 use super::*;
+use crate::pool::{Endpoint, EndpointId, Hardware};
 use crate::sim::kube::ApiServer;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -133,6 +134,51 @@ async fn watches_end_before_a_server_that_has_nothing_to_say_counts_as_away() {
     following.pod_of("probe", "y", "10.2.0.2");
     following.until_the_agent_is_at("10.2.0.2").await;
     assert_eq!(following.api.longest_watch(), u64::from(SHORT.watch));
+}
+
+#[tokio::test]
+async fn agents_that_may_not_be_looked_for_are_missed() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let uri = format!("http://{}", listener.local_addr().unwrap());
+    let api = ApiServer::new(PATIENCE);
+    api.refuse(403, u32::MAX);
+    tokio::spawn(api.serve(listener, pending()));
+    let (pool, counts) = (Arc::new(Pool::default()), Counts::default());
+    let of_node = |(name, node): (&str, &str)| Endpoint {
+        id: EndpointId {
+            namespace: "models".to_owned(),
+            name: name.to_owned(),
+        },
+        address: [127, 0, 0, 1].into(),
+        port: 8000,
+        labels: Default::default(),
+        hardware: Hardware {
+            node: Some(node.to_owned()),
+            ..Hardware::default()
+        },
+    };
+    pool.replace([("a", "n1"), ("b", "n2"), ("c", "n2")].map(of_node).into());
+    let search = Search {
+        pool,
+        name: "pool".to_owned(),
+        client: client(Config::new(uri.parse().unwrap()), &counts, SHORT).unwrap(),
+        namespace: "gpu".to_owned(),
+        pods: AgentPods {
+            selector: "app=probe".to_owned(),
+            namespace: None,
+            port: 9401,
+        },
+        counts: counts.clone(),
+        watch: SHORT.watch,
+        found: watch::Sender::new(Vec::new()),
+    };
+    tokio::spawn(search.follow());
+    let waiting = async {
+        while counts.are_without_agent("pool") != 2 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, waiting).await.unwrap();
 }
 
 #[test]
