@@ -35,8 +35,10 @@ pub struct Hardware {
     pub node: Option<String>,
     /// The node's own address, where Kubernetes tells it.
     pub node_address: Option<IpAddr>,
-    /// UUIDs of its GPUs, or of its MIG instances. None: those that its pod was given, or all of its node.
+    /// UUIDs of its GPUs, or of its MIG instances. None: those that its pod was given.
     pub gpus: Vec<String>,
+    /// All GPUs of its node are its.
+    pub whole_node: bool,
 }
 
 impl Endpoint {

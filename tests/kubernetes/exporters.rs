@@ -21,6 +21,7 @@ async fn the_exporter_of_a_node_is_reached_at_the_nodes_address() {
     cluster.pool(&[8000]);
     // Nothing is at the pods' addresses, and the DNS knows no node-1.
     cluster.pod("a", "10.1.0.1", true, None);
+    cluster.pod("b", "10.1.0.2", true, None);
     let config = format!(
         "\
 apiVersion: llm-d.ai/v1alpha1
@@ -43,8 +44,10 @@ dataLayer:
     until("the exporter's GPUs", async || {
         let page: Value = serde_json::from_str(&picker.page("/debug/gpus").await).unwrap();
         let of_exporter = page["sources"][0]["address"] == format!("127.0.0.1:{port}");
-        let placed = page["gpus"][0]["endpoints"][0]["name"] == "models/a-rank-0";
-        (of_exporter && placed).then_some(())
+        let endpoints = page["gpus"][0]["endpoints"].as_array()?;
+        let names: Vec<_> = endpoints.iter().map(|e| &e["name"]).collect();
+        // The other pod of the node was not given it.
+        (of_exporter && names == ["models/a-rank-0"]).then_some(())
     })
     .await;
 }

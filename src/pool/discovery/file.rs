@@ -295,6 +295,7 @@ fn hardware(name: &str, node: Option<String>, gpus: Vec<String>) -> Result<Hardw
         }
     }
     Ok(Hardware {
+        whole_node: node.is_some() && gpus.is_empty(),
         node,
         node_address: None,
         gpus,

@@ -26,6 +26,7 @@ pub(super) fn endpoint(name: &str, node: Option<&str>, gpus: &[&str]) -> Endpoin
             node: node.map(str::to_owned),
             node_address: None,
             gpus: gpus.iter().map(|gpu| (*gpu).to_owned()).collect(),
+            whole_node: node.is_some() && gpus.is_empty(),
         },
     }
 }

@@ -47,7 +47,9 @@ pub(super) fn view(mut pod: Pod) -> (String, View) {
             hardware: Hardware {
                 node: pod.spec.node_name,
                 node_address,
+                // Those that it was given, and no others of its node.
                 gpus: Vec::new(),
+                whole_node: false,
             },
         },
         active,
