@@ -1,6 +1,6 @@
 //! `pointsman gpus`: what a picker, or a node's agent, knows of GPUs, as a table.
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::{self, IsTerminal as _, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,11 +21,14 @@ const COLUMNS: [&str; 10] = [
     "NODE", "GPU", "UUID", "MODEL", "PODS", "HEALTH", "MEMORY", "CLOCK", "POWER", "TEMP",
 ];
 
+/// Before the address of a picker whose metrics port has TLS.
+const HTTPS: &str = "https://";
+
 /// Arguments of `gpus`.
 #[derive(Debug, clap::Args)]
 pub struct GpusArgs {
-    /// The picker's metrics port, host:port.
-    #[arg(long, default_value = "127.0.0.1:9090", value_parser = address)]
+    /// The picker's metrics port, host:port; https://host:port, if that has TLS: the flags for agents say how.
+    #[arg(long, default_value = "127.0.0.1:9090", value_parser = page_address)]
     picker: String,
     /// Of a picker of several pools, whose: <namespace>/<name>.
     #[arg(long)]
@@ -50,6 +53,7 @@ pub struct GpusArgs {
 enum Source {
     /// A picker, by its metrics port.
     Picker {
+        /// As it was given.
         address: String,
         pool: Option<String>,
         http: Box<Http>,
@@ -62,6 +66,30 @@ fn address(text: &str) -> Result<String, String> {
     check_address(text).map(|()| text.to_owned())
 }
 
+fn page_address(text: &str) -> Result<String, String> {
+    let bare = text.strip_prefix(HTTPS).unwrap_or(text);
+    check_address(bare).map(|()| text.to_owned())
+}
+
+/// What may help where a picker did not answer as it should.
+fn remedy(error: &anyhow::Error) -> &'static str {
+    if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>()
+        && !error.is_connect()
+    {
+        return ": what answers is no HTTP; if the port has TLS (--metrics-cert-dir), write --picker https://host:port";
+    }
+    // The server's own refusal comes with the answer.
+    let mut causes = error
+        .chain()
+        .filter_map(|cause| cause.downcast_ref::<io::Error>());
+    match causes.any(|cause| cause.kind() == io::ErrorKind::InvalidData) {
+        true => {
+            ": no TLS with it; see --gpu-agents-ca-file, --gpu-agents-server-name and --gpu-agents-cert-path"
+        }
+        false => ": is that its --metrics-port?",
+    }
+}
+
 /// Prints the table, once or until the process is asked to stop.
 pub async fn run(args: GpusArgs) -> anyhow::Result<()> {
     let source = Source::of(&args)?;
@@ -69,7 +97,7 @@ pub async fn run(args: GpusArgs) -> anyhow::Result<()> {
         print(&table(&source.ask().await?), false);
         return Ok(());
     }
-    let terminal = std::io::stdout().is_terminal();
+    let terminal = io::stdout().is_terminal();
     let watch = async {
         loop {
             // Whoever watches wants to see it come back.
@@ -91,21 +119,25 @@ pub async fn run(args: GpusArgs) -> anyhow::Result<()> {
 
 impl Source {
     fn of(args: &GpusArgs) -> anyhow::Result<Self> {
-        let tls = args.tls.check().map_err(anyhow::Error::msg)?;
-        let Some(agent) = &args.agent else {
-            if tls.is_some() {
-                anyhow::bail!("--gpu-agents-tls needs --agent");
-            }
-            return Ok(Self::Picker {
-                address: args.picker.clone(),
-                pool: args.pool.clone(),
-                http: Box::new(match &args.token_file {
-                    None => Http::new(),
-                    Some(file) => Http::new().with_token_of(file)?,
-                }),
-            });
-        };
-        Ok(Self::Agent(AgentAt::of(agent), agents_tls(tls.as_ref())?))
+        if let Some(agent) = &args.agent {
+            let tls = args.tls.check().map_err(anyhow::Error::msg)?;
+            return Ok(Self::Agent(AgentAt::of(agent), agents_tls(tls.as_ref())?));
+        }
+        let mut http = Http::new();
+        if args.picker.starts_with(HTTPS) {
+            let tls = args.tls.options().and_then(|tls| AgentTls::of_pages(&tls));
+            http = http.with_tls(tls.map_err(anyhow::Error::msg)?);
+        } else if args.tls.check() != Ok(None) {
+            anyhow::bail!("TLS needs --agent, or --picker https://host:port");
+        }
+        if let Some(file) = &args.token_file {
+            http = http.with_token_of(file)?;
+        }
+        Ok(Self::Picker {
+            address: args.picker.clone(),
+            pool: args.pool.clone(),
+            http: Box::new(http),
+        })
     }
 
     async fn ask(&self) -> anyhow::Result<GpusPage> {
@@ -122,11 +154,13 @@ impl Source {
             } => {
                 let of_pool = pool.as_ref().map(|pool| format!("?pool={pool}"));
                 let path = format!("/debug/gpus{}", of_pool.unwrap_or_default());
-                let page = http.page(address, &path).await;
-                let page = page.with_context(|| {
-                    format!("the picker at {address}: is that its --metrics-port?")
+                let server = address.strip_prefix(HTTPS).unwrap_or(address);
+                let page = http.page(server, &path).await.map_err(|error| {
+                    let remedy = remedy(&error);
+                    error.context(format!("the picker at {address}{remedy}"))
                 })?;
-                serde_json::from_str(&page).with_context(|| format!("http://{address}/debug/gpus"))
+                serde_json::from_str(&page)
+                    .with_context(|| format!("the picker at {address}: {path}"))
             }
         }
     }
@@ -135,8 +169,8 @@ impl Source {
 /// A closed standard output ends nothing.
 fn print(text: &str, terminal: bool) {
     let home = if terminal { "\x1b[H\x1b[2J" } else { "" };
-    let _ = std::io::stdout().write_all(format!("{home}{text}").as_bytes());
-    let _ = std::io::stdout().flush();
+    let _ = io::stdout().write_all(format!("{home}{text}").as_bytes());
+    let _ = io::stdout().flush();
 }
 
 fn table(page: &GpusPage) -> String {
