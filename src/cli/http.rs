@@ -2,16 +2,22 @@
 
 use std::fmt::Display;
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use http::HeaderValue;
+use http::{HeaderValue, Uri};
 use http_body_util::{BodyExt as _, Full};
 use hyper::body::Incoming;
+use hyper::client::conn::http1;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
+use tokio_util::task::AbortOnDropHandle;
+
+use crate::pool::gpu::agents::AgentAt;
+use crate::pool::gpu::agents::tls::AgentTls;
 
 /// A page that is not there by then is not there.
 const PAGE_DEADLINE: Duration = Duration::from_secs(2);
@@ -21,6 +27,8 @@ const SHOWN: usize = 500;
 #[derive(Clone, Debug)]
 pub(super) struct Http {
     client: Client<HttpConnector, Full<Bytes>>,
+    /// How pages are asked for; `None` = in clear text.
+    tls: Option<Arc<AgentTls>>,
     /// Shown where pages are asked for.
     authorization: Option<HeaderValue>,
 }
@@ -31,7 +39,16 @@ impl Http {
     pub(super) fn new() -> Self {
         Self {
             client: Client::builder(TokioExecutor::new()).build_http(),
+            tls: None,
             authorization: None,
+        }
+    }
+
+    /// Asks for pages by TLS, each over a connection of its own.
+    pub(super) fn with_tls(self, tls: AgentTls) -> Self {
+        Self {
+            tls: Some(Arc::new(tls)),
+            ..self
         }
     }
 
@@ -65,16 +82,18 @@ impl Http {
 
     /// The text at `path`; an error unless the status is 200.
     pub(super) async fn page(&self, server: impl Display, path: &str) -> anyhow::Result<String> {
-        let uri = format!("http://{server}{path}");
+        let scheme = if self.tls.is_some() { "https" } else { "http" };
+        let uri = format!("{scheme}://{server}{path}");
         let mut request = http::Request::get(&uri).body(Full::default())?;
         if let Some(value) = &self.authorization {
             let headers = request.headers_mut();
             headers.insert(http::header::AUTHORIZATION, value.clone());
         }
         let page = async {
-            let response = self.client.request(request).await?;
-            let status = response.status();
-            let body = response.into_body().collect().await?.to_bytes();
+            let (status, body) = match &self.tls {
+                None => whole(self.client.request(request).await?).await?,
+                Some(tls) => over(tls, &server.to_string(), request).await?,
+            };
             let body = String::from_utf8_lossy(&body).into_owned();
             if status != http::StatusCode::OK {
                 let why: String = body.trim().chars().take(SHOWN).collect();
@@ -86,6 +105,32 @@ impl Http {
             .await
             .with_context(|| format!("{uri}: no answer in time"))?
     }
+}
+
+async fn whole(
+    response: http::Response<Incoming>,
+) -> Result<(http::StatusCode, Bytes), hyper::Error> {
+    let status = response.status();
+    Ok((status, response.into_body().collect().await?.to_bytes()))
+}
+
+/// What `server` answers to `request` by TLS.
+async fn over(
+    tls: &Arc<AgentTls>,
+    server: &str,
+    mut request: http::Request<Full<Bytes>>,
+) -> anyhow::Result<(http::StatusCode, Bytes)> {
+    let uri = request.uri().clone();
+    let stream = Arc::clone(tls)
+        .connect(uri, AgentAt::of(server).name)
+        .await?;
+    let (mut sender, connection) = http1::handshake(stream).await?;
+    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let path = request.uri().path_and_query().cloned();
+    *request.uri_mut() = path.map(Uri::from).unwrap_or_default();
+    let host = HeaderValue::try_from(server)?;
+    request.headers_mut().insert(http::header::HOST, host);
+    Ok(whole(sender.send_request(request).await?).await?)
 }
 
 /// The sum of all series of `family` on a metrics page that carry all of `labels`, written `name="value"`.

@@ -267,6 +267,7 @@ pub(super) fn dcgm_config(dcgm: &DcgmSource, tls: Option<ClientTls>) -> DcgmConf
     DcgmConfig {
         // Checked when the configuration was read.
         interval: units::duration(&source.interval).unwrap_or(Duration::from_secs(1)),
+        silence: source.staleness(),
         timeout: DCGM_TIMEOUT,
         path: source.path.clone(),
         port: source.port,

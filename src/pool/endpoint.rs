@@ -33,8 +33,12 @@ pub struct Endpoint {
 pub struct Hardware {
     /// The node, as Kubernetes and the node's agent name it.
     pub node: Option<String>,
-    /// UUIDs of its GPUs, or of its MIG instances. None: those that its pod was given, or all of its node.
+    /// The node's own address, where Kubernetes tells it.
+    pub node_address: Option<IpAddr>,
+    /// UUIDs of its GPUs, or of its MIG instances. None: those that its pod was given.
     pub gpus: Vec<String>,
+    /// All GPUs of its node are its.
+    pub whole_node: bool,
 }
 
 impl Endpoint {

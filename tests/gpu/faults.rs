@@ -8,6 +8,35 @@ use crate::support::ground::LITTLE;
 use crate::support::{machine, until};
 
 const SERVERS: usize = 4;
+/// Speeds and scores as low as this come of the clock: a quarter of it leaves 0.3, until what is served says better. By what is
+/// served alone they would stay well above: decoding takes twice as long, and prompts are short.
+const OF_CLOCK: f64 = 0.45;
+
+impl Node {
+    /// Waits until a decision went by the clock of the server called `name`: its speed was low, its score for that too, and
+    /// another was chosen.
+    async fn until_held_against(&self, name: &str) {
+        let held = |endpoint: &Value| {
+            let speed = endpoint["speed"].as_f64();
+            let terms = endpoint["terms"].as_array().unwrap();
+            let term = terms.iter().find(|term| term["scorer"] == "speed-scorer");
+            let score = term.and_then(|term| term["score"].as_f64());
+            let low = |value: Option<f64>| value.is_some_and(|value| value < OF_CLOCK);
+            let is_it = endpoint["name"].as_str().is_some_and(|n| n.ends_with(name));
+            is_it && endpoint["rank"].is_null() && low(speed) && low(score)
+        };
+        until(&format!("the clock of {name} to count"), async || {
+            let page = self.ground.picker.page("/debug/decisions?limit=500").await;
+            let page: Value = serde_json::from_str(&page).unwrap();
+            let decisions = page["decisions"].as_array().unwrap().iter();
+            let endpoints = |decision: &Value| decision["profiles"][0]["endpoints"].clone();
+            let mut all = decisions.map(endpoints);
+            let found = all.any(|all| all.as_array().unwrap().iter().any(held));
+            found.then_some(())
+        })
+        .await;
+    }
+}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_gpu_that_fell_off_the_bus_gets_nothing_and_comes_back() {
@@ -87,6 +116,7 @@ async fn heat_takes_some_and_the_power_cap_nothing() {
         .gpu(0, r#"{"thermal":{"compute":4,"memory":2}}"#)
         .await;
     node.until_stands("sim-0", "gpu-throttled").await;
+    node.until_held_against("sim-0").await;
     let line = node.line("sim-0").await;
     assert!(line.contains("derated (gpu-throttled"), "{line}");
     let share = ground.share("sim-0").await;

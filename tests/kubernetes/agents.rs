@@ -27,6 +27,15 @@ async fn listeners(count: u8) -> Vec<TcpListener> {
     }
 }
 
+/// Flags of a picker that looks for agents that serve at `port`.
+fn flags(port: u16) -> [String; 3] {
+    [
+        "--gpu-agents-selector=app=probe".to_owned(),
+        "--gpu-agents-namespace=gpu".to_owned(),
+        format!("--gpu-agents-port={port}"),
+    ]
+}
+
 /// A GPU of the pod `name` of the cluster.
 fn gpu_of(uuid: &str, name: &str) -> Gpu {
     let mut gpu = gpu(uuid, name, 0);
@@ -51,6 +60,17 @@ async fn until_heard(picker: &Picker, agents: &[u8]) {
     .await;
 }
 
+/// Waits until so many nodes are known to have no agent.
+async fn until_lack(picker: &Picker, nodes: f64) {
+    until(&format!("{nodes} nodes without an agent"), async || {
+        let series = "gpu_nodes_without_agent{name=\"pool\"}";
+        let page = picker.page("/metrics").await;
+        let told = page.contains(&format!("llm_d_epp_{series}"));
+        (told && picker.metric(series).await == nodes).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_agents_of_nodes_with_endpoints_are_asked_and_no_others() {
     let _machine = machine::shared().await;
@@ -68,15 +88,12 @@ async fn the_agents_of_nodes_with_endpoints_are_asked_and_no_others() {
     cluster.pool(&[8000]);
     cluster.pod_on("node-1", "a", "10.1.0.1", true, None);
     cluster.pod_on("node-2", "b", "10.1.0.2", true, None);
-    let flags = [
-        "--gpu-agents-selector=app=probe".to_owned(),
-        "--gpu-agents-namespace=gpu".to_owned(),
-        format!("--gpu-agents-port={port}"),
-    ];
+    let flags = flags(port);
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
     let picker = cluster.picker(&flags).await;
     picker.until_health("readiness", true).await;
     until_heard(&picker, &[1, 2]).await;
+    until_lack(&picker, 0.0).await;
 
     first.tell(vec![gpu_of("GPU-a", "a")], vec![xid(1, "GPU-a", 79)]);
     until("the GPU to be lost", async || {
@@ -93,4 +110,23 @@ async fn the_agents_of_nodes_with_endpoints_are_asked_and_no_others() {
     cluster.api.delete("", "pods", "gpu", "x");
     cluster.agent_pod("new", "node-1", "127.0.1.4");
     until_heard(&picker, &[3, 4]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn nodes_whose_agent_is_not_found_are_counted() {
+    let _machine = machine::shared().await;
+    let cluster = Cluster::start().await;
+    cluster.pool(&[8000]);
+    cluster.pod_on("node-1", "a", "10.1.0.1", true, None);
+    cluster.pod_on("node-1", "b", "10.1.0.2", true, None);
+    cluster.pod_on("node-2", "c", "10.1.0.3", true, None);
+    let flags = flags(9401);
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let picker = cluster.picker(&flags).await;
+    // Wrong labels, or no DaemonSet: there is nothing that could be silent.
+    until_lack(&picker, 2.0).await;
+    cluster.agent_pod("x", "node-1", "127.0.1.1");
+    until_lack(&picker, 1.0).await;
+    cluster.agent_pod("y", "node-2", "127.0.1.2");
+    until_lack(&picker, 0.0).await;
 }

@@ -6,6 +6,7 @@
 mod access;
 mod agents;
 mod demo;
+mod exporters;
 mod faults;
 mod leader;
 mod live;

@@ -10,7 +10,7 @@ use crate::support::certificates::{Ca, ca, certificate, install};
 use crate::support::picker::{self, Picker};
 use crate::support::sims::Sims;
 use crate::support::tls::Client;
-use crate::support::{machine, until};
+use crate::support::{machine, pointsman, until};
 
 const NAME: &str = "picker.example.com";
 static OLD: &[&SupportedProtocolVersion] = &[&rustls::version::TLS12];
@@ -166,4 +166,69 @@ async fn the_metrics_port_has_certificates_and_readers_of_its_own() {
         client.reads_metrics(picker.metrics).await.then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn gpus_are_shown_of_a_picker_whose_metrics_port_has_tls() {
+    let _machine = machine::shared().await;
+    let sims = Sims::start(1, &[]).await;
+    let (servers, readers, strangers) = (ca(), ca(), ca());
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    install(&servers, NAME, folder.path());
+    for (name, ca) in [("reader", &readers), ("stranger", &strangers)] {
+        std::fs::create_dir(at(name)).unwrap();
+        install(ca, NAME, &at(name));
+        std::fs::write(at(&format!("{name}s.pem")), ca.pem()).unwrap();
+    }
+    std::fs::write(at("servers.pem"), servers.pem()).unwrap();
+    let flag = |flag: &str, name: &str| format!("{flag}={}", at(name).display());
+    let flags = [
+        flag("--metrics-cert-dir", ""),
+        flag("--metrics-client-ca-file", "readers.pem"),
+    ];
+    let config = picker::config(&sims.endpoints_file, &[("queue-scorer", 1)]);
+    let picker = Picker::start(&config, &flags.each_ref().map(String::as_str)).await;
+    let (plain, tls) = (
+        picker.metrics.to_string(),
+        format!("https://{}", picker.metrics),
+    );
+    let ca = |name| flag("--gpu-agents-ca-file", name);
+    let own = |name| flag("--gpu-agents-cert-path", name);
+    let named = || format!("--gpu-agents-server-name={NAME}");
+    let any = || "--gpu-agents-insecure-skip-verify".to_owned();
+    for (address, flags, expected) in [
+        (
+            &tls,
+            vec![ca("servers.pem"), named(), own("reader")],
+            Ok(()),
+        ),
+        (&tls, vec![any(), own("reader")], Ok(())),
+        (
+            &tls,
+            vec![ca("strangers.pem"), named(), own("reader")],
+            Err("see --gpu-agents-ca-file"),
+        ),
+        // Its certificate is for a name, not for the address.
+        (
+            &tls,
+            vec![ca("servers.pem"), own("reader")],
+            Err("--gpu-agents-server-name"),
+        ),
+        (
+            &tls,
+            vec![ca("servers.pem"), named(), own("stranger")],
+            Err("--gpu-agents-cert-path"),
+        ),
+        (&plain, vec![], Err("write --picker https://")),
+        (&plain, vec![any()], Err("or --picker https://")),
+    ] {
+        let mut command = pointsman();
+        command.arg("gpus").arg(format!("--picker={address}"));
+        let output = command.args(&flags).output().await.unwrap();
+        let said = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+        let expected_text = expected.err().unwrap_or("No GPUs are known.");
+        assert!(said.contains(expected_text), "{address} {flags:?}: {said}");
+        assert_eq!(output.status.success(), expected.is_ok(), "{said}");
+    }
 }

@@ -117,7 +117,7 @@ impl Cluster {
         self.pod_on("node-1", name, ip, ready, active);
     }
 
-    /// The same, on another node than `node-1`.
+    /// The same, on another node than `node-1`. Whatever it is called, its address is this machine's.
     pub(crate) fn pod_on(
         &self,
         node: &str,
@@ -130,7 +130,7 @@ impl Cluster {
         self.put("", "v1", "Pod", name, json!({
             "metadata": {"labels": {"app": "vllm", "pod": name}, "annotations": annotations},
             "spec": {"nodeName": node, "containers": [{"name": "vllm", "image": "vllm"}]},
-            "status": {"podIP": ip, "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]},
+            "status": {"podIP": ip, "hostIP": "127.0.0.1", "conditions": [{"type": "Ready", "status": if ready { "True" } else { "False" }}]},
         }));
     }
 

@@ -163,16 +163,21 @@ impl AgentTlsArgs {
             }
             return Ok(None);
         }
+        self.options().map(Some)
+    }
+
+    /// TLS, whether it was asked for or goes without saying.
+    pub(in crate::cli) fn options(&self) -> Result<AgentTlsOptions, String> {
         if self.gpu_agents_insecure_skip_verify
             && (self.gpu_agents_ca_file.is_some() || self.gpu_agents_server_name.is_some())
         {
             return Err("--gpu-agents-insecure-skip-verify takes any certificate: give it, or --gpu-agents-ca-file and --gpu-agents-server-name".to_owned());
         }
-        Ok(Some(AgentTlsOptions {
+        Ok(AgentTlsOptions {
             ca: self.gpu_agents_ca_file.clone(),
             insecure: self.gpu_agents_insecure_skip_verify,
             server_name: self.gpu_agents_server_name.clone(),
             cert_dir: self.gpu_agents_cert_path.clone(),
-        }))
+        })
     }
 }

@@ -294,7 +294,12 @@ fn hardware(name: &str, node: Option<String>, gpus: Vec<String>) -> Result<Hardw
             ));
         }
     }
-    Ok(Hardware { node, gpus })
+    Ok(Hardware {
+        whole_node: node.is_some() && gpus.is_empty(),
+        node,
+        node_address: None,
+        gpus,
+    })
 }
 
 #[cfg(test)]

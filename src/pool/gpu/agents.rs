@@ -103,7 +103,7 @@ impl Agents {
             let known = before.remove(&at.address);
             let known = known.filter(|(known, _)| known.name == at.name || self.tls.is_none());
             let following = known.map(|(_, following)| following).unwrap_or_else(|| {
-                self.gpus.add(&id(&at));
+                self.gpus.add(&id(&at), SILENT_MS);
                 let (gpus, tls) = (Arc::clone(&self.gpus), self.tls.clone());
                 AbortOnDropHandle::new(tokio::spawn(follow(gpus, at.clone(), tls)))
             });

@@ -1,9 +1,9 @@
 //! Which source counts for a GPU, where several tell of it.
 //!
 //! An agent counts before an exporter, and of two of a kind the one that came first, until it is silent. Two agents that tell of
-//! one GPU are a conflict, unless they are one agent at two addresses.
+//! one GPU are a conflict for as long as both are heard, unless they are one agent at two addresses.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::{SourceId, SourceKind};
@@ -13,8 +13,8 @@ use super::{SourceId, SourceKind};
 pub(super) struct Claims {
     /// By UUID, in the order in which they came; the first counts. Never empty.
     of: HashMap<Arc<str>, Vec<SourceId>>,
-    /// Agents that claim what another has, as long as they do.
-    disputed: HashSet<(Arc<str>, SourceId)>,
+    /// By UUID, the agents that claim what another one has. Never empty.
+    disputed: HashMap<Arc<str>, Vec<SourceId>>,
 }
 
 /// How a source is.
@@ -53,60 +53,85 @@ impl Claims {
         of: impl Fn(&SourceId) -> Standing<'a>,
     ) -> Option<SourceId> {
         let claims = self.of.entry(Arc::clone(uuid)).or_default();
-        let Some(keeper) = claims.first().cloned() else {
-            claims.push(id.clone());
-            return None;
-        };
-        let (own, keeps) = (of(id), of(&keeper));
-        let takes_over = id.kind < keeper.kind || keeps.silent;
+        let takes_over = claims.first().is_some_and(|k| outranks(id, k, &of));
         let at = if takes_over { 0 } else { claims.len() };
         claims.insert(at, id.clone());
-        let disputes = (id.kind, keeper.kind) == (SourceKind::Agent, SourceKind::Agent)
-            && !takes_over
-            && own.life != keeps.life;
-        let new = disputes && self.disputed.insert((Arc::clone(uuid), id.clone()));
-        new.then_some(keeper)
+        self.dispute(uuid, of)
     }
 
     /// `id` tells of it no more.
-    pub(super) fn remove(&mut self, uuid: &Arc<str>, id: &SourceId) {
-        self.disputed.remove(&(Arc::clone(uuid), id.clone()));
+    pub(super) fn remove<'a>(
+        &mut self,
+        uuid: &Arc<str>,
+        id: &SourceId,
+        of: impl Fn(&SourceId) -> Standing<'a>,
+    ) {
         if let Some(claims) = self.of.get_mut(uuid) {
             claims.retain(|claim| claim != id);
             if claims.is_empty() {
                 self.of.remove(uuid);
             }
         }
+        self.dispute(uuid, of);
     }
 
-    /// `id` is silent: another that is `heard` counts, if there is one. Whether there is.
-    pub(super) fn give_up(
+    /// `id` is silent: another that is heard counts, if there is one. Whether there is.
+    pub(super) fn give_up<'a>(
         &mut self,
         uuid: &Arc<str>,
         id: &SourceId,
-        heard: impl Fn(&SourceId) -> bool,
+        of: impl Fn(&SourceId) -> Standing<'a>,
     ) -> bool {
-        let Some(claims) = self.of.get_mut(uuid).filter(|claims| claims[0] == *id) else {
-            return false;
-        };
-        let Some(next) = claims.iter().position(heard) else {
-            return false;
-        };
-        claims.swap(0, next);
-        self.disputed.remove(&(Arc::clone(uuid), claims[0].clone()));
-        true
+        let keeps = self.of.get_mut(uuid).filter(|claims| claims[0] == *id);
+        let next = keeps.and_then(|claims| {
+            let next = claims.iter().position(|claim| !of(claim).silent)?;
+            claims.swap(0, next);
+            Some(next)
+        });
+        self.dispute(uuid, of);
+        next.is_some()
     }
 
-    /// `id` is heard again: it counts where a lower kind took over. Whether one did.
-    pub(super) fn regain(&mut self, uuid: &Arc<str>, id: &SourceId) -> bool {
-        let Some(claims) = self
-            .of
-            .get_mut(uuid)
-            .filter(|claims| claims[0].kind > id.kind)
-        else {
-            return false;
-        };
-        let own = claims.iter().position(|claim| claim == id);
-        own.inspect(|&own| claims.swap(0, own)).is_some()
+    /// `id` is heard again: it counts where a lower kind took over, or one that is silent has it. Else the agent that has it, if
+    /// that is a new conflict.
+    pub(super) fn regain<'a>(
+        &mut self,
+        uuid: &Arc<str>,
+        id: &SourceId,
+        of: impl Fn(&SourceId) -> Standing<'a>,
+    ) -> Option<SourceId> {
+        if let Some(claims) = self.of.get_mut(uuid)
+            && outranks(id, &claims[0], &of)
+            && let Some(own) = claims.iter().position(|claim| claim == id)
+        {
+            claims.swap(0, own);
+        }
+        self.dispute(uuid, of)
     }
+
+    /// Works out anew who disputes a GPU. The agent that has it, if somebody began to.
+    fn dispute<'a>(
+        &mut self,
+        uuid: &Arc<str>,
+        of: impl Fn(&SourceId) -> Standing<'a>,
+    ) -> Option<SourceId> {
+        let before = self.disputed.remove(uuid).unwrap_or_default();
+        let is_heard = |claim: &&SourceId| claim.kind == SourceKind::Agent && !of(claim).silent;
+        let claims = self.of.get(uuid)?;
+        let keeper = claims.first().filter(is_heard)?;
+        let others = claims.iter().filter(is_heard);
+        let others = others.filter(|claim| of(claim).life != of(keeper).life);
+        let others: Vec<SourceId> = others.cloned().collect();
+        if others.is_empty() {
+            return None;
+        }
+        let began = others.iter().any(|claim| !before.contains(claim));
+        self.disputed.insert(Arc::clone(uuid), others);
+        began.then(|| keeper.clone())
+    }
+}
+
+/// Whether `id` counts before `keeper`, which counted up to now.
+fn outranks<'a>(id: &SourceId, keeper: &SourceId, of: &impl Fn(&SourceId) -> Standing<'a>) -> bool {
+    id.kind < keeper.kind || of(keeper).silent
 }

@@ -41,13 +41,16 @@ const LARGEST_PAGE: usize = 4 << 20;
 pub struct DcgmConfig {
     /// Between two polls of an exporter.
     pub interval: Duration,
+    /// Without a page for so long it is silent; if that is less than what an agent has, as long as an agent.
+    pub silence: Duration,
     /// For a poll, connecting included.
     pub timeout: Duration,
     /// Path of the page.
     pub path: String,
     /// Port of the page.
     pub port: u16,
-    /// It is reached at the address of the endpoint's node, not at the endpoint's own.
+    /// It is reached at the address of the endpoint's node, not at the endpoint's own. Where discovery knows no address of the
+    /// node, the node's name is one, or the DNS knows it.
     pub of_node: bool,
     /// TLS; `None` = without.
     pub tls: Option<ClientTls>,
@@ -121,7 +124,11 @@ fn place(member: &Member, of_node: bool) -> Option<Place> {
     if !of_node {
         return Some(Place::Address(member.endpoint.address));
     }
-    let node = member.endpoint.hardware.node.as_ref()?;
+    let hardware = &member.endpoint.hardware;
+    if let Some(address) = hardware.node_address {
+        return Some(Place::Address(address));
+    }
+    let node = hardware.node.as_ref()?;
     let address = node.parse().map(Place::Address);
     Some(address.unwrap_or_else(|_| Place::Name(node.clone())))
 }
@@ -197,7 +204,8 @@ impl Targets {
                 tracker: Tracker::default(),
                 events: 0,
             };
-            self.gpus.add(&poller.id);
+            let silent_ms = self.config.silence.as_millis() as u64;
+            self.gpus.add(&poller.id, silent_ms);
             let polling = AbortOnDropHandle::new(tokio::spawn(poller.run()));
             self.of.insert(place, (members, polling));
         }

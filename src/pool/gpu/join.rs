@@ -5,7 +5,7 @@
 //!   `<pod>-rank-<n>`, as ranks of a data-parallel pod are called. Which rank computes on which of the pod's GPUs nobody
 //!   tells, so all are each rank's;
 //! - if the endpoint names it (`gpus` of an endpoints file);
-//! - if the endpoint names its node and no GPU: all of that node are its;
+//! - if it is said to have its whole node: all of that node are its (an endpoints file that names a node and no GPU);
 //! - if it has no owner and is on a page that was read from the endpoint itself: an exporter beside the engine.
 //!
 //! With a MIG instance comes its board. Who shares boards, directly or over others, is in one domain: they fail together.
@@ -175,7 +175,7 @@ impl<'a> Index<'a> {
             for gpu in &hardware.gpus {
                 index.named.entry(gpu).or_default().push(position);
             }
-            if let (Some(node), []) = (&hardware.node, &*hardware.gpus) {
+            if let (Some(node), true) = (&hardware.node, hardware.whole_node) {
                 index.nodes.entry(node).or_default().push(position);
             }
         }

@@ -39,7 +39,8 @@ pub use cells::{GpuCells, GpuMemory};
 pub use common::Common;
 pub use store::{Gpus, SourceId, SourceKind};
 
-/// Without a word from it for so long, a source is silent, in milliseconds: an agent says something each second.
+/// Without a word from it for so long, an agent is silent, in milliseconds: it says something each second. No source is
+/// silent sooner.
 pub const SILENT_MS: u64 = 3_000;
 
 /// The GPUs that an endpoint runs on: several with tensor parallelism.
@@ -67,10 +68,12 @@ pub struct Sight {
 }
 
 /// A node agent or an exporter.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Source {
     /// The node's name.
     pub node: String,
+    /// Without a word from it for so long, it is silent, in milliseconds.
+    pub silent_ms: u64,
     /// When anything (a heartbeat as well) was last heard of it, in milliseconds of [`super::clock_ms`].
     pub heard_at: AtomicU64,
 }
@@ -104,9 +107,20 @@ impl Source {
         self.heard_at.load(Ordering::Relaxed)
     }
 
-    /// Whether it was not heard for [`SILENT_MS`], or never.
+    /// Whether it was not heard for [`Source::silent_ms`], or never.
     pub fn is_silent(&self, now_ms: u64) -> bool {
         let at = self.heard_at();
-        at == 0 || now_ms.saturating_sub(at) > SILENT_MS
+        at == 0 || now_ms.saturating_sub(at) > self.silent_ms
+    }
+}
+
+impl Default for Source {
+    /// An agent that was never heard.
+    fn default() -> Self {
+        Self {
+            node: String::new(),
+            silent_ms: SILENT_MS,
+            heard_at: AtomicU64::new(0),
+        }
     }
 }

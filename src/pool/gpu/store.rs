@@ -15,7 +15,7 @@ use super::agents::FailedStreams;
 use super::claims::{Claims, Standing};
 use super::join::{Found, Place, join};
 use super::told::{Changed, Known, Refused, Told};
-use super::{EndpointGpus, Sight, memory};
+use super::{EndpointGpus, SILENT_MS, Sight, memory};
 
 /// Between two joinings of all, in milliseconds: nodes that start together cost one, not one each.
 const JOIN_PAUSE_MS: u64 = 50;
@@ -82,6 +82,17 @@ pub(super) struct Shown<'a> {
     pub(super) endpoints: Vec<&'a EndpointId>,
 }
 
+/// How sources are.
+fn standing<'a>(sources: &'a BTreeMap<SourceId, Told>) -> impl Fn(&SourceId) -> Standing<'a> {
+    |id| {
+        let told = sources.get(id);
+        Standing {
+            silent: told.is_none_or(|told| told.was_silent),
+            life: told.map_or("", |told| &told.agent),
+        }
+    }
+}
+
 // === impl Gpus ===
 
 impl Gpus {
@@ -101,18 +112,20 @@ impl Gpus {
         &self.pool
     }
 
-    /// From now on `id` is listened to.
-    pub fn add(&self, id: &SourceId) {
+    /// From now on `id` is listened to. It is silent after so many milliseconds without a word from it, [`SILENT_MS`] at
+    /// least.
+    pub fn add(&self, id: &SourceId, silent_ms: u64) {
         let mut inner = self.inner.lock();
-        inner.sources.entry(id.clone()).or_insert_with(Told::new);
+        let told = || Told::new(silent_ms.max(SILENT_MS));
+        inner.sources.entry(id.clone()).or_insert_with(told);
     }
 
     /// It is not any more: what it told is forgotten, with the next [`Gpus::tick`].
     pub fn remove(&self, id: &SourceId) {
-        let mut inner = self.inner.lock();
+        let inner = &mut *self.inner.lock();
         if let Some(told) = inner.sources.remove(id) {
             for uuid in told.gpus.keys() {
-                inner.claims.remove(uuid, id);
+                inner.claims.remove(uuid, id, standing(&inner.sources));
             }
             inner.dirty = true;
         }
@@ -154,16 +167,17 @@ impl Gpus {
 
     /// What `id` told has its effect.
     fn settle(&self, inner: &mut Inner, id: &SourceId, changed: Changed, now_ms: u64) {
+        let told = inner.sources.get_mut(id);
+        let is_back = told.is_some_and(|told| std::mem::take(&mut told.was_silent));
         for uuid in &changed.went {
-            inner.claims.remove(uuid, id);
+            inner.claims.remove(uuid, id, standing(&inner.sources));
         }
         for uuid in &changed.came {
-            self.claim(inner, uuid, id, now_ms);
+            let keeper = inner.claims.add(uuid, id, standing(&inner.sources));
+            self.disputed(uuid, id, keeper);
         }
-        if let Some(told) = inner.sources.get_mut(id)
-            && std::mem::take(&mut told.was_silent)
-        {
-            inner.regain(id);
+        if is_back {
+            self.regain(inner, id);
             inner.dirty = true;
         }
         if changed.places || !changed.came.is_empty() || !changed.went.is_empty() {
@@ -182,16 +196,18 @@ impl Gpus {
         inner.touch(id, &news);
     }
 
-    fn claim(&self, inner: &mut Inner, uuid: &Arc<str>, id: &SourceId, now_ms: u64) {
-        let sources = &inner.sources;
-        let standing = |id: &SourceId| {
-            let told = sources.get(id);
-            Standing {
-                silent: told.is_none_or(|told| told.source.is_silent(now_ms)),
-                life: told.map_or("", |told| &told.agent),
-            }
-        };
-        if let Some(keeper) = inner.claims.add(uuid, id, standing) {
+    /// `id` is heard again.
+    fn regain(&self, inner: &mut Inner, id: &SourceId) {
+        let told = inner.sources.get(id).into_iter();
+        for uuid in told.flat_map(|told| told.gpus.keys()) {
+            let keeper = inner.claims.regain(uuid, id, standing(&inner.sources));
+            self.disputed(uuid, id, keeper);
+        }
+    }
+
+    /// `id` claims what `keeper` has, if there is one.
+    fn disputed(&self, uuid: &Arc<str>, id: &SourceId, keeper: Option<SourceId>) {
+        if let Some(keeper) = keeper {
             self.conflicts.fetch_add(1, Ordering::Relaxed);
             tracing::warn!(gpu = %uuid, by = %id, %keeper, "Two agents claim one GPU; the one seen first keeps it until it is silent.");
         }
@@ -208,22 +224,10 @@ impl Gpus {
 impl Inner {
     /// `id` fell silent: where others tell of what it tells of, they count.
     fn give_up(&mut self, id: &SourceId) {
-        let sources = &self.sources;
-        let heard = |claim: &SourceId| sources.get(claim).is_some_and(|told| !told.was_silent);
-        for uuid in sources
-            .get(id)
-            .into_iter()
-            .flat_map(|told| told.gpus.keys())
-        {
-            self.dirty |= self.claims.give_up(uuid, id, heard);
-        }
-    }
-
-    /// `id` is heard again.
-    fn regain(&mut self, id: &SourceId) {
         let told = self.sources.get(id).into_iter();
         for uuid in told.flat_map(|told| told.gpus.keys()) {
-            self.dirty |= self.claims.regain(uuid, id);
+            let of = standing(&self.sources);
+            self.dirty |= self.claims.give_up(uuid, id, of);
         }
     }
 

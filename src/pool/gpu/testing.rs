@@ -24,7 +24,9 @@ pub(super) fn endpoint(name: &str, node: Option<&str>, gpus: &[&str]) -> Endpoin
         labels: Default::default(),
         hardware: Hardware {
             node: node.map(str::to_owned),
+            node_address: None,
             gpus: gpus.iter().map(|gpu| (*gpu).to_owned()).collect(),
+            whole_node: node.is_some() && gpus.is_empty(),
         },
     }
 }

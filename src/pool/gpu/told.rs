@@ -69,9 +69,13 @@ pub struct Refused {
 // === impl Told ===
 
 impl Told {
-    pub(super) fn new() -> Self {
+    /// Nothing yet. `silent_ms`: see [`Source::silent_ms`].
+    pub(super) fn new(silent_ms: u64) -> Self {
         Self {
-            source: Arc::default(),
+            source: Arc::new(Source {
+                silent_ms,
+                ..Source::default()
+            }),
             agent: String::new(),
             problem: String::new(),
             gpus: HashMap::new(),
@@ -140,6 +144,7 @@ impl Told {
             changed.places = true;
             self.source = Arc::new(Source {
                 node,
+                silent_ms: self.source.silent_ms,
                 heard_at: AtomicU64::new(now_ms),
             });
         }

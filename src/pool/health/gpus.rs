@@ -2,10 +2,11 @@
 //!
 //! Several GPUs of one endpoint work together: the worst of them counts for its health, the slowest for its speed. A GPU
 //! that is shared in time is one fault domain, so an event counts for all that it was given to. With MIG, an event that
-//! names an instance is that instance's, unless it needs a reset: that takes the board.
+//! names an instance is that instance's, unless it needs a reset: that takes the board. One that names none may be anybody's
+//! on the board.
 //!
 //! What is not known is no sign of anything: what a silent source told ([`Source::is_silent`]), a reading that is
-//! [`READ_MS`] old, a value that is absent. `docs/health.md` has the thresholds and where they come from.
+//! [`READ_MS`] old (of a source that is asked seldom, older than it may be silent), a value that is absent. `docs/health.md` has the thresholds and where they come from.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -191,8 +192,8 @@ impl Memory {
                 if *at < since || now.saturating_sub(*at) > RECENT_MS || self.knows(event, *at) {
                     continue;
                 }
-                if concerns(event, sight, gpus) {
-                    self.happened(machine, event, &sight.gpu, together, now);
+                if let Some(gpu) = concerned(event, sight, gpus) {
+                    self.happened(machine, event, gpu, together, now);
                 }
             }
         }
@@ -298,8 +299,13 @@ fn any<const N: usize>(says: [Option<bool>; N]) -> Option<bool> {
 /// Its error counters, if they are known now.
 fn errors(sight: &Sight, now: u64) -> Option<&Errors> {
     let errors = sight.gpu.errors.as_ref()?;
-    let known = !sight.source.is_silent(now) && sight.age_ms(errors.age_ms, now) <= READ_MS;
-    known.then_some(errors)
+    is_known(sight, errors.age_ms, now).then_some(errors)
+}
+
+/// Whether a reading of that age holds now.
+fn is_known(sight: &Sight, age_ms: u32, now: u64) -> bool {
+    let oldest = READ_MS.max(sight.source.silent_ms);
+    !sight.source.is_silent(now) && sight.age_ms(age_ms, now) <= oldest
 }
 
 /// Whether an error in memory stays with the process that met it: NVIDIA's support table for error containment.
@@ -313,7 +319,7 @@ fn contains_errors(gpu: &Gpu) -> bool {
 /// What is left of the clock, if it is slowed down; `None`: not known.
 fn throttle(sight: &Sight, now: u64) -> Option<Option<f32>> {
     let clocks = sight.gpu.clocks.as_ref()?;
-    if sight.source.is_silent(now) || sight.age_ms(clocks.age_ms, now) > READ_MS {
+    if !is_known(sight, clocks.age_ms, now) {
         return None;
     }
     let reasons = clocks.event_reasons?;
@@ -327,27 +333,38 @@ fn throttle(sight: &Sight, now: u64) -> Option<Option<f32>> {
     Some(Some(share.clamp(LEAST, 1.0)))
 }
 
-/// Whether `event`, told of `sight`, is the endpoint's too: of a MIG board others' events are told as well.
-fn concerns(event: &Event, sight: &Sight, gpus: &EndpointGpus) -> bool {
-    let Some(instance) = event.gpu_instance else {
-        return true;
+/// What of the endpoint's `event` happened to, which was told of `sight`: of a MIG board others' events are told as well, and
+/// what names an instance is told of the board too. `None`: it is others'.
+fn concerned<'a>(event: &Event, sight: &'a Sight, gpus: &'a EndpointGpus) -> Option<&'a Gpu> {
+    let gpu = &sight.gpu;
+    let (true, Some(instance)) = (is_mig(gpu), event.gpu_instance) else {
+        return Some(gpu);
     };
-    let takes_the_board = match event.kind() {
-        EventKind::Xid => xid(event.value, sight.gpu.architecture()).scope == Scope::Board,
-        EventKind::GpuLost | EventKind::RecoveryAction => true,
-        _ => false,
+    let board = if gpu.parent.is_empty() {
+        &gpu.uuid
+    } else {
+        &gpu.parent
     };
-    let (uuid, board) = (&sight.gpu.uuid, &sight.gpu.parent);
-    let board = if board.is_empty() { uuid } else { board };
     let mut own = gpus.own().filter(|own| own.gpu.parent == *board);
-    let is_named = |own: &Sight| {
+    let is_named = |own: &&Sight| {
         let compute = match (event.compute_instance, own.gpu.compute_instance) {
             (Some(named), Some(own)) => named == own,
             _ => true,
         };
         own.gpu.gpu_instance == Some(instance) && compute
     };
-    takes_the_board || own.any(is_named) || !sight.gpu.mig_enabled && sight.gpu.parent.is_empty()
+    let takes_the_board = match event.kind() {
+        EventKind::Xid => xid(event.value, gpu.architecture()).scope == Scope::Board,
+        EventKind::GpuLost | EventKind::RecoveryAction => true,
+        _ => false,
+    };
+    let named = own.find(is_named).map(|own| &own.gpu);
+    named.or_else(|| takes_the_board.then_some(gpu))
+}
+
+/// Whether it is a board with MIG instances, or one of them.
+fn is_mig(gpu: &Gpu) -> bool {
+    gpu.mig_enabled || !gpu.parent.is_empty()
 }
 
 /// Memory of `gpu` failed and could not be corrected.
@@ -361,10 +378,11 @@ fn memory_failed(machine: &mut Machine, gpu: &Gpu, now: u64) {
     machine.happened(cause, now, now + event_ms(cause, gpu));
 }
 
-/// How long an event of `gpu` counts, in milliseconds, when nothing else is heard.
+/// How long an event of `gpu` counts, in milliseconds, when nothing else is heard. A board with MIG instances is all theirs.
 fn event_ms(cause: Cause, gpu: &Gpu) -> u64 {
+    let anothers = gpu.owners.len() > 1 || gpu.mig_enabled;
     match cause {
-        Cause::GpuAppFatal if gpu.owners.len() > 1 => ANOTHERS_MS,
+        Cause::GpuAppFatal if anothers => ANOTHERS_MS,
         cause => cause.event_ms(),
     }
 }

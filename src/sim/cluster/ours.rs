@@ -16,7 +16,7 @@ use rand::rngs::SmallRng;
 use super::router::{Asked, Chain, Page, Refused, Router};
 use super::sights::{self, GpuReading, NAMESPACE, node, pod};
 use crate::picker::{self, Ground, NotChosen, Policy, Prompt, Workspace};
-use crate::pool::gpu::{Gpus, SourceId, SourceKind};
+use crate::pool::gpu::{Gpus, SILENT_MS, SourceId, SourceKind};
 use crate::pool::health::Health;
 use crate::pool::slab::{LoraState, Scrape, Slot, lora_key};
 use crate::pool::{
@@ -108,7 +108,7 @@ impl Ours {
         });
         let agents: Vec<_> = agents.collect();
         for agent in &agents {
-            gpus.add(agent);
+            gpus.add(agent, SILENT_MS);
         }
         let rng = SmallRng::seed_from_u64(seed);
         Self {

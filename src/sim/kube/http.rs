@@ -262,6 +262,8 @@ fn watch(server: Arc<ApiServer>, asked: Asked, voice: Voice) -> Response {
     let now = Instant::now();
     let number = |name: &str| asked.query(name).and_then(|number| number.parse().ok());
     let lasts = number("timeoutSeconds").map_or(WATCH, Duration::from_secs);
+    let longest = &server.longest_watch;
+    longest.fetch_max(lasts.as_secs(), Ordering::Relaxed);
     let watching = Watching {
         version: number("resourceVersion").unwrap_or(0),
         bookmarks: asked.query("allowWatchBookmarks") == Some("true"),

@@ -52,6 +52,7 @@ pub struct ApiServer {
     calls: Mutex<BTreeSet<Call>>,
     lists: AtomicU64,
     bookmarked: AtomicU64,
+    longest_watch: AtomicU64,
     bookmarks: Duration,
 }
 
@@ -95,6 +96,7 @@ impl ApiServer {
             calls: Mutex::default(),
             lists: AtomicU64::new(0),
             bookmarked: AtomicU64::new(0),
+            longest_watch: AtomicU64::new(0),
             bookmarks,
         })
     }
@@ -206,6 +208,11 @@ impl ApiServer {
     /// Bookmarks that it sent so far, over all watches.
     pub fn bookmarked(&self) -> u64 {
         self.bookmarked.load(Ordering::Relaxed)
+    }
+
+    /// How long the longest watch that it was asked for lasts, in seconds.
+    pub fn longest_watch(&self) -> u64 {
+        self.longest_watch.load(Ordering::Relaxed)
     }
 
     fn serves(&self, of: &Type) -> bool {

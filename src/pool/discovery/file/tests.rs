@@ -20,7 +20,9 @@ fn what_an_endpoint_runs_on_may_be_said() {
     let endpoints = parse(text).unwrap().endpoints;
     let expected = Hardware {
         node: Some("n1".to_owned()),
+        node_address: None,
         gpus: vec!["GPU-1".to_owned(), "MIG-2".to_owned()],
+        whole_node: false,
     };
     assert_eq!(endpoints[0].hardware, expected);
     assert_eq!(endpoints[1].hardware, Hardware::default());

@@ -36,10 +36,14 @@ pub struct AgentPods {
 /// Finds the agents of a pool.
 pub(super) struct Search {
     pub(super) pool: Arc<Pool>,
+    /// The pool's name.
+    pub(super) name: String,
     pub(super) client: Client,
     pub(super) namespace: String,
     pub(super) pods: AgentPods,
     pub(super) counts: Counts,
+    /// How long a watch lasts, in seconds.
+    pub(super) watch: u32,
     pub(super) found: watch::Sender<Vec<AgentAt>>,
 }
 
@@ -61,6 +65,7 @@ impl Search {
     /// For good.
     pub(super) async fn follow(self) {
         let config = Config::default().labels(&self.pods.selector);
+        let config = config.timeout(self.watch);
         let mut events = follow(
             &self.client,
             &self.namespace,
@@ -78,12 +83,20 @@ impl Search {
                 Some(event) = events.next() => dirty |= !pods.take(event).is_empty(),
                 _ = ticker.tick() => {
                     let snapshot = self.pool.snapshot();
-                    if !pods.synced() || !(dirty || snapshot.version != version) {
+                    if !(dirty || snapshot.version != version) {
+                        continue;
+                    }
+                    let nodes = nodes(&snapshot);
+                    let count = nodes.len();
+                    if !pods.synced() {
+                        // Perhaps they cannot be: that is to be seen.
+                        self.counts.without_agent(&self.name, count);
                         continue;
                     }
                     (dirty, version) = (false, snapshot.version);
-                    chosen.choose(nodes(&snapshot), &pods);
+                    chosen.choose(nodes, &pods);
                     let found = chosen.agents(self.pods.port);
+                    self.counts.without_agent(&self.name, count - found.len());
                     self.found.send_if_modified(|before| {
                         let changed = *before != found;
                         *before = found;

@@ -37,6 +37,9 @@ pub(super) struct PodSpec {
 pub(super) struct PodStatus {
     #[serde(rename = "podIP")]
     pub(super) pod_ip: Option<String>,
+    /// Of its node.
+    #[serde(rename = "hostIP")]
+    pub(super) host_ip: Option<String>,
     pub(super) conditions: Vec<PodCondition>,
 }
 

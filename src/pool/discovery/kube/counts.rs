@@ -15,6 +15,8 @@ pub struct Counts {
     watch_errors: Family<Resource, Counter>,
     objects: Family<Objects, Gauge>,
     status_writes: Family<Written, Counter>,
+    /// Where agents are looked for.
+    without_agent: Family<OfPool, Gauge>,
     /// 1 while this process leads.
     leading: Gauge,
 }
@@ -42,6 +44,11 @@ struct Written {
     result: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfPool {
+    name: String,
+}
+
 // === impl Counts ===
 
 impl Counts {
@@ -62,6 +69,8 @@ impl Counts {
         registry.register("kubernetes_objects", help, all.objects);
         let help = "Conditions of objectives and rewrites that were to be written";
         registry.register("kubernetes_status_writes", help, all.status_writes);
+        let help = "Nodes with endpoints for which no GPU agent was found";
+        registry.register("gpu_nodes_without_agent", help, all.without_agent);
         if election {
             let help = "Whether this process holds the lease";
             registry.register("kubernetes_leading", help, all.leading);
@@ -81,6 +90,12 @@ impl Counts {
         self.up.get() == 1
     }
 
+    #[cfg(test)]
+    pub(super) fn are_without_agent(&self, name: &str) -> i64 {
+        let name = name.to_owned();
+        self.without_agent.get_or_create(&OfPool { name }).get()
+    }
+
     pub(super) fn watch_failed(&self, resource: &'static str) {
         self.watch_errors
             .get_or_create(&Resource { resource })
@@ -95,6 +110,13 @@ impl Counts {
 
     pub(super) fn status_written(&self, result: &'static str) {
         self.status_writes.get_or_create(&Written { result }).inc();
+    }
+
+    /// No agent was found for `count` of the nodes of the pool called `name`.
+    pub(super) fn without_agent(&self, name: &str, count: usize) {
+        let name = name.to_owned();
+        let gauge = self.without_agent.get_or_create(&OfPool { name });
+        gauge.set(count as i64);
     }
 
     pub(super) fn leading(&self, leading: bool) {

@@ -199,7 +199,9 @@ fn begin(
             client: client.clone(),
             namespace: pods.namespace.clone().unwrap_or(namespace.clone()),
             pods,
+            name: options.pool_name,
             counts: counts.clone(),
+            watch: patience.watch,
             found,
         };
         tokio::spawn(stop.clone().run_until_cancelled_owned(search.follow()));

@@ -33,6 +33,8 @@ pub(super) fn view(mut pod: Pod) -> (String, View) {
         .find_map(|&key| pod.annotations().get(key));
     let active = active.map(|text| ports(text));
     let labels = std::mem::take(pod.labels_mut());
+    let host_ip = pod.status.as_ref().and_then(|s| s.host_ip.as_deref());
+    let node_address = host_ip.and_then(|ip| ip.parse().ok());
     let server = address(&pod).map(|address| Server {
         pod: Endpoint {
             id: EndpointId {
@@ -44,7 +46,10 @@ pub(super) fn view(mut pod: Pod) -> (String, View) {
             labels,
             hardware: Hardware {
                 node: pod.spec.node_name,
+                node_address,
+                // Those that it was given, and no others of its node.
                 gpus: Vec::new(),
+                whole_node: false,
             },
         },
         active,
@@ -99,7 +104,7 @@ mod tests {
             },
             "spec": {"nodeName": "node-3", "containers": [{"name": "vllm", "image": "vllm"}]},
             "status": {
-                "podIP": "10.0.0.7", "phase": "Running",
+                "podIP": "10.0.0.7", "hostIP": "192.168.0.3", "phase": "Running",
                 "conditions": [{"type": "Initialized", "status": "True"}, {"type": "Ready", "status": "True"}],
             },
         });
@@ -123,6 +128,12 @@ mod tests {
         assert_eq!(first.id.to_string(), "models/vllm-0-rank-0");
         assert_eq!(first.labels["app"], "vllm");
         assert_eq!(first.hardware.node.as_deref(), Some("node-3"));
+        let node_address = |view: View| view.unwrap().pod.hardware.node_address;
+        assert_eq!(node_address(pod(|_| {})), Some([192, 168, 0, 3].into()));
+        assert_eq!(
+            node_address(pod(|pod| pod["status"]["hostIP"] = json!(""))),
+            None
+        );
         assert_eq!(
             endpoints(pod(|pod| pod["status"]["podIP"] = json!("fd00::7")))[1..],
             [

@@ -162,7 +162,7 @@ async fn an_agent_that_says_nothing_is_connected_to_again() {
     let address = serve(vec![quiet, other], false).await;
     let (gpus, mut reports) = (gpus(), 0);
     let at = at(address);
-    gpus.add(&id(&at));
+    gpus.add(&id(&at), SILENT_MS);
     let Err(error) = stream(&gpus, &at, None, &mut reports).await;
     assert!(matches!(error, StreamError::Silent), "{error}");
     assert_eq!(reports, 1);

@@ -1,4 +1,4 @@
-//! TLS to agents. Its files are read when it is set up, which finds mistakes in them, and again for connections that are made
+//! TLS to agents, and to whoever else is asked for what is known of GPUs. Its files are read when it is set up, which finds mistakes in them, and again for connections that are made
 //! later: CAs and certificates are renewed under a process that runs.
 
 use std::path::PathBuf;
@@ -20,8 +20,9 @@ use crate::config::params::TlsParams;
 
 /// The files are read at most once in so long, however many connect.
 const REREAD: Duration = Duration::from_secs(1);
-/// What gRPC is over.
-const ALPN: &[u8] = b"h2";
+/// What gRPC is over, and what pages are.
+const GRPC: &[u8] = b"h2";
+const PAGES: &[u8] = b"http/1.1";
 
 /// How agents are reached by TLS.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -40,6 +41,7 @@ pub struct AgentTlsOptions {
 #[derive(Debug)]
 pub struct AgentTls {
     params: TlsParams,
+    protocol: &'static [u8],
     server_name: Option<ServerName<'static>>,
     read: Mutex<Read>,
 }
@@ -61,6 +63,19 @@ impl AgentTls {
     ///
     /// A file that is not what it should be, or a name that is none.
     pub fn new(options: &AgentTlsOptions) -> Result<Self, String> {
+        Self::speaking(GRPC, options)
+    }
+
+    /// The same for a server of pages, by HTTP/1.1.
+    ///
+    /// # Errors
+    ///
+    /// As [`AgentTls::new`].
+    pub fn of_pages(options: &AgentTlsOptions) -> Result<Self, String> {
+        Self::speaking(PAGES, options)
+    }
+
+    fn speaking(protocol: &'static [u8], options: &AgentTlsOptions) -> Result<Self, String> {
         let text = |path: PathBuf| path.to_string_lossy().into_owned();
         let own = options.cert_dir.as_ref().map(|dir| {
             let files = ["tls.crt", "tls.key"].map(|file| text(dir.join(file)));
@@ -76,9 +91,10 @@ impl AgentTls {
             .as_deref()
             .map(server_name)
             .transpose()?;
-        let config = read(&params)?;
+        let config = read(&params, protocol)?;
         Ok(Self {
             params,
+            protocol,
             server_name,
             read: Mutex::new(Read {
                 at: Instant::now(),
@@ -95,9 +111,9 @@ impl AgentTls {
             return Arc::clone(&last.config);
         }
         last.at = Instant::now();
-        let params = self.params.clone();
+        let (params, protocol) = (self.params.clone(), self.protocol);
         // They are on a disk, and the system's CAs are many.
-        let read = tokio::task::spawn_blocking(move || read(&params)).await;
+        let read = tokio::task::spawn_blocking(move || read(&params, protocol)).await;
         match read.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(config) => (last.config, last.told) = (config, String::new()),
             Err(error) if error == last.told => {}
@@ -109,8 +125,8 @@ impl AgentTls {
         Arc::clone(&last.config)
     }
 
-    /// Connects to `uri`, whose agent is known as `name`.
-    pub(super) async fn connect(
+    /// Connects to `uri`, where somebody is who is known as `name`.
+    pub(crate) async fn connect(
         self: Arc<Self>,
         uri: Uri,
         name: Arc<str>,
@@ -141,8 +157,8 @@ fn server_name(host: &str) -> Result<ServerName<'static>, String> {
     name.map_err(|_| format!("`{host}` is neither a DNS name nor an address"))
 }
 
-fn read(params: &TlsParams) -> Result<Arc<ClientConfig>, String> {
-    let made = client_config(params, ALPN);
+fn read(params: &TlsParams, protocol: &[u8]) -> Result<Arc<ClientConfig>, String> {
+    let made = client_config(params, protocol);
     made.map(|(config, _)| Arc::new(config))
         .map_err(|(_, message)| message)
 }

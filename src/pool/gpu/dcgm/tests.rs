@@ -41,10 +41,13 @@ fn the_busiest_gpu_of_a_pod_counts() {
 #[test]
 fn where_the_exporter_is() {
     let pool = Pool::default();
+    let mut known = endpoint("d", Some("gpu-node-4"), &[]);
+    known.hardware.node_address = Some([10, 0, 0, 4].into());
     let snapshot = pool.replace(vec![
         endpoint("a", None, &[]),
         endpoint("b", Some("10.0.0.9"), &[]),
         endpoint("c", Some("gpu-node-3"), &[]),
+        known,
     ]);
     let ids = |of_node| {
         let places = snapshot
@@ -56,11 +59,13 @@ fn where_the_exporter_is() {
             .collect::<Vec<_>>()
     };
     let own = Some("127.0.0.1:9400".to_owned());
-    assert_eq!(ids(false), vec![own; 3]);
+    assert_eq!(ids(false), vec![own; 4]);
     let expected = [
         None,
         Some("10.0.0.9:9400".to_owned()),
         Some("gpu-node-3:9400".to_owned()),
+        // Where its address is known, no name is looked up.
+        Some("10.0.0.4:9400".to_owned()),
     ];
     assert_eq!(ids(true), expected);
 }
@@ -100,6 +105,7 @@ async fn pages_are_read_garbage_is_not_and_what_was_read_goes_with_the_source() 
     let (stats, stop) = (Arc::new(PollStats::default()), CancellationToken::new());
     let config = DcgmConfig {
         interval: Duration::from_millis(10),
+        silence: Duration::ZERO,
         timeout: Duration::from_secs(5),
         path: "/metrics".to_owned(),
         port,

@@ -103,6 +103,26 @@ fn endpoints_may_name_their_gpus_or_their_node() {
 }
 
 #[test]
+fn who_is_only_known_to_be_on_a_node_has_no_gpus_of_others_there() {
+    // Pods of one node, as Kubernetes tells of them.
+    let pod = |name| {
+        let mut pod = endpoint(name, Some("n1"), &[]);
+        pod.hardware.whole_node = false;
+        pod
+    };
+    let pool = Pool::default();
+    pool.replace(["a", "b", "c"].map(pod).into());
+    let gpus = [("GPU-1", &["a"][..]), ("GPU-2", &["b"]), ("GPU-3", &[])];
+    let gpus = gpus.map(|(uuid, pods)| (gpu(uuid, pods, 1), "n1", &[][..]));
+    let expected = [
+        on(&[("GPU-1", &[])], [1, 1, 1]),
+        on(&[("GPU-2", &[])], [2, 2, 1]),
+        on(&[], [0, 0, 1]),
+    ];
+    assert_eq!(joined(&pool, &gpus), expected);
+}
+
+#[test]
 fn who_shares_a_board_are_neighbours_and_one_domain() {
     let pool = Pool::default();
     pool.replace(

@@ -12,6 +12,12 @@ struct Rig {
 
 impl Rig {
     fn new(endpoints: &[&str], sources: &[&SourceId]) -> Self {
+        let agents = sources.iter().map(|&id| (id, SILENT_MS));
+        Self::of(endpoints, &agents.collect::<Vec<_>>())
+    }
+
+    /// With sources that are silent after so many milliseconds.
+    fn of(endpoints: &[&str], sources: &[(&SourceId, u64)]) -> Self {
         let pool = Arc::new(Pool::default());
         pool.replace(
             endpoints
@@ -20,7 +26,9 @@ impl Rig {
                 .collect(),
         );
         let gpus = Gpus::new(Arc::clone(&pool));
-        sources.iter().for_each(|id| gpus.add(id));
+        for (id, silent_ms) in sources {
+            gpus.add(id, *silent_ms);
+        }
         Self { gpus, pool }
     }
 
@@ -168,11 +176,25 @@ fn of_two_agents_that_claim_one_gpu_the_first_keeps_it_until_it_is_silent() {
         now,
     );
     rig.gpus.tick(now);
-    assert_eq!(rig.held(0, now), Some(2));
-    // If it goes, nothing is lost.
-    rig.gpus.remove(&second);
-    rig.gpus.tick(now);
-    assert_eq!(rig.held(0, now), Some(3));
+    assert_eq!((rig.held(0, now), conflicts()), (Some(2), (2, 1)));
+    // It is silent once more, and so is then who has it.
+    let silent = now + SILENT_MS + 1;
+    rig.report(&second, heartbeat("n2", "y"), silent);
+    rig.gpus.tick(silent);
+    assert_eq!(conflicts(), (2, 0));
+    let silent = silent + SILENT_MS + 1;
+    rig.gpus.tick(silent);
+    let heard = |id: &SourceId, node: &str, life: &str| {
+        rig.report(id, heartbeat(node, life), silent);
+        rig.gpus.tick(silent);
+        (rig.held(0, silent), conflicts())
+    };
+    assert_eq!(heard(&first, "n1", "x"), (Some(3), (2, 0)));
+    assert_eq!(heard(&second, "n2", "y"), (Some(3), (3, 1)));
+    // If it goes, nothing is lost, and nobody is left to dispute it.
+    rig.gpus.remove(&first);
+    rig.gpus.tick(silent);
+    assert_eq!((rig.held(0, silent), conflicts()), (Some(2), (3, 0)));
 }
 
 #[test]
@@ -225,6 +247,26 @@ fn an_agent_counts_before_an_exporter_for_as_long_as_it_is_heard() {
     );
     rig.gpus.tick(now + 100);
     assert_eq!(rig.held(0, now), Some(8));
+}
+
+#[test]
+fn an_exporter_that_is_asked_seldom_is_heard_between_two_pages() {
+    let (seldom, often) = (dcgm("a:9400"), dcgm("b:9400"));
+    // Every 30 s, and every 100 ms.
+    let rig = Rig::of(&["p"], &[(&seldom, 91_000), (&often, 1_300)]);
+    let page = || snapshot("n", "", vec![gpu("GPU-1", &["p"], 1)], vec![]);
+    rig.report(&seldom, page(), 1_000);
+    rig.report(&often, page(), 1_000);
+    let silent = |now_ms| {
+        rig.gpus.tick(now_ms);
+        let silent = |inner: &Inner, id| inner.sources[id].source.is_silent(now_ms);
+        rig.gpus
+            .look(|inner| [silent(inner, &seldom), silent(inner, &often)])
+    };
+    assert_eq!(silent(1_000 + SILENT_MS), [false, false]);
+    assert_eq!(silent(1_001 + SILENT_MS), [false, true]);
+    assert_eq!(silent(92_000), [false, true]);
+    assert_eq!(silent(92_001), [true, true]);
 }
 
 #[test]

@@ -1,3 +1,4 @@
+use super::super::SILENT_MS;
 use super::super::testing::{change, event, gpu, heartbeat, snapshot};
 use super::*;
 
@@ -19,7 +20,7 @@ fn take(told: &mut Told, report: Report, now_ms: u64) -> (Changed, [u64; 3]) {
 
 #[test]
 fn events_have_the_receivers_time_and_come_once_over_reconnects() {
-    let mut told = Told::new();
+    let mut told = Told::new(SILENT_MS);
     let first = snapshot(
         "n",
         "life",
@@ -71,7 +72,7 @@ fn events_have_the_receivers_time_and_come_once_over_reconnects() {
 
 #[test]
 fn what_happens_to_an_instance_is_known_of_its_board_too() {
-    let mut told = Told::new();
+    let mut told = Told::new(SILENT_MS);
     let mut instance = gpu("MIG-1", &["a"], 1);
     instance.parent = "GPU-1".to_owned();
     let gpus = vec![gpu("GPU-1", &[], 1), instance];
@@ -84,7 +85,7 @@ fn what_happens_to_an_instance_is_known_of_its_board_too() {
 
 #[test]
 fn a_snapshot_is_all_there_is_and_a_change_is_what_it_names() {
-    let mut told = Told::new();
+    let mut told = Told::new(SILENT_MS);
     let gpus = vec![gpu("GPU-1", &["a"], 1), gpu("GPU-2", &[], 1)];
     let (changed, _) = take(&mut told, snapshot("n", "x", gpus, vec![]), 1);
     assert_eq!(
@@ -120,7 +121,7 @@ fn a_snapshot_is_all_there_is_and_a_change_is_what_it_names() {
 
 #[test]
 fn garbage_and_floods_are_bounded() {
-    let mut told = Told::new();
+    let mut told = Told::new(SILENT_MS);
     let mut gpus = vec![gpu("", &[], 1), gpu("two words", &[], 1)];
     gpus.extend((0..sane::MOST_GPUS + 10).map(|n| gpu(&format!("GPU-{n}"), &[], 1)));
     let events = (0..10_000).map(|n| event(n + 1, "GPU-0", n, 0)).collect();

@@ -2,7 +2,7 @@
 
 use super::super::super::gpu::{EndpointGpus, Sight};
 use super::super::stall::Activity;
-use super::READ_MS;
+use super::is_known;
 
 /// The share of time with a kernel running from which on a GPU says that it is busy.
 const BUSY: f64 = 0.9;
@@ -24,10 +24,10 @@ pub(in crate::pool::health) fn activity(gpus: &EndpointGpus, now: u64) -> Activi
 
 fn activity_of(sight: &Sight, now: u64) -> Activity {
     let gpu = &sight.gpu;
-    let young = |age_ms: u32| sight.age_ms(age_ms, now) <= READ_MS;
+    let young = |age_ms: u32| is_known(sight, age_ms, now);
     // Whose work it is cannot be told.
     let shared = gpu.owners.len() > 1 || gpu.mig_enabled || !gpu.parent.is_empty();
-    if shared || sight.source.is_silent(now) {
+    if shared {
         return Activity::Unknown;
     }
     let profile = gpu.profile.as_ref().filter(|p| young(p.age_ms));

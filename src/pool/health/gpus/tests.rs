@@ -4,6 +4,7 @@ use crate::pool::gpu::Source;
 use gpu_probes::telemetry::Clocks;
 use std::sync::atomic::Ordering::Relaxed;
 
+mod mig;
 mod throttling;
 
 /// GPUs of an endpoint, as a source told them.
@@ -14,11 +15,15 @@ pub(in crate::pool::health) struct Told {
 
 /// One Hopper GPU, with what `with` sets, told at `now`.
 pub(in crate::pool::health) fn told(now: u64, with: impl Fn(&mut Gpu)) -> Told {
-    let source = Arc::new(Source::default());
+    told_by(Source::default(), now, with)
+}
+
+/// The same, by a source of its own.
+fn told_by(source: Source, now: u64, with: impl Fn(&mut Gpu)) -> Told {
     source.heard_at.store(now, Relaxed);
     let told = Told {
         sights: Vec::new(),
-        source,
+        source: Arc::new(source),
     };
     told.and(now, with)
 }
@@ -311,51 +316,6 @@ fn after_a_reset_that_the_driver_confirms_it_is_tried_out_and_else_after_ten_min
     assert!(!case.machine.take_trial(600_999) && case.machine.take_trial(601_000));
 }
 
-#[test]
-fn mig_instances_and_shared_boards() {
-    // Two instances of a board, one of which is the endpoint's.
-    let mig = |number: u64, instance: Option<u32>| {
-        let board = |gpu: &mut Gpu| {
-            gpu.uuid = "GPU-b".to_owned();
-            gpu.mig_enabled = true;
-        };
-        let own = |gpu: &mut Gpu| {
-            gpu.uuid = "MIG-a".to_owned();
-            gpu.parent = "GPU-b".to_owned();
-            (gpu.gpu_instance, gpu.compute_instance) = (Some(3), Some(0));
-        };
-        told(1_000, own).and(1_000, board).happened(990, |event| {
-            (event.value, event.gpu_instance) = (number, instance);
-        })
-    };
-    for (number, instance, expected) in [
-        (31, Some(3), &[Cause::GpuAppFatal][..]),
-        (31, Some(4), &[]),
-        // Nobody says whose it is.
-        (31, None, &[Cause::GpuAppFatal]),
-        (94, Some(4), &[]),
-        // What needs a reset takes the board.
-        (79, Some(4), &[Cause::GpuFatal]),
-        (95, Some(4), &[Cause::GpuFatal]),
-        (64, Some(4), &[Cause::GpuDrain]),
-    ] {
-        assert_eq!(
-            causes(&mig(number, instance)),
-            expected,
-            "{number} {instance:?}"
-        );
-    }
-    // A board and its instance are not several GPUs.
-    assert_eq!(causes(&mig(74, None)), [Cause::GpuSoft]);
-    // Shared in time: whoever it was, all that are there share it.
-    let shared = told(1_000, |gpu| gpu.owners = vec![Default::default(); 2]).event(990, 31);
-    let mut case = Case::new();
-    assert_eq!(case.judge(&shared, 1_000), [Cause::GpuAppFatal]);
-    // But which process died is not known, so it is tried out soon.
-    let free = 1_000 + ANOTHERS_MS;
-    assert!(!case.machine.take_trial(free - 1) && case.machine.take_trial(free));
-}
-
 fn clocks(reasons: Option<u64>, sm: Option<u32>, sm_max: Option<u32>) -> impl Fn(&mut Gpu) {
     move |gpu| {
         gpu.clocks = Some(Clocks {
@@ -394,6 +354,27 @@ fn a_source_that_dies_or_was_never_heard_is_neutral() {
     assert_eq!(case.memory.weight, 1.0);
     let free = 10_000 + Cause::GpuLost.unheard_ms();
     assert!(!case.machine.take_trial(free - 1) && case.machine.take_trial(free));
+}
+
+#[test]
+fn what_a_source_told_that_is_asked_seldom_stands_until_it_is_silent() {
+    let seldom = Source {
+        silent_ms: 91_000,
+        ..Source::default()
+    };
+    let told = told_by(seldom, 1_000, |gpu| {
+        errors(|e| e.recovery_action = Some(4))(gpu);
+        clocks(Some(0x40), Some(600), Some(2_000))(gpu);
+    });
+    let both = [Cause::GpuThrottled, Cause::GpuDrain];
+    let mut case = Case::new();
+    for now in [1_000, 20_000, 60_000, 92_000] {
+        assert_eq!(case.judge(&told, now), both, "{now}");
+        assert!(case.memory.weight < 0.5, "{now}");
+    }
+    assert_eq!(case.judge(&told, 92_001), both);
+    let over = 92_001 + Cause::GpuThrottled.unheard_ms();
+    assert_eq!(case.judge(&told, over), [Cause::GpuDrain]);
 }
 
 #[test]

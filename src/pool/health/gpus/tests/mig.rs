@@ -1,0 +1,96 @@
+//! Events of boards that several endpoints have: MIG instances, and GPUs that are shared in time.
+
+use super::*;
+
+/// The endpoint's instance 3 of a board, shared by so many owners, as the store shows it: an event that names the instance is
+/// told of both, and the board comes first, by its UUID.
+fn mig(owners: usize, with: impl Fn(&mut Event)) -> Told {
+    let board = |gpu: &mut Gpu| {
+        gpu.uuid = "GPU-b".to_owned();
+        gpu.mig_enabled = true;
+    };
+    let own = |gpu: &mut Gpu| {
+        gpu.uuid = "MIG-a".to_owned();
+        gpu.parent = "GPU-b".to_owned();
+        (gpu.gpu_instance, gpu.compute_instance) = (Some(3), Some(0));
+        gpu.owners = vec![Default::default(); owners];
+    };
+    let told = told(1_000, board).happened(990, &with).and(1_000, own);
+    let mut event = Event::default();
+    with(&mut event);
+    match event.gpu_instance {
+        Some(3) => told.happened(990, with),
+        _ => told,
+    }
+}
+
+/// When an endpoint with GPUs as `told` at 1000 is tried out, in milliseconds after that.
+fn out_for(told: &Told, cause: Cause) -> u64 {
+    let mut case = Case::new();
+    assert_eq!(case.judge(told, 1_000), [cause]);
+    let mut seconds = (0..1_000_000).step_by(1_000);
+    let free = seconds.find(|after| case.machine.take_trial(1_000 + after));
+    free.unwrap()
+}
+
+fn named(number: u64, instance: Option<u32>) -> impl Fn(&mut Event) {
+    move |event| (event.value, event.gpu_instance) = (number, instance)
+}
+
+#[test]
+fn whose_an_event_of_a_mig_board_is() {
+    for (number, instance, expected) in [
+        (31, Some(3), &[Cause::GpuAppFatal][..]),
+        (31, Some(4), &[]),
+        // Nobody says whose it is.
+        (31, None, &[Cause::GpuAppFatal]),
+        (94, Some(4), &[]),
+        // What needs a reset takes the board.
+        (79, Some(4), &[Cause::GpuFatal]),
+        (95, Some(4), &[Cause::GpuFatal]),
+        (64, Some(4), &[Cause::GpuDrain]),
+        // A board and its instance are not several GPUs.
+        (74, None, &[Cause::GpuSoft]),
+    ] {
+        let told = mig(1, named(number, instance));
+        assert_eq!(causes(&told), expected, "{number} {instance:?}");
+    }
+}
+
+#[test]
+fn where_it_is_not_known_whose_process_died_all_are_tried_out_soon() {
+    let long = Cause::GpuAppFatal.event_ms();
+    for number in [13, 31, 43] {
+        let out = |owners, instance| {
+            let told = mig(owners, named(number, instance));
+            out_for(&told, Cause::GpuAppFatal)
+        };
+        assert_eq!(out(1, Some(3)), long);
+        // A time-sliced instance.
+        assert_eq!(out(2, Some(3)), ANOTHERS_MS);
+        // Anybody's on the board.
+        assert_eq!(out(1, None), ANOTHERS_MS);
+    }
+    let owned_by = |owners| {
+        let owners = move |gpu: &mut Gpu| gpu.owners = vec![Default::default(); owners];
+        out_for(&told(1_000, owners).event(990, 31), Cause::GpuAppFatal)
+    };
+    assert_eq!([owned_by(1), owned_by(2)], [long, ANOTHERS_MS]);
+    // What takes the board takes it for long, whoever is named.
+    let fatal = Cause::GpuFatal.event_ms();
+    assert_eq!(out_for(&mig(2, named(95, Some(4))), Cause::GpuFatal), fatal);
+}
+
+#[test]
+fn memory_that_failed_is_its_instances() {
+    let failed = |instance| {
+        causes(&mig(1, move |event| {
+            event.kind = EventKind::EccUncorrected.into();
+            event.gpu_instance = instance;
+        }))
+    };
+    assert_eq!(failed(Some(3)), [Cause::GpuAppFatal]);
+    assert_eq!(failed(Some(4)), []);
+    // An XID will tell whose it is.
+    assert_eq!(failed(None), []);
+}
