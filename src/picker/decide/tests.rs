@@ -104,7 +104,7 @@ fn destination(picker: &Picker, api: Api, body: &str) -> String {
         ..Default::default()
     };
     let picked = DESKTOP
-        .with_borrow_mut(|desktop| picker.pick(&question, 0, &model, &read, body.len(), desktop));
+        .with_borrow_mut(|desktop| picker.pick(&question, 0, &model, &read, !body.is_empty(), desktop));
     let (snapshot, chosen, _) = picked.unwrap();
     snapshot
         .member(chosen.decision.endpoints[0])
