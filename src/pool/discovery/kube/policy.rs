@@ -324,6 +324,14 @@ impl Standing {
         "other_pool",
     ];
 
+    /// The pool that it is for, if that is another one.
+    pub(super) fn other_pool(&self) -> Option<&PoolRef> {
+        match self {
+            Self::OtherPool(other) => Some(other),
+            _ => None,
+        }
+    }
+
     pub(super) fn word(&self) -> &'static str {
         Self::WORDS[match self {
             Self::Accepted => 0,
