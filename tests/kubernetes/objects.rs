@@ -100,9 +100,12 @@ async fn every_object_is_told_what_becomes_of_it() {
     cluster.rewrite(GROUP, "good", json!([exact("m", "x")]));
     cluster.rewrite(GROUP, "same", json!([exact("m", "y")]));
     cluster.rewrite(GROUP, "empty", json!([{"targets": []}]));
+    cluster.rewrite(GROUP, "half", json!([exact("h", "x"), {"targets": []}]));
     let long = "m".repeat(40_000);
     cluster.rewrite(GROUP, "long", json!([exact(&long, "x")]));
     cluster.rewrite(GROUP, "longer", json!([exact(&long, "y")]));
+    let odd = json!([{"targets": [{"modelRewrite": "x", "weight": 1}, {"modelRewrite": "y"}]}]);
+    cluster.rewrite(GROUP, "odd", odd);
     let picker = cluster.picker(&[]).await;
     let (objectives, rewrites) = ("inferenceobjectives", "inferencemodelrewrites");
     let accepted = ["True/Accepted", "True/ResolvedRefs", ""];
@@ -116,6 +119,12 @@ async fn every_object_is_told_what_becomes_of_it() {
         "`good` has a rule for `m` already",
     ];
     conditions(&cluster, &picker, rewrites, "same", same).await;
+    let half = [
+        "True/PartiallyInvalid",
+        "True/ResolvedRefs",
+        "spec.rules[1].targets: there are none",
+    ];
+    conditions(&cluster, &picker, rewrites, "half", half).await;
     let empty = [
         "False/Invalid",
         "True/ResolvedRefs",
@@ -126,7 +135,10 @@ async fn every_object_is_told_what_becomes_of_it() {
     conditions(&cluster, &picker, rewrites, "longer", longer).await;
     let [.., message] = cluster.conditions(rewrites, "longer").unwrap();
     assert_eq!(message.chars().count(), 32_768);
+    let odd = ["True/Accepted", "True/ResolvedRefs", "it is never drawn"];
+    conditions(&cluster, &picker, rewrites, "odd", odd).await;
     count(&picker, objectives, "other_pool", 1.0).await;
+    count(&picker, rewrites, "partially_invalid", 1.0).await;
     count(&picker, rewrites, "conflicted", 2.0).await;
     count(&picker, rewrites, "invalid", 1.0).await;
     count(&picker, "inferencepools", "accepted", 1.0).await;
@@ -135,6 +147,7 @@ async fn every_object_is_told_what_becomes_of_it() {
         "inferencemodelrewrites/empty",
         "inferencemodelrewrites/same",
         "inferenceobjectives/lost",
+        "inferencemodelrewrites/odd: spec.rules[0].targets[1]: it has no weight",
     ] {
         assert!(picker.process.printed().contains(told), "{told}");
     }

@@ -213,7 +213,7 @@ fn objects(api: &ApiServer, page: &str) -> Vec<Told> {
                 object: format!("{short}/{name}"),
                 accepted: match accepted {
                     None => "not told yet".to_owned(),
-                    Some(_) if text("status") == "True" => "True".to_owned(),
+                    Some(_) if text("reason") == "Accepted" => "True".to_owned(),
                     Some(_) => format!("{}, {}", text("status"), text("reason")),
                 },
                 message: text("message").to_owned(),

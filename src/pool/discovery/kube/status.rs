@@ -321,7 +321,7 @@ fn wanted(verdict: &Verdict, pool_exists: bool) -> [Condition; 2] {
         None => [
             condition(
                 "Accepted",
-                verdict.standing == Standing::Accepted,
+                verdict.standing.is_in_force(),
                 reason(&verdict.standing),
                 &verdict.message,
             ),
