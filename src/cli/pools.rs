@@ -207,12 +207,7 @@ impl Entry {
     }
 
     /// `of_all`, as they are for this one of `count` pools.
-    fn settings(
-        self,
-        address: &PoolAddress,
-        of_all: &Settings,
-        count: usize,
-    ) -> Settings {
+    fn settings(self, address: &PoolAddress, of_all: &Settings, count: usize) -> Settings {
         let PoolAddress {
             namespace, name, ..
         } = address;

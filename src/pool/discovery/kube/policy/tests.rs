@@ -66,7 +66,10 @@ fn authors_hear_of_what_is_wrong_or_odd() {
         [("accepted", false), ("accepted", true), ("invalid", true)]
     );
     let odd = &resolved.verdicts[1].message;
-    assert!(odd.starts_with("spec.rules[0].targets[1]: it has no weight"), "{odd}");
+    assert!(
+        odd.starts_with("spec.rules[0].targets[1]: it has no weight"),
+        "{odd}"
+    );
 }
 
 #[test]
