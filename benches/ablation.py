@@ -135,7 +135,7 @@ def tables(files):
 def main():
     if sys.argv[1:2] == ["--tables"]:
         return tables(sys.argv[2:])
-    parser = argparse.ArgumentParser(usage=__doc__)
+    parser = argparse.ArgumentParser(usage=__doc__.replace("%", "%%"))
     parser.add_argument("binary")
     parser.add_argument("azure")
     parser.add_argument("--seeds", type=int, default=5)
@@ -165,4 +165,5 @@ def main():
                     print("| %s | %s |" % (column, " | ".join(cells)), flush=True)
 
 
-main()
+if __name__ == "__main__":
+    main()

@@ -19,6 +19,7 @@ mod pools;
 pub mod probe;
 mod reload;
 pub mod replay;
+mod reviews;
 pub mod serve;
 pub mod sim;
 mod units;

@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use super::polling;
 use crate::admission::Admission;
-use crate::config::params::FileDiscoveryParams;
+use crate::config::params::{FileDiscoveryParams, SourceParams};
 use crate::config::{
-    self, ConfigErrors, Discovery, LoadOptions, Parser, PickerConfig, Problem, Sources,
+    self, ConfigErrors, Discovery, LoadOptions, Parser, PickerConfig, PolledSource, Problem,
+    Sources,
 };
 use crate::dialect::Dialect;
 use crate::picker::{Policy, Reporters};
@@ -57,28 +58,30 @@ pub(super) struct SourceTls {
 impl SourceTls {
     /// Reads the files that `sources` name, now: later ones count with the next reading of the configuration.
     fn of(sources: &Sources) -> Result<Self, ConfigErrors> {
-        let metrics = sources.metrics.as_ref();
-        let metrics = metrics.and_then(|s| Some((s.source.tls()?, &s.source_parameters)));
-        let models = sources.models.as_ref();
-        let models = models.and_then(|s| Some((s.source.tls()?, &s.source_parameters)));
-        let dcgm = sources.dcgm.as_ref();
-        let dcgm = dcgm.and_then(|s| Some((s.source.tls()?, &s.source_parameters)));
-        let made = [metrics, models, dcgm].map(|source| {
-            let made = source.map(|(params, at)| ClientTls::of(&params, at));
-            made.transpose()
-        });
-        match made {
-            [Ok(metrics), Ok(models), Ok(dcgm)] => Ok(Self {
+        let metrics = tls_of(sources.metrics.as_ref());
+        let models = tls_of(sources.models.as_ref());
+        match (metrics, models, tls_of(sources.dcgm.as_ref())) {
+            (Ok(metrics), Ok(models), Ok(dcgm)) => Ok(Self {
                 metrics,
                 models,
                 dcgm,
             }),
-            made => {
-                let problems = made.into_iter().filter_map(Result::err);
-                Err(ConfigErrors(problems.collect()))
+            (metrics, models, dcgm) => {
+                let problems = [metrics.err(), models.err(), dcgm.err()];
+                Err(ConfigErrors(problems.into_iter().flatten().collect()))
             }
         }
     }
+}
+
+fn tls_of<S: SourceParams, E>(
+    source: Option<&PolledSource<S, E>>,
+) -> Result<Option<ClientTls>, Problem> {
+    let tls = source.and_then(|polled| {
+        let params = polled.source.tls()?;
+        Some(ClientTls::of(&params, &polled.source_parameters))
+    });
+    tls.transpose()
 }
 
 // === impl Plan ===

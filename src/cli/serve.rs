@@ -13,9 +13,10 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
 use super::discovery;
-use super::metrics_port::{self, Reviews};
+use super::metrics_port;
 use super::options::Settings;
 use super::pools;
+use super::reviews::Reviews;
 use crate::extproc::health as grpc_health;
 use crate::extproc::health::Readiness;
 use crate::extproc::listener::{self, Incoming};
@@ -24,7 +25,7 @@ use crate::extproc::tls::Tls;
 use crate::extproc::{BodyBudget, Limits, ServeError, StreamMetrics};
 use crate::picker::Desk;
 use crate::telemetry::access::Gate;
-use crate::telemetry::admin::Pages;
+use crate::telemetry::admin::{self, Pages};
 use crate::telemetry::decisions::Decisions;
 use crate::telemetry::logs;
 use crate::telemetry::metrics::Exposition;
@@ -86,7 +87,7 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
     let common = Common {
         decisions: match settings.decision_records {
             0 => None,
-            records => Some(Arc::new(Decisions::new(records))),
+            records => Some(Decisions::new(records)),
         },
         desk: Desk::new(cores(), settings.parse_timeout, settings.pick_timeout),
         stop: stop.clone(),
@@ -119,12 +120,12 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
     // All pools are of one API server.
     let authority = pools.iter().find_map(|pool| pool.discovery.client());
     let authority = authority.filter(|_| settings.metrics_auth);
-    let pages = Pages {
+    let pages = admin::router(Pages {
         metrics: exposition,
         decisions: common.decisions.clone(),
         states: states(&pools),
         gate: authority.map(|client| Gate::new(Reviews(client.clone()))),
-    };
+    });
     let tls_of_pages = settings.metrics_tls.clone();
     metrics_port::spawn(sockets.admin, tls_of_pages, pages, stop.clone())
         .context("the metrics port")?;

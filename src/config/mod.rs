@@ -17,7 +17,7 @@ mod yaml;
 
 pub use resolve::{
     DcgmSource, DisaggSpec, Discovery, HandlerSpec, HandlerUse, LoadOptions, MetricsSource,
-    ModelsSource, Parser, PickerConfig, PluginUse, ProfileSpec, Sources, load,
+    ModelsSource, Parser, PickerConfig, PluginUse, PolledSource, ProfileSpec, Sources, load,
 };
 pub use yaml::read as read_yaml;
 
@@ -41,7 +41,7 @@ schedulingProfiles:
   - pluginRef: gpu-memory-filter
   - pluginRef: work-scorer
   - pluginRef: speed-scorer
-  - {pluginRef: gpu-memory-scorer, weight: 0.2}
+  - {pluginRef: gpu-memory-scorer, weight: 0.5}
   - {pluginRef: gpu-cotenant-scorer, weight: 0.5}
 ";
 

@@ -261,7 +261,8 @@ impl Picker {
         let decoded = match self.decode(encoding, &joined, held)? {
             Ok(decoded) => decoded,
             Err(error @ DecodeError::Unsupported(_)) => {
-                tracing::debug!(%error, "A body cannot be read; the request is routed on load.");
+                let pool = self.options.pool_id.as_deref();
+                tracing::debug!(pool, %error, "A body cannot be read; the request is routed on load.");
                 return Ok(Read::default());
             }
             // The model server's to say.
@@ -360,7 +361,7 @@ impl Picker {
             snapshot: &snapshot,
             prefix: &self.prefix,
             metrics: &self.metrics,
-            decisions: self.decisions.as_deref(),
+            decisions: self.decisions.as_ref(),
             now_ms,
         };
         let chosen = ground.choose(&asked, space)?;

@@ -88,7 +88,8 @@ impl PickExchange {
             series.failed(denial.error_code());
         }
         self.processed();
-        tracing::debug!(reason, %denial, "A request was refused.");
+        let pool = self.picker.options.pool_id.as_deref();
+        tracing::debug!(pool, reason, %denial, "A request was refused.");
         denial.refusal(self.api.dialect())
     }
 

@@ -53,6 +53,8 @@ pub use retries::Retry;
 /// What a picker is set up with.
 #[derive(Clone, Debug)]
 pub struct PickerOptions {
+    /// Of the pool, `<namespace>/<name>`, where there are several: records of decisions and lines of the log name it.
+    pub pool_id: Option<Arc<str>>,
     /// Obey the subset that the gateway gives.
     pub subset_filter: bool,
     /// Put every candidate's score into the metadata.
@@ -92,7 +94,7 @@ pub struct Picker {
     /// Requests picked for, by [`Reason`].
     picks: [Counter; Reason::ALL.len()],
     desk: Desk,
-    decisions: Option<Arc<Decisions>>,
+    decisions: Option<Decisions>,
     prefix: Arc<PrefixCache>,
     flights: flights::Flights,
     retries: Arc<retries::Retries>,
@@ -110,18 +112,18 @@ impl Picker {
         options: PickerOptions,
         metrics: Arc<Metrics>,
         desk: Desk,
-        decisions: Option<Arc<Decisions>>,
+        decisions: Option<Decisions>,
         prefix: Arc<PrefixCache>,
     ) -> Self {
         policy.scheduler.time(&metrics);
         Self {
             pool,
             policy: ArcSwap::from_pointee(policy),
+            decisions: decisions.map(|kept| kept.of_pool(options.pool_id.clone())),
             options,
             picks: Reason::ALL.map(|reason| metrics.picks(reason.name())),
             metrics,
             desk,
-            decisions,
             prefix,
             flights: flights::Flights::default(),
             retries: Arc::default(),

@@ -3,16 +3,12 @@
 //! known of GPUs: `GET /debug/gpus`, of one of several pools `?pool=<namespace>/<name>`. All but `/healthz` may be for those alone
 //! whom a [`Gate`] lets in.
 
-use std::fmt;
-use std::future::Future;
-use std::io;
 use std::sync::Arc;
 
 use axum::extract::{Path, Query, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::Listener;
 use axum::{Json, Router, middleware};
 use serde::Deserialize;
 
@@ -34,26 +30,15 @@ pub struct Pages {
     /// At `/metrics`.
     pub metrics: Arc<Exposition>,
     /// At `/debug/decisions`, if any are kept.
-    pub decisions: Option<Arc<Decisions>>,
+    pub decisions: Option<Decisions>,
     /// At `/debug/plugins/state` and `/debug/gpus`.
     pub states: PoolStates,
     /// Who lets readers in; `None`: everybody may read.
     pub gate: Option<Gate>,
 }
 
-/// Serves `pages` at `listener` until `stop` completes.
-pub async fn serve<L: Listener<Addr: fmt::Debug>>(
-    listener: L,
-    pages: Pages,
-    stop: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    axum::serve(listener, router(pages))
-        .with_graceful_shutdown(stop)
-        .await
-}
-
-/// Any method but GET (and HEAD) is answered 405.
-fn router(pages: Pages) -> Router {
+/// `pages` by their paths. Any method but GET (and HEAD) is answered 405.
+pub fn router(pages: Pages) -> Router {
     let metrics = pages.metrics;
     let states = Arc::new(pages.states);
     let all = Arc::clone(&states);
@@ -82,7 +67,7 @@ fn router(pages: Pages) -> Router {
 }
 
 /// What is kept of decisions; `None` if nothing is.
-type Kept = State<Option<Arc<Decisions>>>;
+type Kept = State<Option<Decisions>>;
 
 /// How much of it.
 #[derive(Debug, Deserialize)]
@@ -150,7 +135,8 @@ mod tests {
             states: PoolStates::One(states),
             gate,
         };
-        tokio::spawn(serve(listener, pages, std::future::pending()));
+        let serving = axum::serve(listener, router(pages));
+        tokio::spawn(async move { serving.await });
         address
     }
 

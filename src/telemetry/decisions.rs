@@ -5,6 +5,7 @@
 //! record, everything else in a few flat lists. All of it is bounded: [`ENDPOINTS`], [`TERMS`], [`STEPS`], [`GONE`], [`FAILED`]
 //! and [`TEXT`] say by what. What a client sends is not in it, except for the model's name and the request's id, both cut.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime};
 
@@ -29,11 +30,13 @@ pub const TEXT: usize = 4096;
 /// Bytes of one name.
 const NAME: usize = 253;
 
-/// The last decisions.
-#[derive(Debug)]
+/// The last decisions of a process. Clones have the same.
+#[derive(Clone, Debug)]
 pub struct Decisions {
-    ring: Box<[Mutex<Numbered>]>,
-    next: AtomicU64,
+    ring: Arc<[Mutex<Numbered>]>,
+    next: Arc<AtomicU64>,
+    /// Whose are those that are put here; `None`: there is one pool.
+    pool_id: Option<Arc<str>>,
 }
 
 /// A record, and which one it is, from 1; 0 = none yet.
@@ -47,6 +50,8 @@ struct Numbered {
 #[derive(Clone, Debug, Default)]
 pub struct Record {
     text: String,
+    /// Of the pool, where there are several.
+    pub(super) pool_id: Option<Arc<str>>,
     /// In milliseconds since 1970.
     pub(super) time_ms: u64,
     pub(super) took: Duration,
@@ -155,12 +160,22 @@ impl Decisions {
     pub fn new(records: usize) -> Self {
         Self {
             ring: (0..records.max(1)).map(|_| Mutex::default()).collect(),
-            next: AtomicU64::new(0),
+            next: Arc::default(),
+            pool_id: None,
+        }
+    }
+
+    /// The same ones; what is put here is of the pool with `id`, which `None` leaves unsaid.
+    pub fn of_pool(&self, id: Option<Arc<str>>) -> Self {
+        Self {
+            pool_id: id,
+            ..self.clone()
         }
     }
 
     /// Takes what is in `record`, and gives it something to write the next one into.
     pub fn put(&self, record: &mut Record) {
+        record.pool_id.clone_from(&self.pool_id);
         let number = self.next.fetch_add(1, Ordering::Relaxed);
         let mut place = self.ring[(number % self.ring.len() as u64) as usize].lock();
         // Whoever was held up for a whole round is out of date.

@@ -1,6 +1,7 @@
 //! Both profiles through a real Envoy.
 
 mod bodies;
+mod demo;
 mod failures;
 mod health;
 mod pools;

@@ -118,6 +118,16 @@ async fn each_stream_belongs_to_the_pool_whose_picker_it_is_addressed_to() {
         );
     }
 
+    let decisions = picker.page("/debug/decisions").await;
+    let decisions: Value = serde_json::from_str(&decisions).unwrap();
+    let decisions = decisions["decisions"].as_array().unwrap().iter();
+    // The newest first.
+    let of: Vec<_> = decisions
+        .map(|d| (d["poolId"].as_str().unwrap(), d["pool"].as_u64().unwrap()))
+        .collect();
+    let expected = [vec![("models/qwen", 2); 9], vec![("models/llama", 1); 3]];
+    assert_eq!(of, expected.concat());
+
     // Nobody's: the gateway does as if there were no picker, and it is counted.
     let [decision_only, _] = PROFILES;
     let envoy = Envoy::start(decision_only, &[picker.grpc], all, |_| {}).await;

@@ -1,34 +1,22 @@
 //! `pointsman demo --gpus`, as its user sees it.
 
-use std::path::Path;
-
-use pointsman::cli::demo::envoy;
-
-use crate::support::{machine, pointsman};
+use crate::support::demo::{command, last_row, watched};
+use crate::support::machine;
 
 /// The shares of the acts, in per cent, of the last line that begins with `name`; none = no traffic.
 fn shares(printed: &str, name: &str) -> [Option<f64>; 4] {
-    let row = printed.lines().rfind(|line| line.starts_with(name));
-    let words: Vec<&str> = row.unwrap().split_whitespace().collect();
-    let words = words.into_iter().filter(|&word| word != "%");
-    let words: Vec<&str> = words.collect();
-    let last: [&str; 4] = words[words.len() - 4..].try_into().unwrap();
+    let mut words = last_row(printed, name);
+    words.retain(|word| word != "%");
+    let last: [String; 4] = words.split_off(words.len() - 4).try_into().unwrap();
     last.map(|word| word.parse().ok())
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_table_shows_the_fault_its_cause_and_who_has_the_traffic() {
     let _machine = machine::shared().await;
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let mut command = pointsman();
-    command
-        .env("ENVOY_BIN", envoy::find(cache).await.unwrap())
-        .env(fake_state::LIBRARY_VARIABLE, fake_state::library().unwrap())
-        .args(["demo", "--gpus", "--for=48s"]);
-    let output = command.output().await.unwrap();
-    let text = [output.stdout, output.stderr].concat();
-    let printed = String::from_utf8(text).unwrap();
-    assert!(output.status.success(), "{printed}");
+    let mut command = command(&["--gpus", "--for=48s"]).await;
+    command.env(fake_state::LIBRARY_VARIABLE, fake_state::library().unwrap());
+    let printed = watched(&mut command).await;
     assert!(!printed.contains("It ended early"), "{printed}");
     let (_, summary) = printed.split_once("at worst").unwrap();
     let worst = |name: &str| summary.lines().find(|line| line.starts_with(name)).unwrap();

@@ -3,19 +3,11 @@
 use pointsman::cli::demo::bootstrap::Profile;
 
 use super::Node;
-use crate::support::certificates::{Ca, ca, certificate};
+use crate::support::certificates::{ca, install};
 use crate::support::{machine, pointsman, until};
 
 /// What the agent is known by: its address.
 const NAME: &str = "127.0.0.1";
-
-/// Puts a certificate of `ca`, and its key, where `--cert-path` wants them.
-fn install(folder: &std::path::Path, ca: &Ca, name: &str) {
-    std::fs::create_dir(folder).unwrap();
-    let (cert, key) = certificate(ca, name);
-    std::fs::write(folder.join("tls.crt"), cert).unwrap();
-    std::fs::write(folder.join("tls.key"), key).unwrap();
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_agent_is_heard_once_its_ca_is_the_right_one_and_neutral_before() {
@@ -23,8 +15,10 @@ async fn an_agent_is_heard_once_its_ca_is_the_right_one_and_neutral_before() {
     let files = tempfile::tempdir().unwrap();
     let at = |name: &str| files.path().join(name);
     let (agents, pickers, strangers) = (ca(), ca(), ca());
-    install(&at("agent"), &agents, NAME);
-    install(&at("picker"), &pickers, "picker");
+    for (folder, ca, name) in [("agent", &agents, NAME), ("picker", &pickers, "picker")] {
+        std::fs::create_dir(at(folder)).unwrap();
+        install(ca, name, &at(folder));
+    }
     std::fs::write(at("pickers.pem"), pickers.pem()).unwrap();
     std::fs::write(at("agents.pem"), strangers.pem()).unwrap();
     let flag = |flag: &str, name: &str| format!("{flag}={}", at(name).display());

@@ -2,41 +2,21 @@
 
 use std::path::Path;
 
-use pointsman::cli::demo::envoy;
+use pointsman::cli::demo::apiserver;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::support::{Program, machine, pointsman, until};
+use crate::support::demo::{command, last_row, prints, start};
+use crate::support::{Program, machine};
 
 /// Starts it with these flags.
 async fn demo(flags: &[&str]) -> (Program, TempDir) {
-    let cache = Path::new(env!("CARGO_TARGET_TMPDIR"));
-    let folder = tempfile::tempdir().unwrap();
-    let mut command = pointsman();
-    command
-        .env("ENVOY_BIN", envoy::find(cache).await.unwrap())
-        .args(["demo", "--kubernetes"])
-        .args(flags);
-    let demo = Program::start("demo", folder.path(), &mut command).unwrap();
-    (demo, folder)
+    start(&mut command(&[&["--kubernetes"], flags].concat()).await)
 }
 
-/// Waits until it has printed `what`.
-async fn prints(demo: &mut Program, what: &str) {
-    let demo = std::sync::Mutex::new(demo);
-    until(what, async || {
-        let mut demo = demo.lock().unwrap();
-        demo.check().unwrap();
-        demo.printed().contains(what).then_some(())
-    })
-    .await;
-}
-
-/// The columns of the last line that begins with `name`.
-fn last_row(printed: &str, name: &str) -> Vec<String> {
-    let row = printed.lines().rfind(|line| line.starts_with(name));
-    let row = row.unwrap_or_else(|| panic!("{printed}"));
-    row.split_whitespace().map(str::to_owned).collect()
+/// Whether the demo's API server is a real one, which refuses what a schema does not allow before a picker sees it.
+fn is_real() -> bool {
+    apiserver::assets().unwrap().is_some()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -56,12 +36,27 @@ async fn pods_come_and_go_and_every_object_is_told() {
         ("objective/lost", "False, PoolNotFound"),
         ("rewrite/chat", "True"),
         ("rewrite/same", "False, Conflicted"),
-        ("rewrite/without-targets", "False, Invalid"),
+        (
+            "rewrite/without-targets",
+            if is_real() {
+                "refused InferenceModelRewrite.llm-d.ai \"without-targets\" is invalid"
+            } else {
+                "False, Invalid"
+            },
+        ),
     ] {
         let row = last_row(&printed, object).join(" ");
         assert!(row.contains(&format!("{object} {told}")), "{printed}");
     }
+    let refused = "inferencemodelrewrites/without-targets refused: ";
+    assert_eq!(printed.contains(refused), is_real(), "{printed}");
+    let which = if is_real() {
+        "The API server is a real one, kube-apiserver v"
+    } else {
+        "the API server is a double"
+    };
     for line in [
+        which,
         "pods/llama-0 deleted",
         "rewritten: chat → meta-llama/Llama-3.1-8B-Instruct",
         "Every answer came from the pod that the picker chose.",
@@ -85,11 +80,24 @@ async fn the_pool_is_what_its_users_files_say() {
     prints(&mut demo, "pod llama-1 is ready").await;
     std::fs::remove_file(folder.path().join("llama-0.yaml")).unwrap();
     prints(&mut demo, "pod llama-0 is gone").await;
+    // What runs is not changed: another takes its place.
+    let path = folder.path().join("llama-1.yaml");
+    let pod = std::fs::read_to_string(&path).unwrap();
+    std::fs::write(&path, pod.replace("--ttft=40ms", "--ttft=50ms")).unwrap();
+    let changed = "pods/llama-1 changed: it ends, and another begins";
+    for what in [changed, "pod llama-1 is gone", "pods/llama-1 created"] {
+        prints(&mut demo, what).await;
+    }
     // What cannot be used is told, and what was there last stays.
     let pool = std::fs::read_to_string(folder.path().join("pool.yaml")).unwrap();
     let bad = pool.replace("{number: 18000}", "");
     std::fs::write(folder.path().join("pool.yaml"), bad).unwrap();
-    prints(&mut demo, "pool                       invalid").await;
+    let told = if is_real() {
+        "inferencepools/llama refused: InferencePool.inference.networking.k8s.io \"llama\" is invalid: spec.targetPorts"
+    } else {
+        "pool                       invalid"
+    };
+    prints(&mut demo, told).await;
     std::fs::write(folder.path().join("more.yaml"), "kind: Deployment").unwrap();
     prints(
         &mut demo,

@@ -36,11 +36,10 @@ async fn pods_and_pool_are_followed() {
     // One that is told to end is no endpoint, though it is there until its node says that it has ended.
     live.delete("v1", "Pod", "a", None).await;
     picker.has(&["models/b-rank-0"]).await;
-    if live.is_real() {
-        let pod = live.get("v1", "Pod", "a").await.unwrap();
-        assert!(pod["metadata"]["deletionTimestamp"].is_string(), "{pod}");
-        live.delete("v1", "Pod", "a", Some(0)).await;
-    }
+    let pod = live.get("v1", "Pod", "a").await.unwrap();
+    assert!(pod["metadata"]["deletionTimestamp"].is_string(), "{pod}");
+    live.delete("v1", "Pod", "a", Some(0)).await;
+    assert_eq!(live.get("v1", "Pod", "a").await, None);
     live.pod("a", "10.1.0.7", true).await;
     picker.has(&["models/a-rank-0", "models/b-rank-0"]).await;
 

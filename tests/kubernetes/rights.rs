@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use pointsman::cli::demo::apiserver;
 use pointsman::sim::kube::Reader;
 use serde::Deserialize;
 
@@ -57,6 +58,15 @@ pub(super) fn reviews() -> serde_json::Value {
     let mut documents = template.split("\n---\n");
     let role = documents.find(|document| document.contains("  resources: [tokenreviews]"));
     rules(role.unwrap()).unwrap()
+}
+
+#[test]
+fn the_demo_gives_its_picker_the_rights_of_the_chart() {
+    let role = role();
+    let all = role["rules"].as_array().unwrap().iter();
+    let elected = |rule: &&serde_json::Value| rule["resources"][0] == "leases";
+    let without: Vec<_> = all.filter(|rule| !elected(rule)).cloned().collect();
+    assert_eq!(apiserver::rules(), serde_json::Value::from(without));
 }
 
 /// Verb, group and resource of all that the picker's roles allow, whatever the values of the chart.

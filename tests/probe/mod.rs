@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use tokio::process::Command;
 use tonic::Streaming;
 
-use crate::support::{PATIENCE, Program, free_address, get, machine, pointsman, until};
+use crate::support::{PATIENCE, Program, free_address, get, http, machine, pointsman, until};
 
 mod claims;
 mod tls;

@@ -1,51 +1,37 @@
-//! TLS of the agent's stream, seen by watchers that verify; and what stays in clear text.
+//! TLS of the agent's stream and of its page, seen by clients that verify; and what stays in clear text.
 
 use std::io::Error;
-use std::sync::Arc;
 
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject as _;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tonic::transport::{Channel, Endpoint};
 
 use super::*;
-use crate::support::certificates::{Ca, ca, certificate};
+use crate::support::certificates::{Ca, ca, certificate, install};
+use crate::support::tls::{Client, Identity};
 
 const NAME: &str = "probe.example.com";
 
-/// Certificate and key, both as PEM.
-type Identity = (String, String);
+fn trusting(ca: &Ca) -> Client<'_> {
+    Client {
+        name: NAME,
+        trusts: Some(ca),
+        ..Client::default()
+    }
+}
 
 /// How many GPUs a watcher hears of that trusts `roots` and is `identity`; none = it hears nothing.
-async fn heard(probe: &Probe, roots: Option<&Ca>, identity: Option<&Identity>) -> Option<usize> {
-    let mut store = RootCertStore::empty();
-    if let Some(ca) = roots {
-        store.add(ca.der().clone()).unwrap();
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider);
-    let builder = builder.with_safe_default_protocol_versions().unwrap();
-    let builder = builder.with_root_certificates(store);
-    let mut config = match identity {
-        None => builder.with_no_client_auth(),
-        Some((cert, key)) => {
-            let cert = CertificateDer::from_pem_slice(cert.as_bytes()).unwrap();
-            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
-            builder.with_client_auth_cert(vec![cert], key).unwrap()
-        }
+async fn heard(probe: &Probe, roots: Option<&Ca>, identity: Option<Identity>) -> Option<usize> {
+    let client = Client {
+        name: NAME,
+        trusts: roots,
+        identity,
+        ..Client::default()
     };
-    config.alpn_protocols = vec![b"h2".to_vec()];
-    let (tls, address) = (TlsConnector::from(Arc::new(config)), probe.grpc);
+    let stream = client.connect(probe.grpc, b"h2").await?;
+    let mut stream = Some(TokioIo::new(stream));
     let connector = tower::service_fn(move |_| {
-        let tls = tls.clone();
-        async move {
-            let stream = TcpStream::connect(address).await?;
-            let name = ServerName::try_from(NAME).map_err(Error::other)?;
-            Ok::<_, Error>(TokioIo::new(tls.connect(name, stream).await?))
-        }
+        let stream = stream.take();
+        async move { stream.ok_or_else(|| Error::other("there was one")) }
     });
     let endpoint = Endpoint::from_static("http://probe.example.com");
     let channel = endpoint.connect_with_connector(connector).await.ok()?;
@@ -68,9 +54,7 @@ async fn in_clear_text(probe: &Probe) -> Option<usize> {
 /// An agent with a certificate that `servers` signed, and with more `flags`; it has read both GPUs.
 async fn secured(servers: &Ca, flags: &[&str]) -> Probe {
     let probe = Probe::start_with(Some(&node()), |folder, command| {
-        let (cert, key) = certificate(servers, NAME);
-        std::fs::write(folder.join("tls.crt"), cert).unwrap();
-        std::fs::write(folder.join("tls.key"), key).unwrap();
+        install(servers, NAME, folder);
         command
             .arg("--pod-resources-socket=")
             .arg("--secure-serving")
@@ -102,9 +86,7 @@ async fn only_who_trusts_its_ca_hears_the_agent_and_its_page_stays_in_clear_text
     assert_eq!(in_clear_text(&probe).await, None);
 
     // Another certificate is taken while it runs.
-    let (cert, key) = certificate(&others, NAME);
-    std::fs::write(probe.folder.path().join("tls.key"), key).unwrap();
-    std::fs::write(probe.folder.path().join("tls.crt"), cert).unwrap();
+    install(&others, NAME, probe.folder.path());
     until("the new certificate", async || {
         heard(&probe, Some(&others), None).await
     })
@@ -128,7 +110,62 @@ async fn with_a_client_ca_only_its_pickers_hear_the_agent() {
         (Some(certificate(&strangers, "picker.example.com")), None),
         (None, None),
     ] {
-        let got = heard(&probe, Some(&servers), identity.as_ref()).await;
+        let got = heard(&probe, Some(&servers), identity.clone()).await;
         assert_eq!(got, told, "{:?}", identity.map(|(cert, _)| cert));
+    }
+}
+
+/// An agent whose page has a certificate that `servers` signed; its stream is in clear text.
+async fn with_page(servers: &Ca, flags: &[&str]) -> Probe {
+    Probe::start_with(Some(&node()), |folder, command| {
+        install(servers, NAME, folder);
+        command
+            .arg("--pod-resources-socket=")
+            .arg(format!("--metrics-cert-dir={}", folder.display()))
+            .args(flags);
+    })
+    .await
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn only_who_trusts_its_ca_reads_the_page_and_the_stream_stays_in_clear_text() {
+    let _machine = machine::shared().await;
+    let (servers, others) = (ca(), ca());
+    let probe = with_page(&servers, &[]).await;
+    assert!(trusting(&servers).reads_metrics(probe.metrics).await);
+    assert!(!trusting(&others).reads_metrics(probe.metrics).await);
+    let uri = format!("http://{}/metrics", probe.metrics);
+    assert!(http().get(uri.parse().unwrap()).await.is_err());
+    assert!(in_clear_text(&probe).await.is_some());
+
+    // Another certificate is taken while it runs.
+    install(&others, NAME, probe.folder.path());
+    until("the new certificate", async || {
+        let read = trusting(&others).reads_metrics(probe.metrics).await;
+        read.then_some(())
+    })
+    .await;
+    assert!(!trusting(&servers).reads_metrics(probe.metrics).await);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn with_a_client_ca_only_its_readers_see_the_page() {
+    let _machine = machine::shared().await;
+    let (servers, readers, strangers) = (ca(), ca(), ca());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("readers.pem");
+    std::fs::write(&file, readers.pem()).unwrap();
+    let client_ca = format!("--metrics-client-ca-file={}", file.display());
+    let probe = with_page(&servers, &[&client_ca]).await;
+    for (identity, served) in [
+        (Some(certificate(&readers, "prometheus")), true),
+        (Some(certificate(&strangers, "prometheus")), false),
+        (None, false),
+    ] {
+        let client = Client {
+            identity,
+            ..trusting(&servers)
+        };
+        assert_eq!(client.reads_metrics(probe.metrics).await, served);
     }
 }

@@ -41,6 +41,8 @@ async fn a_decision_is_found_by_the_request_s_id() {
         (&json!(3), &json!(3))
     );
     assert_eq!(found["destinations"], json!([destination]));
+    // There is one.
+    assert_eq!(found.get("poolId"), None);
     let profile = &found["profiles"][0];
     assert_eq!(
         profile["filters"],

@@ -1,5 +1,7 @@
 //! CAs, and what they sign.
 
+use std::path::Path;
+
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 
 pub(crate) type Ca = CertifiedIssuer<'static, KeyPair>;
@@ -18,4 +20,11 @@ pub(crate) fn certificate(ca: &Ca, name: &str) -> (String, String) {
         params.signed_by(&key, ca).unwrap().pem(),
         key.serialize_pem(),
     )
+}
+
+/// Puts such a pair into `folder` as `tls.crt` and `tls.key`.
+pub(crate) fn install(ca: &Ca, name: &str, folder: &Path) {
+    let (cert, key) = certificate(ca, name);
+    std::fs::write(folder.join("tls.key"), key).unwrap();
+    std::fs::write(folder.join("tls.crt"), cert).unwrap();
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use pointsman::cli::demo::apiserver;
 use pointsman::proto::health::HealthCheckRequest;
 use pointsman::proto::health::health_check_response::ServingStatus;
 use pointsman::proto::health::health_client::HealthClient;
@@ -45,15 +46,8 @@ impl Cluster {
         let address = listener.local_addr().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let kubeconfig = folder.path().join("kubeconfig");
-        let text = json!({
-            "apiVersion": "v1",
-            "kind": "Config",
-            "clusters": [{"name": "c", "cluster": {"server": format!("http://{address}")}}],
-            "users": [{"name": "u", "user": {}}],
-            "contexts": [{"name": "x", "context": {"cluster": "c", "user": "u", "namespace": NAMESPACE}}],
-            "current-context": "x",
-        });
-        std::fs::write(&kubeconfig, text.to_string()).unwrap();
+        let url = format!("http://{address}");
+        apiserver::kubeconfig(&kubeconfig, &url, None, NAMESPACE).unwrap();
         let mut cluster = Self {
             api: ApiServer::new(BOOKMARKS),
             kubeconfig,

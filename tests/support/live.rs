@@ -1,23 +1,21 @@
 //! A cluster without nodes that is asked as any client asks it: a real `kube-apiserver` with its etcd where
 //! `KUBEBUILDER_ASSETS` names their folder, the double of `src/sim/kube` elsewhere.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use kube::Client;
 use kube::api::{Api, DeleteParams, DynamicObject, Patch, PatchParams, PostParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::core::GroupVersionKind;
 use kube::discovery::ApiResource;
-use kube::{Client, Config};
+use pointsman::cli::demo::apiserver::{self, Real};
 use pointsman::sim::kube::Reader;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
-use super::apiserver::{self, ADMIN, Real};
 use super::cluster::{Cluster, GROUP, NAMESPACE, POOL_GROUP};
 use super::picker::Picker;
 use super::until;
 
-/// InferencePools' definition.
-const POOLS: &str = "tests/support/inferencepools.yaml";
 /// As whom the picker comes.
 const ACCOUNT: &str = "epp";
 
@@ -27,6 +25,8 @@ pub(crate) struct Live {
     /// The picker's.
     kubeconfig: PathBuf,
     server: Server,
+    /// What a real one keeps, for as long as it runs.
+    _folder: Option<TempDir>,
 }
 
 enum Server {
@@ -37,27 +37,35 @@ enum Server {
 impl Live {
     /// With the kinds of objects and the rights that `role`, as the chart has it, gives the picker.
     pub(crate) async fn start(role: &Value) -> Self {
-        let Some(assets) = apiserver::assets() else {
+        let Some(assets) = apiserver::assets().unwrap() else {
             let cluster = Cluster::start().await;
             return Self {
-                client: client(&cluster.kubeconfig).await,
+                client: apiserver::client(&cluster.kubeconfig).await.unwrap(),
                 kubeconfig: cluster.kubeconfig.clone(),
                 server: Server::Double(cluster),
+                _folder: None,
             };
         };
-        let real = Real::start(assets);
-        let admin = real.kubeconfig("admin", ADMIN);
-        let client = client(&admin).await;
+        let folder = tempfile::tempdir().unwrap();
+        let real = Real::start(assets, folder.path().join("apiserver")).unwrap();
+        let admin = real.administrator(NAMESPACE).unwrap();
         let mut live = Self {
-            client,
+            client: apiserver::client(&admin).await.unwrap(),
             kubeconfig: admin,
             server: Server::Real(Box::new(real)),
+            _folder: Some(folder),
         };
         live.until_ready().await;
-        live.furnish(role).await;
+        for definition in apiserver::KINDS {
+            live.install(definition).await;
+        }
+        let client = &live.client;
+        apiserver::namespace(client, NAMESPACE).await.unwrap();
+        let account = apiserver::account(client, NAMESPACE, ACCOUNT, &role["rules"]);
+        account.await.unwrap();
         let token = live.token_of(ACCOUNT).await;
         if let Server::Real(real) = &live.server {
-            live.kubeconfig = real.kubeconfig("picker", &token);
+            live.kubeconfig = real.kubeconfig("picker", &token, NAMESPACE).unwrap();
         }
         live
     }
@@ -83,9 +91,9 @@ impl Live {
     pub(crate) async fn restart(&mut self, meanwhile: impl AsyncFnOnce()) {
         match &mut self.server {
             Server::Real(real) => {
-                real.stop().await;
+                real.stop().await.unwrap();
                 meanwhile().await;
-                real.run();
+                real.run().unwrap();
             }
             Server::Double(cluster) => {
                 cluster.away();
@@ -96,63 +104,22 @@ impl Live {
         self.until_ready().await;
     }
 
-    async fn until_ready(&self) {
-        let Server::Real(real) = &self.server else {
+    async fn until_ready(&mut self) {
+        let Server::Real(real) = &mut self.server else {
             return;
         };
-        let failing = std::sync::Mutex::new(String::new());
-        let ready = until("the API server", async || {
-            let request = http::Request::get("/readyz").body(Vec::new()).unwrap();
-            match self.client.request_text(request).await {
-                Ok(_) => Some(()),
-                Err(error) => {
-                    *failing.lock().unwrap() = error.to_string();
-                    None
-                }
-            }
-        });
         let patience = super::PATIENCE / 2;
-        if tokio::time::timeout(patience, ready).await.is_err() {
-            let printed = real.printed();
-            panic!("{}\n{}", failing.lock().unwrap(), printed);
+        let ready = tokio::time::timeout(patience, real.until_ready(&self.client));
+        match ready.await {
+            Ok(ready) => ready.unwrap(),
+            Err(_) => panic!("waited in vain for the API server:\n{}", real.printed()),
         }
     }
 
-    /// Kinds, the namespace, and the picker's rights.
-    async fn furnish(&self, role: &Value) {
-        for file in [
-            POOLS,
-            "deploy/crds/inferenceobjectives.yaml",
-            "deploy/crds/inferencemodelrewrites.yaml",
-        ] {
-            self.install(file).await;
-        }
-        let account = json!({"kind": "ServiceAccount", "name": ACCOUNT, "namespace": NAMESPACE});
-        let rbac = "rbac.authorization.k8s.io";
-        for object in [
-            json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}}),
-            json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": ACCOUNT, "namespace": NAMESPACE}}),
-            json!({"apiVersion": format!("{rbac}/v1"), "kind": "Role", "metadata": {"name": ACCOUNT, "namespace": NAMESPACE}, "rules": role["rules"]}),
-            json!({"apiVersion": format!("{rbac}/v1"), "kind": "RoleBinding", "metadata": {"name": ACCOUNT, "namespace": NAMESPACE}, "roleRef": {"apiGroup": rbac, "kind": "Role", "name": ACCOUNT}, "subjects": [account]}),
-        ] {
-            self.create(&object).await.unwrap();
-        }
-    }
-
-    async fn install(&self, file: &str) {
-        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(file);
-        let crd: Value = serde_saphyr::from_str(&std::fs::read_to_string(file).unwrap()).unwrap();
-        let name = crd["metadata"]["name"].as_str().unwrap();
-        // One of that name may be on its way out.
-        let create = async || self.create(&crd).await.ok();
-        until("the kind to be taken", create).await;
-        until("the kind to be served", async || {
-            let crd = self.get("apiextensions.k8s.io/v1", "CustomResourceDefinition", name);
-            let conditions = crd.await?["status"]["conditions"].as_array()?.clone();
-            let done = |c: &Value| c["type"] == "Established" && c["status"] == "True";
-            conditions.iter().any(done).then_some(())
-        })
-        .await;
+    async fn install(&self, definition: &str) {
+        let installing = apiserver::install(&self.client, definition);
+        let installed = tokio::time::timeout(super::PATIENCE / 2, installing).await;
+        installed.expect("the kind to be served").unwrap();
     }
 
     /// InferencePools are no kind of objects any more, and those that were are gone.
@@ -174,7 +141,7 @@ impl Live {
     /// They are again.
     pub(crate) async fn bring_pools_back(&self) {
         match &self.server {
-            Server::Real(_) => self.install(POOLS).await,
+            Server::Real(_) => self.install(apiserver::POOLS).await,
             Server::Double(cluster) => {
                 let groups = [POOL_GROUP, GROUP, "coordination.k8s.io"];
                 cluster.api.serve_groups(&groups);
@@ -221,15 +188,8 @@ impl Live {
 
     /// One of the ServiceAccount `account`.
     async fn token_of(&self, account: &str) -> String {
-        let uri = format!("/api/v1/namespaces/{NAMESPACE}/serviceaccounts/{account}/token");
-        let body =
-            json!({"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {}});
-        let request = http::Request::post(uri)
-            .header("content-type", "application/json")
-            .body(serde_json::to_vec(&body).unwrap())
-            .unwrap();
-        let answer: Value = self.client.request(request).await.unwrap();
-        answer["status"]["token"].as_str().unwrap().to_owned()
+        let token = apiserver::token(&self.client, NAMESPACE, account);
+        token.await.unwrap()
     }
 
     fn objects(&self, version: &str, kind: &str) -> Api<DynamicObject> {
@@ -361,11 +321,4 @@ impl Live {
 
 fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
-}
-
-async fn client(kubeconfig: &Path) -> Client {
-    let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
-    let options = KubeConfigOptions::default();
-    let config = Config::from_custom_kubeconfig(kubeconfig, &options).await;
-    Client::try_from(config.unwrap()).unwrap()
 }

@@ -1,10 +1,10 @@
 //! What the rooms of this binary share: processes, and ways to talk to them.
 
 pub(crate) mod agent;
-pub(crate) mod apiserver;
 pub(crate) mod ask;
 pub(crate) mod certificates;
 pub(crate) mod cluster;
+pub(crate) mod demo;
 pub(crate) mod envoy;
 pub(crate) mod exporter;
 pub(crate) mod ground;
@@ -12,6 +12,7 @@ pub(crate) mod live;
 pub(crate) mod machine;
 pub(crate) mod picker;
 pub(crate) mod sims;
+pub(crate) mod tls;
 
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};

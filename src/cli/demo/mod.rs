@@ -19,6 +19,7 @@ use super::http::{self, Http};
 use super::units::duration;
 use crate::pool::discovery;
 
+pub mod apiserver;
 pub mod bootstrap;
 pub mod envoy;
 mod gpus;
@@ -61,7 +62,8 @@ pub struct DemoArgs {
     /// Envoy's port; 0 = any that is free.
     #[arg(long, default_value_t = 0)]
     port: u16,
-    /// The pool is an InferencePool, its servers are pods: the same against a double of the Kubernetes API.
+    /// The pool is an InferencePool, its servers are pods: the same against a Kubernetes API server, which is a real one where
+    /// KUBEBUILDER_ASSETS names the folder of kube-apiserver and etcd, and a double of it elsewhere.
     #[arg(long, conflicts_with = "servers")]
     kubernetes: bool,
     /// The folder of the pool, its pods, objectives and rewrites as YAML files; it is followed as it changes [default: the

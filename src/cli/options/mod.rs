@@ -14,6 +14,7 @@ use crate::pool::health::limit::MOST_OUT;
 
 pub(super) mod agents;
 mod compat;
+pub(super) mod pages;
 pub mod settings;
 #[cfg(test)]
 pub(super) mod tests;
@@ -178,12 +179,8 @@ pub struct ServeOptions {
     /// endpoints are not from Kubernetes everybody may.
     #[arg(long, value_parser = boolean, num_args = 0..=1, require_equals = true, default_value = "true", default_missing_value = "true", action = ArgAction::Set)]
     metrics_endpoint_auth: bool,
-    /// A directory with tls.crt and tls.key: TLS on the metrics port.
-    #[arg(long, default_value = "", hide_default_value = true)]
-    metrics_cert_dir: String,
-    /// A PEM file of CAs: readers of the metrics port must present a certificate of one of them.
-    #[arg(long, default_value = "", hide_default_value = true)]
-    metrics_client_ca_file: String,
+    #[command(flatten)]
+    metrics_tls: pages::PagesTlsArgs,
 
     // --- taken, with nothing behind them in this version ---
     /// Go's profiler; taken for compatibility.

@@ -285,24 +285,18 @@ impl ServeOptions {
 
     /// `None`: clear text.
     fn metrics_tls(&self) -> Result<Option<TlsOptions>, String> {
-        let of = |path: &str| (!path.is_empty()).then(|| PathBuf::from(path));
-        let client_ca = of(&self.metrics_client_ca_file);
-        let Some(cert_dir) = of(&self.metrics_cert_dir) else {
-            return match client_ca {
-                None => Ok(None),
-                Some(_) => Err("--metrics-client-ca-file needs --metrics-cert-dir".to_owned()),
-            };
+        let Some(tls) = self.metrics_tls.check()? else {
+            return Ok(None);
         };
-        if client_ca.is_none() && !self.metrics_endpoint_auth {
+        if tls.client_ca.is_none() && !self.metrics_endpoint_auth {
             return Err(
                 "--metrics-cert-dir hides the metrics from nobody without --metrics-client-ca-file or --metrics-endpoint-auth; give one"
                     .to_owned(),
             );
         }
         Ok(Some(TlsOptions {
-            cert_dir: Some(cert_dir),
-            client_ca,
-            http1: true,
+            cert_dir: tls.cert_dir,
+            client_ca: tls.client_ca,
             ..self.tls_versions()?
         }))
     }

@@ -9,6 +9,7 @@ use gpu_probes::agent::Periods;
 use gpu_probes::kubelet::KubeletOptions;
 use gpu_probes::probe::Class;
 
+use super::super::options::pages::PagesTlsArgs;
 use super::super::units::{boolean, duration};
 use crate::extproc::tls::TlsOptions;
 
@@ -72,6 +73,8 @@ pub struct ProbeArgs {
     /// DNS names or URIs, comma separated, of which a picker's certificate must carry one.
     #[arg(long, value_delimiter = ',')]
     client_allowed_sans: Vec<String>,
+    #[command(flatten)]
+    metrics_tls: PagesTlsArgs,
 
     // --- periods ---
     /// Between two readings of memory, as all periods from 100ms to 5s.
@@ -140,6 +143,7 @@ impl ProbeArgs {
         if !self.client_allowed_sans.is_empty() && self.client_ca_file.is_none() {
             return Err("--client-allowed-sans needs --client-ca-file".to_owned());
         }
+        self.metrics_tls.check()?;
         Ok(self)
     }
 
@@ -174,6 +178,11 @@ impl ProbeArgs {
             client_sans: self.client_allowed_sans.clone(),
             ..TlsOptions::default()
         })
+    }
+
+    /// Of the pages; `None` = clear text.
+    pub(super) fn pages_tls(&self) -> Result<Option<TlsOptions>, String> {
+        self.metrics_tls.check()
     }
 
     pub(super) fn periods(&self) -> Periods {
@@ -223,6 +232,10 @@ mod tests {
             (
                 &["--secure-serving", "--client-allowed-sans=a"],
                 "--client-allowed-sans needs --client-ca-file",
+            ),
+            (
+                &["--metrics-client-ca-file=a"],
+                "--metrics-client-ca-file needs --metrics-cert-dir",
             ),
             (&["--once", "--self-test"], "cannot be used with"),
         ] {

@@ -107,6 +107,10 @@ fn load(path: &Path) -> Result<(Option<Vec<Holding>>, Names), MapError> {
 }
 
 fn parse(text: &str) -> Result<(Option<Vec<Holding>>, Names), String> {
+    // So it is for a moment while somebody writes it, and nobody's GPUs should be forgotten for that.
+    if text.trim().is_empty() {
+        return Err("it is empty; write `gpus: []` if all GPUs are free".to_owned());
+    }
     let Document { gpus, devices } = read_yaml(text).map_err(|problem| problem.to_string())?;
     for (list, count) in [
         ("gpus", gpus.as_ref().map_or(0, Vec::len)),
@@ -261,6 +265,7 @@ mod tests {
             ("gpus: [{uuid: GPU-a}]", "pod"),
             ("gpus: [{uuid: GPU-a, pods: a}]", "pods"),
             ("gpu: []", "gpu"),
+            ("\n", "it is empty; write `gpus: []`"),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(words), "{text}: {error}");

@@ -15,6 +15,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing::level_filters::LevelFilter;
 
+use super::metrics_port;
 use super::serve::asked_to_stop;
 use crate::extproc::health::{self, Readiness};
 use crate::extproc::listener::{self, Incoming};
@@ -66,9 +67,8 @@ pub async fn run(args: ProbeArgs) -> anyhow::Result<()> {
         Arc::clone(&agent),
         slices.map(|slices| (slices, args.node_name())),
     );
-    let metrics = axum::serve(TcpListener::from_std(metrics)?, pages)
-        .with_graceful_shutdown(stop.clone().cancelled_owned());
-    tokio::spawn(async move { metrics.await });
+    let pages_tls = args.pages_tls().map_err(anyhow::Error::msg)?;
+    metrics_port::spawn(metrics, pages_tls, pages, stop.clone()).context("--metrics-cert-dir")?;
     let readiness = Arc::new(Readiness::default());
     // Having no GPUs to tell of is an answer too.
     readiness.set_synced(true);

@@ -46,7 +46,7 @@ pub(super) struct Prepared {
 
 /// What the pools of a process have in common.
 pub(super) struct Common {
-    pub(super) decisions: Option<Arc<Decisions>>,
+    pub(super) decisions: Option<Decisions>,
     pub(super) desk: Desk,
     pub(super) stop: CancellationToken,
 }
@@ -202,6 +202,7 @@ impl Prepared {
             Arc::clone(&pool),
             policy,
             PickerOptions {
+                pool_id: address.as_ref().map(|address| address.id().into()),
                 subset_filter: settings.subset_filter,
                 emit_scores: settings.emit_scores,
                 max_body: settings.max_body,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use super::super::{Problem, units};
@@ -82,8 +83,35 @@ pub struct TlsParams {
     pub client: Option<(String, String)>,
 }
 
+/// What all kinds of source have alike.
+pub(crate) trait SourceParams: DeserializeOwned + Serialize {
+    /// How to connect, by its fields.
+    fn connecting(&self) -> Connecting<'_>;
+
+    /// Checks what is its own; `parameters` are those that it was read from.
+    fn check(&self, parameters: &Parameters) -> Result<(), Problem>;
+
+    /// Reads it, and checks all of it.
+    fn of(parameters: &Parameters) -> Result<Self, Problem> {
+        let read: Self = parameters.read()?;
+        read.connecting().check(parameters)?;
+        read.check(parameters)?;
+        Ok(read)
+    }
+
+    /// How to do TLS; `None`: it is done without.
+    fn tls(&self) -> Option<TlsParams> {
+        self.connecting().tls()
+    }
+
+    /// What in it has no effect.
+    fn warning(&self, parameters: &Parameters) -> Option<Problem> {
+        self.connecting().warning(parameters)
+    }
+}
+
 /// What the fields of a source come to; all kinds of source have the same ones, or some of them.
-struct Connecting<'a> {
+pub(crate) struct Connecting<'a> {
     scheme: &'a str,
     insecure_skip_verify: bool,
     ca_cert_path: Option<&'a str>,
@@ -179,17 +207,15 @@ impl Default for MetricsSourceParams {
     }
 }
 
-impl MetricsSourceParams {
-    pub(in crate::config) fn of(parameters: &Parameters) -> Result<Self, Problem> {
-        let read: Self = parameters.read()?;
-        read.connecting().check(parameters)?;
-        if let Some(path) = &read.path {
+impl SourceParams for MetricsSourceParams {
+    fn check(&self, parameters: &Parameters) -> Result<(), Problem> {
+        if let Some(path) = &self.path {
             check_path(parameters, path, "/metrics")?;
         }
-        if let Some(interval) = &read.interval {
+        if let Some(interval) = &self.interval {
             units::duration(interval).map_err(|e| parameters.field_problem("interval", &e))?;
         }
-        Ok(read)
+        Ok(())
     }
 
     fn connecting(&self) -> Connecting<'_> {
@@ -199,16 +225,6 @@ impl MetricsSourceParams {
             &self.client_key_path,
         ];
         Connecting::new(&self.scheme, self.insecure_skip_verify, files)
-    }
-
-    /// How to do TLS; `None`: it is done without.
-    pub fn tls(&self) -> Option<TlsParams> {
-        self.connecting().tls()
-    }
-
-    /// What in it has no effect.
-    pub(in crate::config) fn warning(&self, parameters: &Parameters) -> Option<Problem> {
-        self.connecting().warning(parameters)
     }
 }
 
@@ -228,20 +244,26 @@ impl Default for DcgmSourceParams {
 }
 
 impl DcgmSourceParams {
-    pub(in crate::config) fn of(parameters: &Parameters) -> Result<Self, Problem> {
-        let read: Self = parameters.read()?;
-        read.connecting().check(parameters)?;
-        check_path(parameters, &read.path, "/metrics")?;
+    /// For how long a page is believed: three intervals, of which two pages are late or lost, and a second.
+    pub fn staleness(&self) -> Duration {
+        let interval = units::duration(&self.interval).unwrap_or_default();
+        3 * interval + Duration::from_secs(1)
+    }
+}
+
+impl SourceParams for DcgmSourceParams {
+    fn check(&self, parameters: &Parameters) -> Result<(), Problem> {
+        check_path(parameters, &self.path, "/metrics")?;
         let problem = |field, message: &str| Err(parameters.field_problem(field, message));
-        if read.port == 0 {
+        if self.port == 0 {
             return problem("port", "is 0; an exporter has a port of its own, as 9400");
         }
-        match units::duration(&read.interval) {
-            Ok(interval) if interval.as_millis() >= 100 => Ok(read),
+        match units::duration(&self.interval) {
+            Ok(interval) if interval.as_millis() >= 100 => Ok(()),
             Ok(_) => {
                 let message = format!(
                     "`{}` is too short for an exporter that looks at its GPUs once a second at best; write 100ms or more",
-                    read.interval
+                    self.interval
                 );
                 problem("interval", &message)
             }
@@ -255,17 +277,6 @@ impl DcgmSourceParams {
             self.insecure_skip_verify,
             [&None, &None, &None],
         )
-    }
-
-    /// How to do TLS; `None`: it is done without.
-    pub fn tls(&self) -> Option<TlsParams> {
-        self.connecting().tls()
-    }
-
-    /// For how long a page is believed: three intervals, of which two pages are late or lost, and a second.
-    pub fn staleness(&self) -> Duration {
-        let interval = units::duration(&self.interval).unwrap_or_default();
-        3 * interval + Duration::from_secs(1)
     }
 }
 
@@ -286,17 +297,15 @@ impl Default for ModelsSourceParams {
     }
 }
 
-impl ModelsSourceParams {
-    pub(in crate::config) fn of(parameters: &Parameters) -> Result<Self, Problem> {
-        let read: Self = parameters.read()?;
-        read.connecting().check(parameters)?;
-        check_path(parameters, &read.path, "/v1/models")?;
-        match units::duration(&read.interval) {
-            Ok(interval) if interval.as_secs() >= 1 => Ok(read),
+impl SourceParams for ModelsSourceParams {
+    fn check(&self, parameters: &Parameters) -> Result<(), Problem> {
+        check_path(parameters, &self.path, "/v1/models")?;
+        match units::duration(&self.interval) {
+            Ok(interval) if interval.as_secs() >= 1 => Ok(()),
             Ok(_) => {
                 let message = format!(
                     "`{}` is too short for a list that seldom changes; write 1s or more",
-                    read.interval
+                    self.interval
                 );
                 Err(parameters.field_problem("interval", &message))
             }
@@ -311,15 +320,5 @@ impl ModelsSourceParams {
             &self.client_key_path,
         ];
         Connecting::new(&self.scheme, self.insecure_skip_verify, files)
-    }
-
-    /// How to do TLS; `None`: it is done without.
-    pub fn tls(&self) -> Option<TlsParams> {
-        self.connecting().tls()
-    }
-
-    /// What in it has no effect.
-    pub(in crate::config) fn warning(&self, parameters: &Parameters) -> Option<Problem> {
-        self.connecting().warning(parameters)
     }
 }

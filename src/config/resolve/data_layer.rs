@@ -1,10 +1,13 @@
 //! Where endpoints and their load come from: `dataLayer`.
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use super::super::catalog::Kind;
 use super::super::document::{DataLayer, Document, Source};
 use super::super::params::{
     CoreMetricsParams, DcgmSourceParams, MetricsSourceParams, ModelsSourceParams, NoParams,
-    Parameters,
+    Parameters, SourceParams,
 };
 use super::super::{Problem, units};
 use super::{Declared, Discovery, Resolver};
@@ -20,40 +23,25 @@ pub struct Sources {
     pub dcgm: Option<DcgmSource>,
 }
 
-/// Metric scraping.
+/// Polling of one page of every endpoint, and what reads it.
 #[derive(Clone, Debug)]
-pub struct MetricsSource {
-    /// How to scrape.
-    pub source: MetricsSourceParams,
+pub struct PolledSource<S, E> {
+    /// How to poll.
+    pub source: S,
     /// Where `source` stands.
     pub source_parameters: Parameters,
     /// What to read.
-    pub extractor: CoreMetricsParams,
+    pub extractor: E,
     /// Where `extractor` stands, for problems with what it says.
     pub extractor_parameters: Parameters,
 }
 
+/// Metric scraping.
+pub type MetricsSource = PolledSource<MetricsSourceParams, CoreMetricsParams>;
 /// Polling of what servers serve.
-#[derive(Clone, Debug)]
-pub struct ModelsSource {
-    /// How to poll.
-    pub source: ModelsSourceParams,
-    /// Where `source` stands.
-    pub source_parameters: Parameters,
-    /// Where the extractor stands; it has no parameters.
-    pub extractor_parameters: Parameters,
-}
-
+pub type ModelsSource = PolledSource<ModelsSourceParams, NoParams>;
 /// Polling of dcgm-exporters.
-#[derive(Clone, Debug)]
-pub struct DcgmSource {
-    /// How to poll.
-    pub source: DcgmSourceParams,
-    /// Where `source` stands.
-    pub source_parameters: Parameters,
-    /// Where the extractor stands; it has no parameters.
-    pub extractor_parameters: Parameters,
-}
+pub type DcgmSource = PolledSource<DcgmSourceParams, NoParams>;
 
 /// A type of source and the type that reads what it fetches.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -168,9 +156,9 @@ impl Resolver {
             });
         }
         Sources {
-            metrics: metrics.and_then(|listed| self.metrics(listed)),
-            models: models.and_then(|listed| self.models(listed)),
-            dcgm: dcgm.and_then(|listed| self.dcgm(listed)),
+            metrics: metrics.and_then(|listed| self.polled(listed)),
+            models: models.and_then(|listed| self.polled(listed)),
+            dcgm: dcgm.and_then(|listed| self.polled(listed)),
         }
     }
 
@@ -207,42 +195,21 @@ impl Resolver {
         Some(listed)
     }
 
-    fn metrics(&mut self, listed: Listed) -> Option<MetricsSource> {
-        let extractor = self.extractor(&listed);
-        let read = self.read(MetricsSourceParams::of(&listed.source));
-        let metrics = self.read(extractor.read());
-        let source = read?;
+    fn polled<S, E>(&mut self, listed: Listed) -> Option<PolledSource<S, E>>
+    where
+        S: SourceParams,
+        E: DeserializeOwned + Serialize,
+    {
+        let extractor_parameters = self.extractor(&listed);
+        let source = self.read(S::of(&listed.source));
+        let extractor = self.read(extractor_parameters.read());
+        let source = source?;
         self.warnings.extend(source.warning(&listed.source));
-        Some(MetricsSource {
+        Some(PolledSource {
             source,
             source_parameters: listed.source,
-            extractor: metrics?,
-            extractor_parameters: extractor,
-        })
-    }
-
-    fn models(&mut self, listed: Listed) -> Option<ModelsSource> {
-        let extractor = self.extractor(&listed);
-        let read = self.read(ModelsSourceParams::of(&listed.source));
-        let nothing = self.read(extractor.read::<NoParams>());
-        nothing?;
-        let source = read?;
-        self.warnings.extend(source.warning(&listed.source));
-        Some(ModelsSource {
-            source,
-            source_parameters: listed.source,
-            extractor_parameters: extractor,
-        })
-    }
-
-    fn dcgm(&mut self, listed: Listed) -> Option<DcgmSource> {
-        let extractor = self.extractor(&listed);
-        let read = self.read(DcgmSourceParams::of(&listed.source));
-        self.read(extractor.read::<NoParams>())?;
-        Some(DcgmSource {
-            source: read?,
-            source_parameters: listed.source,
-            extractor_parameters: extractor,
+            extractor: extractor?,
+            extractor_parameters,
         })
     }
 

@@ -10,7 +10,7 @@ use super::document::Document;
 use super::params::{FileDiscoveryParams, NoParams, Parameters};
 use super::{ConfigErrors, Problem, did_you_mean, yaml};
 
-pub use data_layer::{DcgmSource, MetricsSource, ModelsSource, Sources};
+pub use data_layer::{DcgmSource, MetricsSource, ModelsSource, PolledSource, Sources};
 pub use handler::{DisaggSpec, HandlerSpec, HandlerUse};
 
 mod admission;

@@ -1,4 +1,5 @@
 use super::super::DEFAULT;
+use super::super::params::SourceParams as _;
 use super::head::{API_VERSION, LEGACY_API_VERSION};
 use super::*;
 
@@ -24,7 +25,7 @@ fn the_default() {
     let expected = [
         ("work-scorer", 1.0),
         ("speed-scorer", 1.0),
-        ("gpu-memory-scorer", 0.2),
+        ("gpu-memory-scorer", 0.5),
         ("gpu-cotenant-scorer", 0.5),
     ];
     assert_eq!(weights, expected);

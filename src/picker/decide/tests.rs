@@ -59,6 +59,7 @@ pub(in crate::picker) fn picker_with(
     let config = config::load(config, options).unwrap();
     let minute = Duration::from_secs(60);
     let options = PickerOptions {
+        pool_id: None,
         subset_filter: true,
         emit_scores: false,
         max_body: 1 << 20,
@@ -73,7 +74,7 @@ pub(in crate::picker) fn picker_with(
         reporters: crate::picker::Reporters::of(&config.reporters).unwrap(),
         metrics_turnover: minute,
     };
-    let decisions = Some(Arc::new(Decisions::new(2)));
+    let decisions = Some(Decisions::new(2));
     let desk = Desk::new(1, minute, minute);
     let prefix = Arc::new(PrefixCache::new(1 << 20));
     Picker::new(

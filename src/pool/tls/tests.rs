@@ -18,6 +18,7 @@ use super::super::scrape::{self, tests::config};
 use super::super::snapshot::tests::endpoint;
 use super::super::{Pool, Snapshot};
 use super::*;
+use crate::config::params::SourceParams as _;
 use crate::config::{LoadOptions, load};
 
 type Ca = CertifiedIssuer<'static, KeyPair>;

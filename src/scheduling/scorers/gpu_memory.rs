@@ -1,10 +1,17 @@
-//! `gpu-memory-scorer` (ours): who can take more bytes of GPU memory, as a share of who can take most.
+//! `gpu-memory-scorer` (ours): who has less GPU memory left than is enough gets less.
 //!
 //! ```text
-//! pre-allocates   headroom = (1 − KV cache use) · KV blocks · tokens a block · bytes a token, at most what its GPUs hold of it
+//! pre-allocates   room = KV blocks · tokens a block · bytes a token, at most what its GPUs hold of it
+//!                 headroom = (1 − KV cache use) · room
 //! does not        headroom = free memory less the growth of foreign processes (pool/gpu/memory.rs)
-//! score           headroom / the greatest of the candidates
+//!                 room = headroom + what its GPUs hold of it
+//! score           min(1, headroom / (enough · the greatest room of the candidates))
 //! ```
+//!
+//! Bytes, so that a slice of 10 GB and a board of 80 can be compared: as long as the large ones have enough, a small one
+//! is worth what it has beside that. More than `enough` (0.25) is no better: among equals whoever is spared because it is slow
+//! has the emptiest cache, and would be sent all of it back; and where all are full, what little is left is no reason to
+//! spare anybody (simulation: docs/simulation.md).
 //!
 //! An engine that pre-allocates (vLLM, SGLang, TensorRT-LLM) tells its KV cache's use: what NVML says of its GPU is flat,
 //! and what is free is inside of what it holds. Bytes a token are `kvBytesPerToken` (2 · layers · KV heads · head size ·
@@ -14,7 +21,7 @@
 //! 80. Set it where models differ, or where some pre-allocate and some do not.
 //!
 //! What is not known, or older than `maxAge` (10s), is the mean of what is. Where nothing is known, nobody is preferred: so it
-//! is in the default profile. Parameters: `kvBytesPerToken`, `maxAge`. Source: our own.
+//! is in the default profile. Parameters: `enough`, `kvBytesPerToken`, `maxAge`. Source: our own.
 
 use serde::{Deserialize, Serialize};
 
@@ -25,6 +32,8 @@ use crate::config::{PluginUse, Problem};
 /// See the module.
 #[derive(Debug)]
 pub(in crate::scheduling) struct GpuMemory {
+    /// Of the greatest room.
+    enough: f32,
     /// As it was given.
     bytes_per_token: Option<f64>,
     max_age_ms: u64,
@@ -33,6 +42,7 @@ pub(in crate::scheduling) struct GpuMemory {
 #[derive(Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", default)]
 struct Params {
+    enough: f32,
     kv_bytes_per_token: Option<f64>,
     max_age: String,
 }
@@ -51,6 +61,7 @@ struct Known {
 impl Default for Params {
     fn default() -> Self {
         Self {
+            enough: 0.25,
             kv_bytes_per_token: None,
             max_age: "10s".to_owned(),
         }
@@ -62,12 +73,17 @@ impl Default for Params {
 impl GpuMemory {
     pub(in crate::scheduling) fn of(plugin: &PluginUse) -> Result<Self, Problem> {
         let params: Params = plugin.parameters.read()?;
+        if !(0.01..=1.0).contains(&params.enough) {
+            let message = "is not a number from 0.01 to 1";
+            return Err(plugin.parameters.field_problem("enough", message));
+        }
         let bytes = params.kv_bytes_per_token;
         if bytes.is_some_and(|bytes| !(1.0..=1e9).contains(&bytes)) {
             let message = "is not a number of bytes from 1 to 1000000000";
             return Err(plugin.parameters.field_problem("kvBytesPerToken", message));
         }
         Ok(Self {
+            enough: params.enough,
             bytes_per_token: bytes,
             max_age_ms: age_ms(plugin, "maxAge", &params.max_age)?,
         })
@@ -99,19 +115,20 @@ impl GpuMemory {
             .fold(f64::NAN, f64::min)
     }
 
-    /// Bytes; NaN: not known.
-    fn headroom(&self, known: &Known, bytes_per_token: f64) -> f64 {
+    /// Headroom and room, in bytes; NaN: not known.
+    fn headroom(&self, known: &Known, bytes_per_token: f64) -> (f64, f64) {
         // It may be that it has not told its blocks yet: an engine that tells the use of a cache has one.
         let pre_allocates = known.tokens > 0.0 || !known.kv_usage.is_nan();
         if !pre_allocates {
-            return known.free.unwrap_or(f64::NAN);
+            let free = known.free.unwrap_or(f64::NAN);
+            return (free, free + known.held.unwrap_or(0.0));
         }
         if known.tokens == 0.0 || (known.held.is_none() && self.bytes_per_token.is_none()) {
-            return f64::NAN;
+            return (f64::NAN, f64::NAN);
         }
         let cache = known.tokens * bytes_per_token;
         let cache = known.held.map_or(cache, |held| cache.min(held));
-        cache * (1.0 - known.kv_usage)
+        (cache * (1.0 - known.kv_usage), cache)
     }
 }
 
@@ -128,13 +145,15 @@ impl Scorer for GpuMemory {
         let bytes_per_token = self.bytes_per_token(cx, candidates);
         let mut most = 0.0_f64;
         for (out, &candidate) in out.iter_mut().zip(candidates) {
-            let headroom = self.headroom(&self.known(cx, candidate), bytes_per_token);
+            let (headroom, room) = self.headroom(&self.known(cx, candidate), bytes_per_token);
             *out = headroom as f32;
-            most = most.max(headroom);
+            most = most.max(room);
         }
-        let most = most as f32;
-        if most > 0.0 {
-            out.iter_mut().for_each(|out| *out /= most);
+        let enough = most as f32 * self.enough;
+        if enough > 0.0 {
+            // What is not known stays so.
+            let beside = |out: f32| if out > enough { 1.0 } else { out / enough };
+            out.iter_mut().for_each(|out| *out = beside(*out));
         }
         mean_for_unknown(out);
     }

@@ -246,11 +246,7 @@ fn one(server: &ApiServer, asked: &Asked, verb: &str, body: Value) -> Response {
                 false => merge(object, &body),
             }),
         ),
-        "delete" => {
-            let found = store.get(of, namespace, name).cloned();
-            store.delete(of, namespace, name);
-            found.ok_or(Refused::Missing)
-        }
+        "delete" => store.end(of, (namespace, name), &body),
         _ => return refusal(405, "MethodNotAllowed", "That cannot be done."),
     };
     server.newest.send_replace(store.version());

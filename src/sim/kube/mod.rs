@@ -7,9 +7,9 @@
 //!
 //! It proves nothing of what only the real one does: no schema is checked and nothing defaulted, every patch is merged (of
 //! conditions those of other types stay) and creates nothing, field ownership is not kept, selectors are `k=v,…` alone, nobody is
-//! authenticated, and there is no TLS, no admission, no priority and fairness. A pod that is deleted is gone at once, with no
-//! time to end; types do not go and take their objects with them; a list is of now on every page; and of what clients ask to
-//! find their way (`/api`, `/version`, OpenAPI) there is only the list of a group's resources.
+//! authenticated, and there is no TLS, no admission, no priority and fairness. A pod on a node that is deleted has time to end, but
+//! what it runs may be changed while it runs; types do not go and take their objects with them; a list is of now on every page;
+//! and of what clients ask to find their way (`/api`, `/version`, OpenAPI) there is only the list of a group's resources.
 //!
 //! `tests/kubernetes/live.rs` holds both to the same cases, the real one where `KUBEBUILDER_ASSETS` has it.
 
@@ -117,12 +117,7 @@ impl ApiServer {
         true
     }
 
-    /// Whether `object` says a type that it knows: one that [`ApiServer::put`] takes.
-    pub fn knows(object: &Value) -> bool {
-        Type::of(object).is_some()
-    }
-
-    /// Removes the object, if it is there.
+    /// Removes the object, if it is there, at once.
     pub fn delete(&self, group: &str, plural: &str, namespace: &str, name: &str) {
         let Some(of) = Type::named(group, plural) else {
             return;

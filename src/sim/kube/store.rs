@@ -2,13 +2,17 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use k8s_openapi::jiff::Timestamp;
+use k8s_openapi::jiff::{SignedDuration, Timestamp};
 use serde_json::{Map, Value, json};
 
 use super::types::Type;
 
 /// Changes that are remembered.
 const HISTORY: usize = 20_000;
+/// Seconds that a pod has to end, if neither it nor who ends it says another time.
+const GRACE: i64 = 30;
+/// The longest that is said in a timestamp.
+const MOST_GRACE: i64 = 86_400;
 
 /// Everything, by type, namespace and name. Versions count all changes.
 #[derive(Debug, Default)]
@@ -117,6 +121,38 @@ impl Store {
         Some(self.version)
     }
 
+    /// As a client deletes it, with `options`: a pod that is on a node is told to end, and goes when it is left no time.
+    pub(super) fn end(
+        &mut self,
+        of: &'static Type,
+        (namespace, name): (&str, &str),
+        options: &Value,
+    ) -> Result<Value, Refused> {
+        let key = key(of, namespace, name);
+        let before = self.objects.get(&key).cloned().ok_or(Refused::Missing)?;
+        let named = &options["preconditions"]["uid"];
+        if !named.is_null() && *named != before["metadata"]["uid"] {
+            return Err(Refused::Conflict);
+        }
+        let asked = options["gracePeriodSeconds"].as_i64();
+        let grace = asked
+            .or(before["spec"]["terminationGracePeriodSeconds"].as_i64())
+            .unwrap_or(GRACE);
+        let on_a_node = of.plural == "pods" && before["spec"]["nodeName"].is_string();
+        if grace <= 0 || !on_a_node {
+            self.delete(of, namespace, name);
+            return Ok(before);
+        }
+        if before["metadata"]["deletionTimestamp"].is_null() {
+            let mut after = before.clone();
+            let end = Timestamp::now() + SignedDuration::from_secs(grace.min(MOST_GRACE));
+            after["metadata"]["deletionTimestamp"] = json!(written(end));
+            after["metadata"]["deletionGracePeriodSeconds"] = json!(grace);
+            self.store(key.clone(), Some(before), after);
+        }
+        Ok(self.objects[&key].clone())
+    }
+
     fn store(&mut self, key: Key, before: Option<Value>, mut object: Value) -> u64 {
         self.version += 1;
         let generation = match &before {
@@ -126,7 +162,7 @@ impl Store {
             Some(before) => before["metadata"]["generation"].as_u64().unwrap_or(1) + 1,
             None => 1,
         };
-        let fresh = json!({"uid": uuid::Uuid::new_v4().to_string(), "creationTimestamp": Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string()});
+        let fresh = json!({"uid": uuid::Uuid::new_v4().to_string(), "creationTimestamp": written(Timestamp::now())});
         let metadata = &mut object["metadata"];
         for field in ["uid", "creationTimestamp"] {
             let kept = before
@@ -226,6 +262,10 @@ impl Selected {
 
 fn key(of: &'static Type, namespace: &str, name: &str) -> Key {
     (of.group, of.plural, namespace.to_owned(), name.to_owned())
+}
+
+fn written(time: Timestamp) -> String {
+    time.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 fn name_of(object: &Value) -> (String, String) {

@@ -19,6 +19,10 @@ pub struct DecisionPage {
     /// Where that failed.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     failed_at: Vec<String>,
+    /// `<namespace>/<name>`, where there are several pools.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pool_id: Option<String>,
+    /// Endpoints in it.
     pool: u32,
     candidates: u32,
     /// Where the request went, and its fallbacks: what the last profile chose.
@@ -177,6 +181,7 @@ impl Record {
             model: self.owned(self.model),
             retry_of: self.retry.then(|| self.owned(self.retry_of)),
             failed_at: self.failed.iter().map(|&name| self.owned(name)).collect(),
+            pool_id: self.pool_id.as_deref().map(str::to_owned),
             pool: self.pool,
             candidates: self.candidates,
             destinations: destinations

@@ -55,6 +55,23 @@ fn the_last_ones_are_kept() {
 }
 
 #[test]
+fn those_of_several_pools_are_kept_together_and_say_whose_they_are() {
+    let all = Decisions::new(1);
+    let mut record = Record::default();
+    let llama = all.of_pool(Some("models/llama".into()));
+    // What the last one is written into had been the first one's.
+    for (decisions, id, pool) in [
+        (&llama, "a", Some(json!("models/llama"))),
+        (&all, "b", None),
+        (&all, "c", None),
+    ] {
+        put(decisions, &mut record, id);
+        let found = json_of(&all.find(id).unwrap());
+        assert_eq!(found.get("poolId"), pool.as_ref(), "{id}");
+    }
+}
+
+#[test]
 fn a_retry_says_of_what_and_where_that_failed() {
     let mut record = Record::default();
     record.begin("second", "m", 9, 9);

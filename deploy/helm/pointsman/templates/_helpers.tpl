@@ -136,7 +136,7 @@ schedulingProfiles:
   - pluginRef: gpu-memory-filter
   - pluginRef: work-scorer
   - pluginRef: speed-scorer
-  - {pluginRef: gpu-memory-scorer, weight: 0.2}
+  - {pluginRef: gpu-memory-scorer, weight: 0.5}
   - {pluginRef: gpu-cotenant-scorer, weight: 0.5}
 {{- end }}
 

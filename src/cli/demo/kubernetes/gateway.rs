@@ -7,9 +7,6 @@ use std::path::{Path, PathBuf};
 use serde_json::{Value, json};
 
 use super::super::bootstrap;
-use super::NAMESPACE;
-use crate::pool::discovery::kube::POOL_GROUP;
-use crate::sim::kube::ApiServer;
 
 /// The endpoints of Envoy's cluster `pool`.
 pub(super) struct Gateway {
@@ -63,17 +60,14 @@ impl Gateway {
         Ok(())
     }
 
-    /// Tells Envoy that the pods at `addresses` exist, on the ports of the pool `pool`.
+    /// Tells Envoy that the pods at `addresses` exist, on the ports of `pool`, an InferencePool, if it is there.
     pub(super) fn tell(
         &mut self,
-        api: &ApiServer,
-        pool: &str,
+        pool: Option<&Value>,
         addresses: &BTreeSet<IpAddr>,
     ) -> anyhow::Result<()> {
-        let pool = api.get(POOL_GROUP, "inferencepools", NAMESPACE, pool);
-        let ports = pool.unwrap_or_default()["spec"]["targetPorts"].take();
-        let ports: Vec<u16> = ports
-            .as_array()
+        let ports: Vec<u16> = pool
+            .and_then(|pool| pool["spec"]["targetPorts"].as_array())
             .into_iter()
             .flatten()
             .filter_map(|port| u16::try_from(port["number"].as_u64()?).ok())

@@ -3,17 +3,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
+use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::process::Command;
 
 use super::super::super::children::Program;
 use super::super::super::http::{self, Http};
-use super::NAMESPACE;
-use crate::sim::kube::ApiServer;
+use super::objects::{Objects, PODS, Written};
 
 /// Pods that run at a time.
 pub(super) const MOST_PODS: u8 = 16;
@@ -26,19 +25,21 @@ const GRACE: Duration = Duration::from_secs(30);
 
 /// The pods of one node, all on this machine.
 pub(super) struct Kubelet {
-    api: Arc<ApiServer>,
+    objects: Objects,
     http: Http,
     this: PathBuf,
     folder: PathBuf,
     /// The first two numbers behind 127 of all addresses: demos beside each other have addresses of their own.
     net: [u8; 2],
     pods: BTreeMap<String, Pod>,
-    /// Pods that could not be run, and why.
+    /// The uids of pods that could not be run, by name.
     failed: BTreeMap<String, String>,
 }
 
 /// One that runs.
 pub(super) struct Pod {
+    /// Another pod may get its name.
+    uid: String,
     pub(super) address: SocketAddr,
     pub(super) phase: Phase,
     pub(super) waiting: f64,
@@ -57,10 +58,10 @@ pub(super) enum Phase {
 // === impl Kubelet ===
 
 impl Kubelet {
-    pub(super) fn new(api: Arc<ApiServer>, http: Http, folder: PathBuf) -> anyhow::Result<Self> {
+    pub(super) fn new(objects: Objects, http: Http, folder: PathBuf) -> anyhow::Result<Self> {
         let numbers = std::array::from_fn(|_| rand::random_range(1..=254));
         Ok(Self {
-            api,
+            objects,
             http,
             this: std::env::current_exe().context("finding this program's own file")?,
             folder,
@@ -82,102 +83,119 @@ impl Kubelet {
 
     /// Does what is to be done next for each pod; returns what happened, for people. `reachable` are the addresses that the
     /// gateway has: no pod is ready before.
-    pub(super) async fn work(&mut self, reachable: &BTreeSet<IpAddr>) -> Vec<String> {
+    pub(super) async fn work(
+        &mut self,
+        reachable: &BTreeSet<IpAddr>,
+    ) -> anyhow::Result<Vec<String>> {
         let mut events = Vec::new();
-        let pods = self.api.list("", "pods", NAMESPACE);
-        let pods: BTreeMap<String, Value> = pods
-            .into_iter()
-            .filter_map(|pod| Some((pod["metadata"]["name"].as_str()?.to_owned(), pod)))
+        let pods = self.objects.list(&PODS).await?;
+        let pods: BTreeMap<&str, &Value> = pods
+            .iter()
+            .filter_map(|pod| Some((pod["metadata"]["name"].as_str()?, pod)))
             .collect();
-        self.failed.retain(|name, _| pods.contains_key(name));
-        for (name, pod) in &pods {
-            let leaves = !pod["metadata"]["deletionTimestamp"].is_null();
-            match (self.pods.contains_key(name), leaves) {
-                (false, true) => self.api.delete("", "pods", NAMESPACE, name),
+        self.failed
+            .retain(|name, failed| pods.get(&**name).is_some_and(|pod| uid(pod) == failed));
+        for (&name, pod) in &pods {
+            match (self.pods.contains_key(name), leaves(pod)) {
+                (false, true) => {
+                    let removed = self.objects.remove(name, uid(pod)).await?;
+                    events.extend(refused(name, removed));
+                }
                 (false, false) if !self.failed.contains_key(name) => match self.start(name, pod) {
                     Ok(started) => {
-                        self.pods.insert(name.clone(), started);
+                        self.pods.insert(name.to_owned(), started);
                     }
-                    Err(error) => self.fail(name, &format!("{error:#}"), &mut events),
+                    Err(error) => {
+                        let why = format!("{error:#}");
+                        self.fail(name, uid(pod), why, &mut events).await?;
+                    }
                 },
                 _ => {}
             }
         }
         for name in self.pods.keys().cloned().collect::<Vec<_>>() {
-            let leaves = pods
-                .get(&name)
-                .is_none_or(|pod| !pod["metadata"]["deletionTimestamp"].is_null());
-            self.attend(&name, leaves, reachable, &mut events).await;
+            let pod = pods.get(&*name);
+            self.attend(&name, pod.copied(), reachable, &mut events)
+                .await?;
         }
-        events
+        Ok(events)
     }
 
-    /// One pod that runs.
+    /// One pod that runs; `listed` is what is known of that name.
     async fn attend(
         &mut self,
         name: &str,
-        leaves: bool,
+        listed: Option<&Value>,
         reachable: &BTreeSet<IpAddr>,
         events: &mut Vec<String>,
-    ) {
+    ) -> anyhow::Result<()> {
         let Some(pod) = self.pods.get_mut(name) else {
-            return;
+            return Ok(());
         };
         if let Err(error) = pod.program.check() {
+            let uid = std::mem::take(&mut pod.uid);
             self.pods.remove(name);
-            self.fail(name, &format!("{error:#}"), events);
-            return;
+            let why = format!("{error:#}");
+            return self.fail(name, &uid, why, events).await;
         }
         let page = self.http.page(pod.address, "/metrics").await.ok();
         if let Some(page) = &page {
             pod.waiting = http::sum(page, "vllm:num_requests_waiting", &[]);
             pod.running = http::sum(page, "vllm:num_requests_running", &[]);
         }
-        match pod.phase {
-            Phase::Starting | Phase::Ready if leaves => {
+        let wanted = listed.filter(|listed| uid(listed) == pod.uid && !leaves(listed));
+        match (pod.phase, wanted) {
+            (Phase::Starting | Phase::Ready, None) => {
                 pod.phase = Phase::Ending(Instant::now());
                 events.push(format!("pod {name} ends: it gets no new requests"));
             }
-            Phase::Starting if page.is_some() && reachable.contains(&pod.address.ip()) => {
+            (Phase::Starting, Some(wanted))
+                if page.is_some() && reachable.contains(&pod.address.ip()) =>
+            {
                 pod.phase = Phase::Ready;
-                let address = pod.address;
-                self.tell(name, Some(address.ip()), true);
-                events.push(format!("pod {name} is ready at {address}"));
+                let status = running(wanted, pod.address.ip());
+                let told = self.objects.tell(name, &pod.uid, status).await?;
+                events.push(format!("pod {name} is ready at {}", pod.address));
+                events.extend(refused(name, told));
             }
-            Phase::Ending(since) => {
+            (Phase::Ending(since), _) => {
                 let idle = pod.waiting + pod.running == 0.0;
-                if (idle && since.elapsed() > LEAVE) || since.elapsed() > GRACE {
-                    let pod = self.pods.remove(name);
-                    if let Some(pod) = pod
-                        && let Err(error) = pod.program.stop().await
-                    {
+                if !(idle && since.elapsed() > LEAVE) && since.elapsed() <= GRACE {
+                    return Ok(());
+                }
+                if let Some(pod) = self.pods.remove(name) {
+                    if let Err(error) = pod.program.stop().await {
                         events.push(format!("pod {name}: {error:#}"));
                     }
-                    self.api.delete("", "pods", NAMESPACE, name);
-                    events.push(format!("pod {name} is gone"));
+                    let removed = self.objects.remove(name, &pod.uid).await?;
+                    events.extend(refused(name, removed));
                 }
+                events.push(format!("pod {name} is gone"));
             }
-            Phase::Starting | Phase::Ready => {}
+            (Phase::Starting | Phase::Ready, Some(_)) => {}
         }
+        Ok(())
     }
 
-    fn fail(&mut self, name: &str, why: &str, events: &mut Vec<String>) {
-        self.tell(name, None, false);
-        events.push(format!("pod {name} does not run: {why}"));
-        self.failed.insert(name.to_owned(), why.to_owned());
-    }
-
-    /// Writes the pod's status.
-    fn tell(&self, name: &str, ip: Option<IpAddr>, ready: bool) {
-        let Some(mut pod) = self.api.get("", "pods", NAMESPACE, name) else {
-            return;
-        };
-        let ready = if ready { "True" } else { "False" };
-        pod["status"] = json!({
-            "podIP": ip,
-            "conditions": [{"type": "Ready", "status": ready}],
+    /// Tells that the pod does not run, and does not try it again.
+    async fn fail(
+        &mut self,
+        name: &str,
+        uid: &str,
+        why: String,
+        events: &mut Vec<String>,
+    ) -> anyhow::Result<()> {
+        let status = json!({
+            "phase": "Failed",
+            "reason": "NotRun",
+            "message": why,
+            "conditions": [{"type": "Ready", "status": "False"}],
         });
-        self.api.put(pod);
+        let told = self.objects.tell(name, uid, status).await?;
+        events.push(format!("pod {name} does not run: {why}"));
+        events.extend(refused(name, told));
+        self.failed.insert(name.to_owned(), uid.to_owned());
+        Ok(())
     }
 
     /// Starts what the pod's first container says, at an address of its own.
@@ -206,6 +224,7 @@ impl Kubelet {
             .env("POD_NAME", name);
         let program = Program::start("server", &folder, &mut command)?;
         Ok(Pod {
+            uid: uid(pod).to_owned(),
             address: SocketAddr::from((address, port)),
             phase: Phase::Starting,
             waiting: 0.0,
@@ -221,6 +240,48 @@ impl Kubelet {
         }
         Ok(())
     }
+}
+
+fn uid(pod: &Value) -> &str {
+    pod["metadata"]["uid"].as_str().unwrap_or_default()
+}
+
+fn refused(name: &str, written: Written) -> Option<String> {
+    let why = written.refusal()?;
+    Some(format!("pod {name}: {why}"))
+}
+
+fn leaves(pod: &Value) -> bool {
+    !pod["metadata"]["deletionTimestamp"].is_null()
+}
+
+/// The status of a pod that runs and is ready, at `ip`.
+fn running(pod: &Value, ip: IpAddr) -> Value {
+    let containers = pod["spec"]["containers"].as_array();
+    let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
+    let containers: Vec<Value> = containers
+        .into_iter()
+        .flatten()
+        .map(|container| {
+            json!({
+                "name": container["name"],
+                "image": container["image"],
+                "imageID": "",
+                "restartCount": 0,
+                "ready": true,
+                "started": true,
+                "state": {"running": {"startedAt": now}},
+            })
+        })
+        .collect();
+    json!({
+        "phase": "Running",
+        "startTime": now,
+        "podIP": ip,
+        "podIPs": [{"ip": ip}],
+        "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": now}],
+        "containerStatuses": containers,
+    })
 }
 
 /// The command line of a container, which must be that of `pointsman sim`, but for where it listens.

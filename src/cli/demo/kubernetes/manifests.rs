@@ -4,36 +4,23 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use k8s_openapi::jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::NAMESPACE;
+use super::objects::{Kind, OBJECTIVES, Objects, PODS, POOLS, REWRITES, Written};
 use crate::config::file;
-use crate::sim::kube::ApiServer;
 
 /// Files that are read; more are left out, and that is said.
 const MOST_FILES: usize = 256;
-/// What is followed: group, kind, and the plural by which it is asked for.
-const KINDS: [(&str, &str, &str); 4] = [
-    ("", "Pod", "pods"),
-    (
-        "inference.networking.k8s.io",
-        "InferencePool",
-        "inferencepools",
-    ),
-    ("llm-d.ai", "InferenceObjective", "inferenceobjectives"),
-    (
-        "llm-d.ai",
-        "InferenceModelRewrite",
-        "inferencemodelrewrites",
-    ),
-];
+/// What is followed.
+static KINDS: [&Kind; 4] = [&PODS, &POOLS, &OBJECTIVES, &REWRITES];
+/// The node that runs all pods that name none.
+const NODE: &str = "demo";
 
 /// One object of a file.
 #[derive(Clone, Debug, PartialEq)]
 struct Manifest {
-    group: &'static str,
-    plural: &'static str,
+    kind: &'static Kind,
     name: String,
     object: Value,
 }
@@ -46,7 +33,20 @@ pub(super) struct Manifests {
     files: BTreeMap<PathBuf, Vec<Manifest>>,
     /// What is wrong with a file, said once.
     faults: BTreeMap<PathBuf, String>,
-    applied: BTreeMap<(&'static str, String), Manifest>,
+    applied: BTreeMap<Key, Manifest>,
+    /// What the API server did not take, and why.
+    refused: BTreeMap<Key, (Manifest, String)>,
+}
+
+/// The plural of a kind, and a name.
+type Key = (&'static str, String);
+
+/// What was done for an object.
+struct Step {
+    done: &'static str,
+    written: Written,
+    /// It is what it should be.
+    last: bool,
 }
 
 // === impl Manifests ===
@@ -58,40 +58,105 @@ impl Manifests {
             files: BTreeMap::new(),
             faults: BTreeMap::new(),
             applied: BTreeMap::new(),
+            refused: BTreeMap::new(),
         }
     }
 
-    /// Makes `api` what the files say; returns what was done, for people. An error if the folder cannot be read.
-    pub(super) fn apply(&mut self, api: &ApiServer) -> anyhow::Result<Vec<String>> {
+    /// What the API server did not take, by name, and why.
+    pub(super) fn refused(&self) -> impl Iterator<Item = (&'static Kind, &str, &str)> {
+        let refused = self.refused.values();
+        refused.map(|(manifest, why)| (manifest.kind, &*manifest.name, &**why))
+    }
+
+    /// Makes `objects` what the files say; returns what was done, for people. An error if the folder cannot be read, or the API
+    /// not be asked.
+    pub(super) async fn apply(&mut self, objects: &Objects) -> anyhow::Result<Vec<String>> {
         let mut events = self.read()?;
         let wanted = self.files.values().flatten();
-        let wanted: BTreeMap<_, _> = wanted
-            .map(|manifest| ((manifest.plural, manifest.name.clone()), manifest.clone()))
+        let wanted: BTreeMap<Key, Manifest> = wanted
+            .map(|manifest| (manifest.key(), manifest.clone()))
             .collect();
+        self.refused.retain(|key, _| wanted.contains_key(key));
         for (key, manifest) in &wanted {
-            if self.applied.get(key) == Some(manifest) {
+            if !self.is_new(manifest) {
                 continue;
             }
-            let before = api.get(manifest.group, manifest.plural, NAMESPACE, &manifest.name);
-            // A name is free again when its pod has ended.
-            if before.is_some_and(|before| !before["metadata"]["deletionTimestamp"].is_null()) {
+            let Some(step) = self.write(objects, manifest).await? else {
                 continue;
-            }
-            let done = match self.applied.insert(key.clone(), manifest.clone()) {
-                Some(_) => "changed",
-                None => "created",
             };
-            api.put(manifest.object.clone());
-            events.push(format!("{}/{} {done}", key.0, key.1));
+            let shown = format!("{}/{}", key.0, key.1);
+            match step.written {
+                Written::Done => {
+                    self.refused.remove(key);
+                    if step.last {
+                        self.applied.insert(key.clone(), manifest.clone());
+                    } else {
+                        self.applied.remove(key);
+                    }
+                    events.push(format!("{shown} {}", step.done));
+                }
+                Written::Refused(why) => {
+                    events.push(format!("{shown} refused: {why}"));
+                    self.refused.insert(key.clone(), (manifest.clone(), why));
+                }
+                Written::Outrun => {}
+            }
         }
         let gone: Vec<_> = self.applied.keys().cloned().collect();
         for key in gone.into_iter().filter(|key| !wanted.contains_key(key)) {
             if let Some(manifest) = self.applied.remove(&key) {
-                delete(api, &manifest);
-                events.push(format!("{}/{} deleted", key.0, key.1));
+                let deleted = objects.delete(manifest.kind, &manifest.name).await?;
+                events.push(match deleted.refusal() {
+                    None => format!("{}/{} deleted", key.0, key.1),
+                    Some(why) => format!("{}/{} not deleted: {why}", key.0, key.1),
+                });
             }
         }
         Ok(events)
+    }
+
+    /// Whether the API server was not told it yet, or something else since.
+    fn is_new(&self, wanted: &Manifest) -> bool {
+        let key = wanted.key();
+        let refused = self.refused.get(&key).map(|(manifest, _)| manifest);
+        match refused {
+            Some(refused) => refused != wanted,
+            None => self.applied.get(&key) != Some(wanted),
+        }
+    }
+
+    /// Takes the next step for an object; none, while one of that name ends.
+    async fn write(&self, objects: &Objects, manifest: &Manifest) -> anyhow::Result<Option<Step>> {
+        let step = |done, written, last| {
+            Ok(Some(Step {
+                done,
+                written,
+                last,
+            }))
+        };
+        let (kind, name) = (manifest.kind, &manifest.name);
+        let Some(mut before) = objects.get(kind, name).await? else {
+            let created = objects.create(kind, &manifest.object).await?;
+            return step("created", created, true);
+        };
+        if !before["metadata"]["deletionTimestamp"].is_null() {
+            return Ok(None);
+        }
+        let applied = self.applied.get(&manifest.key());
+        let same = applied.is_some_and(|applied| applied.object["spec"] == manifest.object["spec"]);
+        if *kind == PODS && !same {
+            // What a pod runs cannot be changed.
+            let deleted = objects.delete(kind, name).await?;
+            return step("changed: it ends, and another begins", deleted, false);
+        }
+        for field in ["labels", "annotations"] {
+            before["metadata"][field] = manifest.object["metadata"][field].clone();
+        }
+        if *kind != PODS {
+            before["spec"] = manifest.object["spec"].clone();
+        }
+        let replaced = objects.replace(kind, before).await?;
+        step("changed", replaced, true)
     }
 
     /// Reads all files; what is said of those that cannot be read is new.
@@ -146,54 +211,54 @@ fn parse(text: &str) -> Result<Vec<Manifest>, String> {
 fn manifest(mut object: Value) -> Result<Manifest, String> {
     let text = |pointer: &str| object.pointer(pointer).and_then(Value::as_str);
     let version = text("/apiVersion").unwrap_or_default();
-    let kind = text("/kind").unwrap_or_default();
+    let name = text("/kind").unwrap_or_default();
     let group = version.rsplit_once('/').map_or("", |(group, _)| group);
-    let known = KINDS
-        .iter()
-        .find(|known| (known.0, known.1) == (group, kind));
-    let Some(&(group, _, plural)) = known else {
-        let kinds = KINDS.map(|(_, kind, _)| kind).join(", ");
+    let mut known = KINDS.into_iter();
+    let Some(kind) = known.find(|kind| (kind.group, kind.name) == (group, name)) else {
+        let kinds = KINDS.map(|kind| kind.name).join(", ");
         return Err(format!(
-            "apiVersion `{version}`, kind `{kind}`: the demo has {kinds}"
+            "apiVersion `{version}`, kind `{name}`: the demo has {kinds}"
         ));
     };
+    let served = kind.api_version();
+    let kind_name = kind.name;
     let name = text("/metadata/name")
-        .filter(|name| !name.is_empty() && !name.contains('/'))
-        .ok_or_else(|| format!("{kind}: metadata.name is missing"))?
+        .filter(|name| !name.is_empty())
+        .ok_or_else(|| format!("{kind_name}: metadata.name is missing"))?
         .to_owned();
+    let allowed = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-.".contains(c);
+    if !name.starts_with(|c: char| c.is_ascii_alphanumeric()) || !name.chars().all(allowed) {
+        return Err(format!(
+            "{kind_name}: metadata.name is `{name}`; it takes a-z, 0-9, `-` and `.`"
+        ));
+    }
     let namespace = text("/metadata/namespace").unwrap_or(NAMESPACE);
     if namespace != NAMESPACE {
         return Err(format!(
-            "{kind} {name}: metadata.namespace is `{namespace}`; leave it away, or make it `{NAMESPACE}`"
+            "{kind_name} {name}: metadata.namespace is `{namespace}`; leave it away, or make it `{NAMESPACE}`"
         ));
     }
-    if !ApiServer::knows(&object) {
-        return Err(format!("{kind} {name}: `{version}` is not served"));
+    if version != served {
+        return Err(format!(
+            "{kind_name} {name}: apiVersion `{version}` is not served; make it `{served}`"
+        ));
     }
     object["metadata"]["namespace"] = json!(NAMESPACE);
+    if *kind == PODS && object["spec"].is_object() && object["spec"]["nodeName"].is_null() {
+        object["spec"]["nodeName"] = json!(NODE);
+    }
     if let Some(object) = object.as_object_mut() {
         // Whoever runs it says how it is.
         object.remove("status");
     }
-    Ok(Manifest {
-        group,
-        plural,
-        name,
-        object,
-    })
+    Ok(Manifest { kind, name, object })
 }
 
-/// A pod is told to end, and goes when it has.
-fn delete(api: &ApiServer, manifest: &Manifest) {
-    let (group, plural, name) = (manifest.group, manifest.plural, &manifest.name);
-    let pod = api.get(group, plural, NAMESPACE, name);
-    match pod.filter(|_| plural == "pods") {
-        Some(mut pod) => {
-            let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
-            pod["metadata"]["deletionTimestamp"] = json!(now);
-            api.put(pod);
-        }
-        None => api.delete(group, plural, NAMESPACE, name),
+// === impl Manifest ===
+
+impl Manifest {
+    fn key(&self) -> Key {
+        (self.kind.plural, self.name.clone())
     }
 }
 
@@ -202,40 +267,105 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: {app: x}}\n";
-    const OBJECTIVE: &str = "apiVersion: llm-d.ai/v1alpha2\nkind: InferenceObjective\nmetadata: {name: o}\nspec: {poolRef: {name: p}}\n";
+    use tokio::net::TcpListener;
+    use tokio::task::JoinSet;
 
-    #[test]
-    fn the_api_is_what_the_files_say() {
+    use crate::cli::demo::apiserver;
+    use crate::sim::kube::ApiServer;
+
+    const POD: &str = "apiVersion: v1\nkind: Pod\nmetadata: {name: a, labels: {app: x}}\nspec: {containers: [{name: s, args: [sim]}]}\n";
+    const OBJECTIVE: &str = "apiVersion: llm-d.ai/v1alpha2\nkind: InferenceObjective\nmetadata: {name: o}\nspec: {poolRef: {name: p}}\n";
+    const NOTHING: [&str; 0] = [];
+
+    #[tokio::test]
+    async fn the_api_is_what_the_files_say() {
         let folder = tempfile::tempdir().unwrap();
-        let api = ApiServer::new(Duration::from_secs(1));
+        let (objects, _serving) = double(folder.path()).await;
         let mut manifests = Manifests::of(folder.path());
         let write = |name: &str, text: &str| std::fs::write(folder.path().join(name), text);
-        let mut apply = || manifests.apply(&api).unwrap();
+        let mut apply = async || manifests.apply(&objects).await.unwrap();
+        let pod = async || objects.get(&PODS, "a").await.unwrap();
+        let end = async || {
+            let pod = pod().await.unwrap();
+            assert!(pod["metadata"]["deletionTimestamp"].is_string(), "{pod}");
+            let uid = pod["metadata"]["uid"].as_str().unwrap();
+            let other = objects.remove("a", "other").await.unwrap();
+            assert_eq!(other, Written::Outrun, "one of that name, but not it");
+            assert_eq!(objects.remove("a", uid).await.unwrap(), Written::Done);
+        };
         write("a.yaml", &format!("{POD}---\n{OBJECTIVE}")).unwrap();
         write("read.me", "no object").unwrap();
-        assert_eq!(apply(), ["inferenceobjectives/o created", "pods/a created"]);
-        assert_eq!(apply(), [""; 0]);
+        let created = ["inferenceobjectives/o created", "pods/a created"];
+        assert_eq!(apply().await, created);
+        assert_eq!(apply().await, NOTHING);
 
         // What cannot be read changes nothing, and is told once.
         write("a.yaml", "kind: [").unwrap();
-        assert_eq!(apply().len(), 1);
-        assert_eq!(apply(), [""; 0]);
-        assert!(api.get("", "pods", NAMESPACE, "a").is_some());
+        assert_eq!(apply().await.len(), 1);
+        assert_eq!(apply().await, NOTHING);
+        assert!(pod().await.is_some());
+
+        // Labels change while a pod runs, but not what it runs.
+        write("a.yaml", &POD.replace("app: x", "app: z")).unwrap();
+        let changed = ["pods/a changed", "inferenceobjectives/o deleted"];
+        assert_eq!(apply().await, changed);
+        assert_eq!(pod().await.unwrap()["metadata"]["labels"]["app"], "z");
+        let other = POD.replace("[sim]", "[sim, --tp=2]");
+        write("a.yaml", &format!("{other}---\n{OBJECTIVE}")).unwrap();
+        let replaced = "pods/a changed: it ends, and another begins";
+        assert_eq!(apply().await, [created[0], replaced]);
+        assert_eq!(apply().await, NOTHING);
+        end().await;
+        assert_eq!(apply().await, ["pods/a created"]);
+        assert_eq!(
+            pod().await.unwrap()["spec"]["containers"][0]["args"][1],
+            "--tp=2"
+        );
 
         write("a.yaml", &OBJECTIVE.replace("p}", "q}")).unwrap();
-        assert_eq!(apply(), ["inferenceobjectives/o changed", "pods/a deleted"]);
-        let objective = api.get("llm-d.ai", "inferenceobjectives", NAMESPACE, "o");
-        assert_eq!(objective.unwrap()["spec"]["poolRef"]["name"], "q");
+        let changed = ["inferenceobjectives/o changed", "pods/a deleted"];
+        assert_eq!(apply().await, changed);
+        let objective = objects.get(&OBJECTIVES, "o").await.unwrap().unwrap();
+        assert_eq!(objective["spec"]["poolRef"]["name"], "q");
         // The pod ends in its own time, and its name is taken until then.
-        let pod = api.get("", "pods", NAMESPACE, "a").unwrap();
-        assert!(pod["metadata"]["deletionTimestamp"].is_string());
         write("b.yaml", POD).unwrap();
-        assert_eq!(apply(), [""; 0]);
-        api.delete("", "pods", NAMESPACE, "a");
-        assert_eq!(apply(), ["pods/a created"]);
-        let pod = api.get("", "pods", NAMESPACE, "a").unwrap();
+        assert_eq!(apply().await, NOTHING);
+        end().await;
+        assert_eq!(apply().await, ["pods/a created"]);
+        let pod = pod().await.unwrap();
         assert!(pod["metadata"]["deletionTimestamp"].is_null());
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_is_told_once_and_stops_nothing() {
+        let folder = tempfile::tempdir().unwrap();
+        let (objects, _serving) = double(folder.path()).await;
+        let mut manifests = Manifests::of(folder.path());
+        let write = |text: &str| std::fs::write(folder.path().join("a.yaml"), text).unwrap();
+        let bad = POD.replace("app: x", "app: 1");
+        write(&format!("{bad}---\n{OBJECTIVE}"));
+        let events = manifests.apply(&objects).await.unwrap();
+        let why = "metadata.labels.app: invalid type: integer `1`, expected a string";
+        let refused = format!("pods/a refused: {why}");
+        assert_eq!(events, ["inferenceobjectives/o created", &*refused]);
+        assert_eq!(manifests.apply(&objects).await.unwrap(), NOTHING);
+        assert_eq!(manifests.refused().collect::<Vec<_>>(), [(&PODS, "a", why)]);
+        write(&format!("{POD}---\n{OBJECTIVE}"));
+        assert_eq!(manifests.apply(&objects).await.unwrap(), ["pods/a created"]);
+        assert_eq!(manifests.refused().count(), 0);
+    }
+
+    /// Its objects; it is there as long as the other.
+    async fn double(folder: &Path) -> (Objects, JoinSet<()>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let kubeconfig = folder.join("kubeconfig");
+        let address = format!("http://{}", listener.local_addr().unwrap());
+        apiserver::kubeconfig(&kubeconfig, &address, None, NAMESPACE).unwrap();
+        let mut serving = JoinSet::new();
+        let api = ApiServer::new(Duration::from_secs(1));
+        serving.spawn(api.serve(listener, std::future::pending()));
+        let client = apiserver::client(&kubeconfig).await.unwrap();
+        (Objects::new(client), serving)
     }
 
     #[test]
@@ -247,6 +377,10 @@ mod tests {
         assert!(wrong.contains("metadata.namespace is `other`"), "{wrong}");
         let wrong = parse(&POD.replace("name: a, ", ""));
         assert!(wrong.contains("metadata.name is missing"), "{wrong}");
+        for name in ["../a", "A", "\"a b\"", "..", "a/b"] {
+            let wrong = parse(&POD.replace("name: a", &format!("name: {name}")));
+            assert!(wrong.contains("it takes a-z, 0-9"), "{wrong}");
+        }
         let wrong = parse(&OBJECTIVE.replace("v1alpha2", "v1alpha1"));
         assert!(wrong.contains("is not served"), "{wrong}");
     }

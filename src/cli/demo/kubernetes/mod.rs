@@ -1,19 +1,17 @@
 //! `pointsman demo --kubernetes`: the walk of docs/kubernetes.md without a cluster.
 //!
-//! Objects are YAML files in a folder, ours or the user's, and are followed as they change. The API server is the double of
-//! `sim::kube`; this process plays the other parts of a cluster: a node that runs pods ([`kubelet`]), a gateway's control
-//! plane ([`gateway`]), and for our own files somebody who edits them ([`script`]). The picker is `pointsman serve` as in a pod,
-//! the pods are `pointsman sim`, the gateway is a real Envoy.
+//! Objects are YAML files in a folder, ours or the user's, and are followed as they change. The API server is a real one or the
+//! double of `sim::kube` ([`server`]), and is asked over HTTP either way; this process plays the other parts of a cluster: a
+//! node that runs pods ([`kubelet`]), a gateway's control plane ([`gateway`]), and for our own files somebody who edits them
+//! ([`script`]). The picker is `pointsman serve` as in a pod, the pods are `pointsman sim`, the gateway is a real Envoy.
 
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use parking_lot::Mutex;
-use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::process::Command;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -21,7 +19,9 @@ use tokio_util::sync::CancellationToken;
 mod gateway;
 mod kubelet;
 mod manifests;
+mod objects;
 mod script;
+mod server;
 mod view;
 
 use super::super::children::{Program, free_address};
@@ -31,24 +31,22 @@ use super::bootstrap::Addresses;
 use super::table::Screen;
 use super::traffic::{self, Results, Target};
 use super::{DemoArgs, FINISH, LOOK, MODEL, START, addresses, start_envoy, start_picker, until};
-use crate::pool::discovery::kube::POOL_GROUP;
-use crate::sim::kube::ApiServer;
 use gateway::Gateway;
 use kubelet::{Kubelet, Phase};
 use manifests::Manifests;
+use objects::{Objects, POOLS};
 use script::Script;
-use view::View;
+use server::Server;
+use view::{Told, View};
 
 /// Of all objects.
 const NAMESPACE: &str = "models";
-/// Between two bookmarks of the API server.
-const BOOKMARKS: Duration = Duration::from_secs(10);
 /// How often files, pods and Envoy are looked at.
 const STEP: Duration = Duration::from_millis(100);
 
 /// The cluster: objects, and who acts on them.
 struct Cluster {
-    api: Arc<ApiServer>,
+    objects: Objects,
     manifests: Manifests,
     kubelet: Kubelet,
     gateway: Gateway,
@@ -59,7 +57,7 @@ struct Cluster {
 
 /// What runs beside it.
 struct Stage {
-    api: SocketAddr,
+    server: Server,
     addresses: Addresses,
     picker_metrics: SocketAddr,
     picker: Program,
@@ -77,9 +75,8 @@ pub(super) async fn run(args: &DemoArgs, envoy: &Path, folder: &Path) -> anyhow:
             (manifests, Some(script))
         }
     };
-    let mut serving = JoinSet::new();
     let built = async {
-        let (mut stage, mut cluster) = build(args, envoy, folder, &manifests, &mut serving).await?;
+        let (mut stage, mut cluster) = build(args, envoy, folder, &manifests).await?;
         let ready = async || {
             for event in cluster.step().await? {
                 println!("{event}");
@@ -105,7 +102,7 @@ pub(super) async fn run(args: &DemoArgs, envoy: &Path, folder: &Path) -> anyhow:
 
     let results = Arc::new(Mutex::new(Results::new()?));
     let enough = CancellationToken::new();
-    let sending = stage.send(args, &cluster, &results, &enough);
+    let sending = stage.send(args, &cluster, &results, &enough).await?;
     let begun = Instant::now();
     let mut view = View::default();
     let mut screen = Screen::new();
@@ -124,15 +121,19 @@ pub(super) async fn run(args: &DemoArgs, envoy: &Path, folder: &Path) -> anyhow:
         tokio::select! {
             _ = stepping.tick() => {
                 let seconds = begun.elapsed().as_secs_f64();
-                for event in cluster.step().await? {
+                let stepped = cluster.step().await;
+                // A program that has ended says more than who cannot reach it.
+                stage.check()?;
+                for event in stepped? {
                     view.happened(seconds, &event);
                 }
             }
             _ = looking.tick() => {
                 stage.check()?;
                 let page = cluster.http.page(stage.picker_metrics, "/metrics").await?;
+                let told = cluster.told(&page).await?;
                 let results = results.lock();
-                view.look(&cluster.kubelet, &cluster.api, &page, &results);
+                view.look(&cluster.kubelet, told, &page, &results);
                 screen.show(|| view.live(&results, begun.elapsed().as_secs_f64()));
             }
             _ = editing.tick(), if script.is_some() => {
@@ -155,12 +156,14 @@ pub(super) async fn run(args: &DemoArgs, envoy: &Path, folder: &Path) -> anyhow:
     }
     cluster.step().await?;
     let page = cluster.http.page(stage.picker_metrics, "/metrics").await?;
+    let told = cluster.told(&page).await?;
     let results = results.lock().clone();
-    view.look(&cluster.kubelet, &cluster.api, &page, &results);
+    view.look(&cluster.kubelet, told, &page, &results);
     println!("{}", view.summary(&results, seconds));
     stage.envoy.stop().await?;
     stage.picker.stop().await?;
     cluster.kubelet.end().await?;
+    stage.server.end().await?;
     // Who edits the objects may well have meant it.
     if script.is_some() && results.complete < results.sent {
         bail!(
@@ -184,34 +187,31 @@ async fn build(
     envoy: &Path,
     folder: &Path,
     manifests: &Path,
-    serving: &mut JoinSet<()>,
 ) -> anyhow::Result<(Stage, Cluster)> {
     let http = Http::new();
-    let api = ApiServer::new(BOOKMARKS);
+    let server = Server::start(folder).await?;
+    let objects = Objects::new(server.client.clone());
     let mut manifests = Manifests::of(manifests);
-    for event in manifests.apply(&api)? {
+    for event in manifests.apply(&objects).await? {
         println!("{event}");
     }
-    let pools = api.list(POOL_GROUP, "inferencepools", NAMESPACE);
+    let pools = objects.list(&POOLS).await?;
     let pool = pools
         .first()
         .and_then(|pool| pool["metadata"]["name"].as_str());
     let pool = pool
-        .context("--manifests: no file has an InferencePool; deploy/demo has examples of all")?
+        .context("--manifests: no file has an InferencePool that the API server takes; deploy/demo has examples of all")?
         .to_owned();
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await?;
-    let api_address = listener.local_addr()?;
-    serving.spawn(Arc::clone(&api).serve(listener, std::future::pending()));
 
     let addresses = addresses(args, Vec::new())?;
     let picker_metrics = free_address()?;
     let mut command = Command::new(std::env::current_exe()?);
     command
-        .env("KUBECONFIG", kubeconfig(folder, api_address)?)
+        .env("KUBECONFIG", &server.kubeconfig)
         .arg("serve")
         .arg(format!("--pool-name={pool}"))
         .arg(format!("--pool-namespace={NAMESPACE}"))
-        // Who watches the demo has no token of the double.
+        // Who watches the demo has no token that the API server knows.
         .arg("--metrics-endpoint-auth=false");
     let picker = start_picker(&http, folder, command, &addresses, picker_metrics).await?;
     let gateway = Gateway::new(folder)?;
@@ -219,8 +219,8 @@ async fn build(
     gateway.plug_into(&mut document)?;
     let envoy = start_envoy(&http, envoy, folder, &document, addresses.admin).await?;
     let cluster = Cluster {
-        kubelet: Kubelet::new(Arc::clone(&api), http.clone(), folder.to_owned())?,
-        api,
+        kubelet: Kubelet::new(objects.clone(), http.clone(), folder.to_owned())?,
+        objects,
         manifests,
         gateway,
         pool,
@@ -228,7 +228,7 @@ async fn build(
         admin: addresses.admin,
     };
     let stage = Stage {
-        api: api_address,
+        server,
         addresses,
         picker_metrics,
         picker,
@@ -251,32 +251,24 @@ async fn wait(
     Ok(())
 }
 
-fn kubeconfig(folder: &Path, api: SocketAddr) -> anyhow::Result<PathBuf> {
-    let path = folder.join("kubeconfig");
-    let text = json!({
-        "apiVersion": "v1",
-        "kind": "Config",
-        "clusters": [{"name": "demo", "cluster": {"server": format!("http://{api}")}}],
-        "users": [{"name": "demo", "user": {}}],
-        "contexts": [{"name": "demo", "context": {"cluster": "demo", "user": "demo", "namespace": NAMESPACE}}],
-        "current-context": "demo",
-    });
-    std::fs::write(&path, text.to_string()).with_context(|| format!("{}", path.display()))?;
-    Ok(path)
-}
-
 // === impl Cluster ===
 
 impl Cluster {
     /// What is next for all of them; returns what happened, for people.
     async fn step(&mut self) -> anyhow::Result<Vec<String>> {
-        let mut events = self.manifests.apply(&self.api)?;
+        let mut events = self.manifests.apply(&self.objects).await?;
         let page = self.http.page(self.admin, "/clusters").await?;
         let reachable = gateway::known(&page);
-        events.extend(self.kubelet.work(&reachable).await);
-        let addresses = self.kubelet.addresses();
-        self.gateway.tell(&self.api, &self.pool, &addresses)?;
+        events.extend(self.kubelet.work(&reachable).await?);
+        let pool = self.objects.get(&POOLS, &self.pool).await?;
+        self.gateway
+            .tell(pool.as_ref(), &self.kubelet.addresses())?;
         Ok(events)
+    }
+
+    /// What each object is told, where `page` is the picker's metrics.
+    async fn told(&self, page: &str) -> anyhow::Result<Vec<Told>> {
+        view::told(&self.objects, &self.manifests, page).await
     }
 }
 
@@ -284,6 +276,7 @@ impl Cluster {
 
 impl Stage {
     fn check(&mut self) -> anyhow::Result<()> {
+        self.server.check()?;
         self.picker.check()?;
         self.envoy.check()
     }
@@ -316,14 +309,14 @@ impl Stage {
     }
 
     /// Half of the requests ask for a model that is rewritten, half name an objective, if there are such objects.
-    fn send(
+    async fn send(
         &self,
         args: &DemoArgs,
         cluster: &Cluster,
         results: &Arc<Mutex<Results>>,
         enough: &CancellationToken,
-    ) -> JoinSet<()> {
-        let (model, objective) = view::asked(&cluster.api, &cluster.pool, MODEL);
+    ) -> anyhow::Result<JoinSet<()>> {
+        let (model, objective) = view::asked(&cluster.objects, &cluster.pool, MODEL).await?;
         let named = objective.map(|name| ("x-llm-d-inference-objective", name));
         let mut sending = JoinSet::new();
         for (model, headers) in [
@@ -339,19 +332,19 @@ impl Stage {
             let (results, enough) = (Arc::clone(results), enough.clone());
             sending.spawn(traffic::send(target, args.rate / 2.0, results, enough));
         }
-        sending
+        Ok(sending)
     }
 
     fn explain(&self, args: &DemoArgs, manifests: &Path) {
         println!(
-            "{} requests a second go through Envoy to the pods of an InferencePool. There is no cluster: the API server is a double, the pods are simulated model servers on this machine.\nThe objects are in {}: edit a file, add one, remove one.{}\nAs the API has them: http://{}/api/v1/namespaces/{NAMESPACE}/pods. The picker's metrics: http://{}/metrics. A request to try:\n\n  curl -i http://{}/v1/chat/completions -H 'content-type: application/json' \\\n    -d '{{\"model\": \"{MODEL}\", \"messages\": [{{\"role\": \"user\", \"content\": \"Hello\"}}], \"max_tokens\": 8}}'\n",
+            "{} requests a second go through Envoy to the pods of an InferencePool, which are simulated model servers on this machine.\nThe objects are in {}: edit a file, add one, remove one.{}\n{}\nThe picker's metrics: http://{}/metrics. A request to try:\n\n  curl -i http://{}/v1/chat/completions -H 'content-type: application/json' \\\n    -d '{{\"model\": \"{MODEL}\", \"messages\": [{{\"role\": \"user\", \"content\": \"Hello\"}}], \"max_tokens\": 8}}'\n",
             args.rate,
             manifests.display(),
             match args.manifests {
                 Some(_) => "",
                 None => " Meanwhile pods come and go by themselves.",
             },
-            self.api,
+            self.server.told,
             self.picker_metrics,
             self.entrance(),
         );

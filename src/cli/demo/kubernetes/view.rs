@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use super::super::super::http;
 use super::super::traffic::Results;
-use super::NAMESPACE;
 use super::kubelet::{Kubelet, Phase};
-use crate::sim::kube::ApiServer;
+use super::manifests::Manifests;
+use super::objects::{OBJECTIVES, Objects, REWRITES};
 
 /// Looks that `now` is about.
 const LATELY: usize = 6;
@@ -29,7 +29,7 @@ struct Row {
 
 /// One object, and what it is told.
 #[derive(Debug)]
-struct Told {
+pub(super) struct Told {
     object: String,
     accepted: String,
     message: String,
@@ -62,7 +62,7 @@ impl View {
     pub(super) fn look(
         &mut self,
         kubelet: &Kubelet,
-        api: &ApiServer,
+        objects: Vec<Told>,
         page: &str,
         results: &Results,
     ) {
@@ -88,7 +88,7 @@ impl View {
             };
             self.rows.insert(name.clone(), row);
         }
-        self.objects = objects(api, page);
+        self.objects = objects;
         self.rewritten = rewritten(page);
         if self.lately.len() > LATELY {
             self.lately.pop_front();
@@ -181,8 +181,12 @@ impl View {
     }
 }
 
-/// Pools by the picker's metrics, for it writes no status of them; the others by their status.
-fn objects(api: &ApiServer, page: &str) -> Vec<Told> {
+/// Pools by the picker's metrics, for it writes no status of them; the others by their status; and what the API server refused.
+pub(super) async fn told(
+    objects: &Objects,
+    manifests: &Manifests,
+    page: &str,
+) -> anyhow::Result<Vec<Told>> {
     let mut all = Vec::new();
     for standing in ["accepted", "invalid"] {
         let labels = [
@@ -197,11 +201,8 @@ fn objects(api: &ApiServer, page: &str) -> Vec<Told> {
             });
         }
     }
-    for (short, plural) in [
-        ("objective", "inferenceobjectives"),
-        ("rewrite", "inferencemodelrewrites"),
-    ] {
-        for object in api.list("llm-d.ai", plural, NAMESPACE) {
+    for kind in [&OBJECTIVES, &REWRITES] {
+        for object in objects.list(kind).await? {
             let name = object["metadata"]["name"].as_str().unwrap_or_default();
             let conditions = object["status"]["conditions"].as_array();
             let accepted = conditions
@@ -210,7 +211,7 @@ fn objects(api: &ApiServer, page: &str) -> Vec<Told> {
                 .find(|condition| condition["type"] == "Accepted");
             let text = |field: &str| accepted.and_then(|c| c[field].as_str()).unwrap_or("-");
             all.push(Told {
-                object: format!("{short}/{name}"),
+                object: format!("{}/{name}", kind.short),
                 accepted: match accepted {
                     None => "not told yet".to_owned(),
                     Some(_) if text("reason") == "Accepted" => "True".to_owned(),
@@ -220,7 +221,12 @@ fn objects(api: &ApiServer, page: &str) -> Vec<Told> {
             });
         }
     }
-    all
+    all.extend(manifests.refused().map(|(kind, name, why)| Told {
+        object: format!("{}/{name}", kind.short),
+        accepted: "refused".to_owned(),
+        message: why.to_owned(),
+    }));
+    Ok(all)
 }
 
 /// What the picker counts of rewrites.
@@ -243,22 +249,24 @@ fn rewritten(page: &str) -> Vec<(String, f64)> {
 }
 
 /// The model that is asked for: that of the first rewrite which is for one, else `default`; and an objective that is there.
-pub(super) fn asked(api: &ApiServer, pool: &str, default: &str) -> (String, Option<String>) {
+pub(super) async fn asked(
+    objects: &Objects,
+    pool: &str,
+    default: &str,
+) -> anyhow::Result<(String, Option<String>)> {
     let of_pool = |object: &Value| object["spec"]["poolRef"]["name"] == pool;
-    let rewrites = api.list("llm-d.ai", "inferencemodelrewrites", NAMESPACE);
+    let rewrites = objects.list(&REWRITES).await?;
     let model = rewrites
         .iter()
         .filter(|rewrite| of_pool(rewrite))
         .find_map(|rewrite| rewrite["spec"]["rules"][0]["matches"][0]["model"]["value"].as_str());
-    let objectives = api.list("llm-d.ai", "inferenceobjectives", NAMESPACE);
+    let objectives = objects.list(&OBJECTIVES).await?;
     let objective = objectives
         .iter()
         .find(|objective| of_pool(objective))
         .and_then(|objective| objective["metadata"]["name"].as_str());
-    (
-        model.unwrap_or(default).to_owned(),
-        objective.map(str::to_owned),
-    )
+    let model = model.unwrap_or(default).to_owned();
+    Ok((model, objective.map(str::to_owned)))
 }
 
 #[cfg(test)]

@@ -61,48 +61,66 @@ fn the_formula() {
             vec![0.5, 0.5],
         ),
         (
-            "a slice of 20 GB and a board of 80, each half full: as their caches",
+            "a slice of 20 GB and a board of 80, each half full: the slice has less than is enough",
             "{}",
             vec![
                 (Some((18, 1)), Some(200), 0.5),
                 (Some((72, 8)), Some(5600), 0.5),
             ],
-            vec![0.0357, 1.0],
+            vec![0.0714, 1.0],
         ),
         (
             "boards alike: as they are full; one that nothing is known of is the mean",
             "{}",
             vec![
-                (Some((72, 8)), Some(1000), 0.5),
+                (Some((72, 8)), Some(1000), 0.9),
                 (Some((72, 8)), Some(1000), 0.0),
                 (None, Some(1000), 0.0),
             ],
-            vec![0.5, 1.0, 0.75],
+            vec![0.4, 1.0, 0.7],
+        ),
+        (
+            "more than enough is no better",
+            "{}",
+            vec![
+                (Some((72, 8)), Some(1000), 0.2),
+                (Some((72, 8)), Some(1000), 0.7),
+            ],
+            vec![1.0, 1.0],
+        ),
+        (
+            "unless all of it is what is enough",
+            "{enough: 1}",
+            vec![
+                (Some((72, 8)), Some(1000), 0.2),
+                (Some((72, 8)), Some(1000), 0.7),
+            ],
+            vec![0.8, 0.3],
         ),
         (
             "a cache is within what its GPUs hold, also where a token's bytes are given wrongly",
             given,
             vec![
-                (Some((5, 8)), Some(1000), 0.0),
+                (Some((1, 8)), Some(1000), 0.0),
                 (Some((72, 8)), Some(1000), 0.0),
             ],
-            vec![0.5, 1.0],
+            vec![0.4, 1.0],
         ),
         (
             "given bytes need no GPU",
             given,
-            vec![(None, Some(1000), 0.75), (None, Some(1000), 0.5)],
-            vec![0.5, 1.0],
+            vec![(None, Some(1000), 0.9), (None, Some(1000), 0.5)],
+            vec![0.4, 1.0],
         ),
         (
-            "engines that do not pre-allocate: what is free",
+            "engines that do not pre-allocate: what is free, beside what the roomiest has in all",
             "{}",
             vec![
                 (Some((1, 60)), None, nan),
-                (Some((60, 15)), None, nan),
+                (Some((74, 6)), None, nan),
                 (Some((9, 0)), None, nan),
             ],
-            vec![1.0, 0.25, 0.0],
+            vec![1.0, 0.3, 0.0],
         ),
         (
             "both, in bytes",
@@ -121,7 +139,7 @@ fn the_formula() {
                 (Some((72, 8)), Some(1000), nan),
                 (Some((72, 8)), Some(1000), 0.9),
             ],
-            vec![1.0; 3],
+            vec![0.4; 3],
         ),
         (
             "all are full",
@@ -140,9 +158,9 @@ fn what_is_too_old_is_not_known() {
         (Some((1, 60)), None, f32::NAN),
         (Some((60, 15)), None, f32::NAN),
     ];
-    assert_eq!(scores("{}", &endpoints, 10_000), [1.0, 0.25]);
+    assert_eq!(scores("{}", &endpoints, 10_000), [1.0, 0.8]);
     assert_eq!(scores("{}", &endpoints, 9_999), [0.5, 0.5]);
-    assert_eq!(scores("{maxAge: 1m}", &endpoints, 9_999), [1.0, 0.25]);
+    assert_eq!(scores("{maxAge: 1m}", &endpoints, 9_999), [1.0, 0.8]);
 }
 
 #[test]
@@ -152,6 +170,7 @@ fn parameters_are_checked() {
             "{kvBytesPerToken: 0}",
             "kvBytesPerToken: is not a number of bytes",
         ),
+        ("{enough: 0}", "enough: is not a number from 0.01 to 1"),
         ("{maxAge: soon}", "parameters.maxAge"),
         ("{maxage: 1s}", "did you mean `maxAge`?"),
     ] {
