@@ -139,7 +139,7 @@ impl Setup {
             model: "base",
             adapter: "adapter-3",
             prompt_bytes: PROMPT as usize * 4,
-            body_bytes: PROMPT as usize * 4 + 100,
+            has_body: true,
             multimodal: false,
             headers: &NoHeaders,
         };

@@ -63,8 +63,9 @@ func main() {
 	var all []unstructured.Unstructured
 	for _, argument := range flag.Args() {
 		for _, path := range yamlFiles(argument) {
+			var objects []unstructured.Unstructured
 			for _, document := range documents(path) {
-				all = append(all, document.object)
+				objects = append(objects, document.object)
 				kind := document.object.GroupVersionKind()
 				if builtIn(kind.Group) {
 					continue
@@ -79,6 +80,8 @@ func main() {
 					checked++
 				}
 			}
+			checkLease(path, objects)
+			all = append(all, objects...)
 		}
 	}
 	if *alerts != "" {

@@ -61,11 +61,6 @@ impl Source {
             if settings.gpu_agents.pods.is_some() {
                 tracing::warn!("--gpu-agents-selector has no effect: the endpoints are in a file.");
             }
-            if settings.election {
-                tracing::warn!(
-                    "--ha-enable-leader-election has no effect: the endpoints are in a file."
-                );
-            }
             Ok(Self::File(params))
         };
         match (configured, &settings.endpoints_file, &settings.kubernetes) {
@@ -81,6 +76,18 @@ impl Source {
             ),
             (None, None, Some(target)) => Ok(Self::Kubernetes(options(target, settings))),
             (None, None, None) => anyhow::bail!("{}", no_endpoints()),
+        }
+    }
+
+    /// Whether Kubernetes is asked, where a replica can be elected.
+    pub(super) fn is_kubernetes(&self) -> bool {
+        matches!(self, Self::Kubernetes(_))
+    }
+
+    /// Takes no part in an election: another pool of the process says whether this replica leads.
+    pub(super) fn is_led(&mut self) {
+        if let Self::Kubernetes(options) = self {
+            options.identity = None;
         }
     }
 

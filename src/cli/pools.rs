@@ -149,7 +149,7 @@ fn settings_of(pools: Vec<Listed>, of_all: &Settings) -> Result<Vec<PoolSettings
             let message = format!("pools[{at}].port: {port} is a port of the process already");
             return Err(Problem::new(0, message));
         }
-        let settings = entry.settings(&address, of_all, at == 0, count);
+        let settings = entry.settings(&address, of_all, count);
         Ok(PoolSettings {
             address: Some(address),
             settings: Arc::new(settings),
@@ -207,13 +207,7 @@ impl Entry {
     }
 
     /// `of_all`, as they are for this one of `count` pools.
-    fn settings(
-        self,
-        address: &PoolAddress,
-        of_all: &Settings,
-        is_first: bool,
-        count: usize,
-    ) -> Settings {
+    fn settings(self, address: &PoolAddress, of_all: &Settings, count: usize) -> Settings {
         let PoolAddress {
             namespace, name, ..
         } = address;
@@ -231,8 +225,6 @@ impl Entry {
         settings.endpoints_file = self.endpoints_file;
         settings.pool_name.clone_from(name);
         settings.namespace = Some(namespace.clone());
-        // One lease says who leads, whatever the pools.
-        settings.election &= is_first;
         settings.prefix_index_bytes /= count;
         settings.record = of_all.record.as_ref().map(|path| {
             let mut path = path.clone().into_os_string();
@@ -272,11 +264,7 @@ mod tests {
     use super::*;
 
     fn pools(text: &str, namespace: Option<&str>) -> Result<Vec<PoolSettings>, String> {
-        let settings = settings(&[
-            "--pools-file=p",
-            "--record=r",
-            "--ha-enable-leader-election",
-        ]);
+        let settings = settings(&["--pools-file=p", "--record=r"]);
         let listed = list(text, namespace);
         let pools = listed.and_then(|pools| settings_of(pools, &settings.unwrap()));
         pools.map_err(|problem| problem.to_string())
@@ -316,10 +304,6 @@ mod tests {
         assert!(matches!(&set[0].config, ConfigSource::File(path) if path == Path::new("/a.yaml")));
         assert!(matches!(set[1].config, ConfigSource::Default));
         assert_eq!(set[2].endpoints_file.as_deref(), Some(Path::new("/c.yaml")));
-        assert_eq!(
-            set.iter().map(|s| s.election).collect::<Vec<_>>(),
-            [true, false, false]
-        );
         assert_eq!(set[1].record.as_deref(), Some(Path::new("r.m.b")));
         assert_eq!(set[1].prefix_index_bytes, (64 << 20) / 3);
     }

@@ -76,7 +76,8 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
         // A configuration's own errors say which file they are in.
         prepared.inspect_err(|_| id.iter().for_each(|id| eprintln!("Of the pool {id}:")))
     });
-    let prepared = prepared.collect::<anyhow::Result<Vec<_>>>()?;
+    let mut prepared = prepared.collect::<anyhow::Result<Vec<_>>>()?;
+    put_leader_first(&mut prepared, settings.election);
     // Sockets first: a port that is taken should be told before anything runs.
     let sockets = Sockets::bind(&settings, &prepared)?;
     let readiness = Arc::new(prepared[0].endpoints.readiness());
@@ -93,7 +94,7 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
     };
     let mut pools: Vec<AtWork> = Vec::with_capacity(prepared.len());
     for pool in prepared {
-        // One lease says who leads: that of the first pool.
+        // One lease says who leads, whatever the pools: that of the first one.
         let leads = pools.first().map(|first| first.discovery.leading.clone());
         pools.push(pool.start(&common, leads).await?);
     }
@@ -177,6 +178,21 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
     }
     tracing::info!("Stopped.");
     Ok(())
+}
+
+/// Puts the pool first that has the lease, if there is an `election`: the first one that is in Kubernetes. The others are led.
+fn put_leader_first(pools: &mut [Prepared], election: bool) {
+    if !election {
+        return;
+    }
+    match pools.iter().position(|pool| pool.endpoints.is_kubernetes()) {
+        Some(first) => pools[..=first].rotate_right(1),
+        None => tracing::warn!(
+            "--ha-enable-leader-election has no effect: the endpoints are in a file."
+        ),
+    }
+    let others = pools.iter_mut().skip(1);
+    others.for_each(|pool| pool.endpoints.is_led());
 }
 
 /// Processors that this process may use.

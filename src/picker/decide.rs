@@ -116,10 +116,11 @@ impl Picker {
             RequestBody::Whole(pieces, held) => self.read(question.api, headers, pieces, held)?,
             RequestBody::None | RequestBody::Unseen => Read::default(),
         };
-        let body_bytes = match &question.body {
+        let body_bytes: usize = match &question.body {
             RequestBody::Whole(pieces, _) => pieces.iter().map(Bytes::len).sum(),
             RequestBody::None | RequestBody::Unseen => 0,
         };
+        let has_body = body_bytes > 0 || matches!(question.body, RequestBody::Unseen);
         progress.parsed();
         took(Stage::Parse, begun.elapsed());
 
@@ -150,7 +151,7 @@ impl Picker {
         series.request_bytes.observe(body_bytes as f64);
 
         let picked = DESKTOP.with_borrow_mut(|space| {
-            self.pick(&question, priority, target, &read, body_bytes, space)
+            self.pick(&question, priority, target, &read, has_body, space)
         });
         let recorded = self.record(&question, target, &read, picked.is_err());
         let (snapshot, chosen, known_by) = picked.map_err(|not_chosen| {
@@ -313,7 +314,7 @@ impl Picker {
         priority: i32,
         model: &str,
         read: &Read,
-        body_bytes: usize,
+        has_body: bool,
         space: &mut Workspace,
     ) -> Result<(Arc<Snapshot>, Chosen, Option<u64>), NotChosen> {
         let (facts, policy) = (&read.facts, &*question.policy);
@@ -343,7 +344,7 @@ impl Picker {
                 model,
                 adapter: adapter(facts, model),
                 prompt_bytes: facts.prompt_bytes,
-                body_bytes,
+                has_body,
                 multimodal: facts.multimodal,
                 headers: &*question.headers,
             },

@@ -60,8 +60,8 @@ pub struct RequestView<'a> {
     pub adapter: &'a str,
     /// Bytes of prompt text in the body.
     pub prompt_bytes: usize,
-    /// Bytes of the body.
-    pub body_bytes: usize,
+    /// It has a body, seen or not.
+    pub has_body: bool,
     /// It has an image, sound or a video.
     pub multimodal: bool,
     /// The request's headers.

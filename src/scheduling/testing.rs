@@ -105,7 +105,7 @@ pub(super) fn with_context<T>(
         model: "m",
         adapter: "m",
         prompt_bytes,
-        body_bytes: prompt_bytes,
+        has_body: true,
         multimodal: false,
         headers: &Given(headers),
     };

@@ -1,6 +1,7 @@
 //! Two replicas of which one leads.
 
 use pointsman::proto::health::health_check_response::ServingStatus;
+use pointsman::sim::kube::Call;
 use rustix::process::Signal;
 use serde_json::Value;
 
@@ -91,6 +92,39 @@ async fn a_lease_that_nobody_renews_runs_out() {
     let held = lease(&cluster).unwrap()["spec"].clone();
     assert_eq!(held["leaseTransitions"], 5);
     assert_eq!(held["leaseDurationSeconds"], 15);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_leader_whose_write_conflicts_still_leads() {
+    let _machine = machine::shared().await;
+    let cluster = Cluster::start().await;
+    cluster.pool(&[8000]);
+    let picker = cluster.picker(&["--ha-enable-leader-election"]).await;
+    picker.until_health("readiness", true).await;
+    // Somebody writes into the lease all the time, an annotation, say: one renewal meets it once, the next one thrice.
+    let renewed = || lease(&cluster).unwrap()["spec"]["renewTime"].clone();
+    for conflicts in [1, 3] {
+        let update = Call {
+            verb: "update".to_owned(),
+            group: "coordination.k8s.io".to_owned(),
+            resource: "leases".to_owned(),
+        };
+        cluster.api.refuse_object(update, LEASE, 409, conflicts);
+        let before = renewed();
+        until("the next renewal", async || {
+            (renewed() != before).then_some(())
+        })
+        .await;
+    }
+    let printed = picker.process.printed();
+    assert_eq!(printed.matches("Another leads").count(), 1, "{printed}");
+    assert_eq!(picker.metric("kubernetes_leading").await, 1.0);
+
+    // Whose it is counts: it was taken away.
+    let mut taken = lease(&cluster).unwrap();
+    taken["spec"]["holderIdentity"] = "another".into();
+    assert!(cluster.api.put(taken));
+    picker.until_health("readiness", false).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

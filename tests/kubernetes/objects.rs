@@ -1,5 +1,6 @@
 //! Objectives and rewrites: what they do to requests, and what they are told.
 
+use pointsman::sim::kube::Call;
 use serde_json::{Value, json};
 
 use crate::support::ask::{Exchange, channel};
@@ -99,6 +100,12 @@ async fn every_object_is_told_what_becomes_of_it() {
     cluster.rewrite(GROUP, "good", json!([exact("m", "x")]));
     cluster.rewrite(GROUP, "same", json!([exact("m", "y")]));
     cluster.rewrite(GROUP, "empty", json!([{"targets": []}]));
+    cluster.rewrite(GROUP, "half", json!([exact("h", "x"), {"targets": []}]));
+    let long = "m".repeat(40_000);
+    cluster.rewrite(GROUP, "long", json!([exact(&long, "x")]));
+    cluster.rewrite(GROUP, "longer", json!([exact(&long, "y")]));
+    let odd = json!([{"targets": [{"modelRewrite": "x", "weight": 1}, {"modelRewrite": "y"}]}]);
+    cluster.rewrite(GROUP, "odd", odd);
     let picker = cluster.picker(&[]).await;
     let (objectives, rewrites) = ("inferenceobjectives", "inferencemodelrewrites");
     let accepted = ["True/Accepted", "True/ResolvedRefs", ""];
@@ -112,14 +119,27 @@ async fn every_object_is_told_what_becomes_of_it() {
         "`good` has a rule for `m` already",
     ];
     conditions(&cluster, &picker, rewrites, "same", same).await;
+    let half = [
+        "True/PartiallyInvalid",
+        "True/ResolvedRefs",
+        "spec.rules[1].targets: there are none",
+    ];
+    conditions(&cluster, &picker, rewrites, "half", half).await;
     let empty = [
         "False/Invalid",
         "True/ResolvedRefs",
         "spec.rules[0].targets: there are none",
     ];
     conditions(&cluster, &picker, rewrites, "empty", empty).await;
+    let longer = ["False/Conflicted", "True/ResolvedRefs", "mmm…"];
+    conditions(&cluster, &picker, rewrites, "longer", longer).await;
+    let [.., message] = cluster.conditions(rewrites, "longer").unwrap();
+    assert_eq!(message.chars().count(), 32_768);
+    let odd = ["True/Accepted", "True/ResolvedRefs", "it is never drawn"];
+    conditions(&cluster, &picker, rewrites, "odd", odd).await;
     count(&picker, objectives, "other_pool", 1.0).await;
-    count(&picker, rewrites, "conflicted", 1.0).await;
+    count(&picker, rewrites, "partially_invalid", 1.0).await;
+    count(&picker, rewrites, "conflicted", 2.0).await;
     count(&picker, rewrites, "invalid", 1.0).await;
     count(&picker, "inferencepools", "accepted", 1.0).await;
     assert_eq!(picker.metric("objectives{").await, 1.0);
@@ -127,6 +147,7 @@ async fn every_object_is_told_what_becomes_of_it() {
         "inferencemodelrewrites/empty",
         "inferencemodelrewrites/same",
         "inferenceobjectives/lost",
+        "inferencemodelrewrites/odd: spec.rules[0].targets[1]: it has no weight",
     ] {
         assert!(picker.process.printed().contains(told), "{told}");
     }
@@ -157,13 +178,7 @@ async fn what_is_for_another_pool_is_its_pickers_to_tell() {
     let cluster = Cluster::start().await;
     cluster.pool(&[8000]);
     cluster.pod("a", "10.1.0.1", true, None);
-    let second = json!({
-        "apiVersion": "inference.networking.k8s.io/v1",
-        "kind": "InferencePool",
-        "metadata": {"name": "second", "namespace": "models"},
-        "spec": {"selector": {"matchLabels": {"app": "other"}}, "targetPorts": [{"number": 1}]},
-    });
-    assert!(cluster.api.put(second));
+    cluster.pool_named("second");
     cluster.objective(GROUP, "theirs", "second", 7);
     let picker = cluster.picker(&[]).await;
     picker.until_health("readiness", true).await;
@@ -178,6 +193,68 @@ async fn what_is_for_another_pool_is_its_pickers_to_tell() {
     let told = "inferenceobjectives/theirs: It is for the pool `second`";
     assert!(printed.contains(told), "{printed}");
     assert_eq!(sent_on_for(&picker, "m", &[]).await, "m");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pool_that_is_missing_is_not_asked_for_by_each_object() {
+    let _machine = machine::shared().await;
+    let cluster = Cluster::start().await;
+    cluster.pool(&[8000]);
+    let names: Vec<String> = (0..100).map(|n| format!("lost{n:02}")).collect();
+    for name in &names {
+        cluster.objective(GROUP, name, "nowhere", 1);
+    }
+    let picker = cluster.picker(&[]).await;
+    let lost = ["False/PoolNotFound", "False/PoolNotFound", "`nowhere`"];
+    for name in &names {
+        conditions(&cluster, &picker, "inferenceobjectives", name, lost).await;
+    }
+    // Once in each pass in which something is to be written, and passes are as slow as their writes.
+    let asked = picker
+        .metric("kubernetes_requests_total{code=\"404\"}")
+        .await;
+    assert!((1.0..30.0).contains(&asked), "{asked}");
+
+    // It comes, and its own picker tells what is for it.
+    cluster.pool_named("nowhere");
+    cluster.objective(GROUP, "late", "nowhere", 1);
+    cluster.objective(GROUP, "ours", "pool", 1);
+    let accepted = ["True/Accepted", "True/ResolvedRefs", ""];
+    conditions(&cluster, &picker, "inferenceobjectives", "ours", accepted).await;
+    assert_eq!(cluster.conditions("inferenceobjectives", "late"), None);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn objects_whose_status_is_refused_keep_no_other_from_being_told() {
+    let _machine = machine::shared().await;
+    let cluster = Cluster::start().await;
+    cluster.pool(&[8000]);
+    let patch = Call {
+        verb: "patch".to_owned(),
+        group: GROUP.to_owned(),
+        resource: "inferenceobjectives/status".to_owned(),
+    };
+    // For good: by what the object says, by a webhook that fails.
+    for (name, status) in ["a", "b", "c", "d", "e"]
+        .into_iter()
+        .zip([422, 422, 422, 500, 500])
+    {
+        cluster.objective(GROUP, name, "pool", 1);
+        cluster
+            .api
+            .refuse_object(patch.clone(), name, status, u32::MAX);
+    }
+    cluster.objective(GROUP, "good", "pool", 1);
+    let picker = cluster.picker(&[]).await;
+    let accepted = ["True/Accepted", "True/ResolvedRefs", ""];
+    conditions(&cluster, &picker, "inferenceobjectives", "good", accepted).await;
+    // A third one makes that too many for one pass; the next one begins after it.
+    cluster.objective(GROUP, "f", "pool", 1);
+    cluster.api.refuse_object(patch, "f", 500, u32::MAX);
+    count(&picker, "inferenceobjectives", "accepted", 7.0).await;
+    cluster.objective(GROUP, "later", "pool", 1);
+    conditions(&cluster, &picker, "inferenceobjectives", "later", accepted).await;
+    assert_eq!(cluster.conditions("inferenceobjectives", "a"), None);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -210,7 +287,7 @@ async fn without_the_right_to_write_status_nothing_else_is_missing() {
     let cluster = Cluster::start().await;
     cluster.pool(&[8000]);
     cluster.pod("a", "10.1.0.1", true, None);
-    let call = |resource: &str| pointsman::sim::kube::Call {
+    let call = |resource: &str| Call {
         verb: "patch".to_owned(),
         group: GROUP.to_owned(),
         resource: format!("{resource}/status"),

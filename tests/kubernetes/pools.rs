@@ -120,3 +120,36 @@ async fn each_pool_is_followed_in_its_own_namespace() {
     cluster.delete_pool();
     picker.until_health("readiness", false).await;
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_pool_in_a_file_keeps_none_from_being_elected() {
+    let _machine = machine::shared().await;
+    let cluster = Cluster::start().await;
+    cluster.pool(&[8000]);
+    cluster.pod("a", "10.1.0.1", true, None);
+    let folder = cluster.kubeconfig.parent().unwrap();
+    let (file, endpoints) = (folder.join("pools.yaml"), folder.join("lab.yaml"));
+    std::fs::write(&endpoints, "endpoints: []\n").unwrap();
+    let listed = json!({"pools": [
+        {"name": "lab", "endpointsFile": endpoints},
+        {"name": "pool", "namespace": NAMESPACE},
+    ]});
+    std::fs::write(&file, listed.to_string()).unwrap();
+    let flags = [
+        &*format!("--pools-file={}", file.display()),
+        "--ha-enable-leader-election",
+    ];
+    let first = cluster.picker_of(&flags).await;
+    first.until_health("readiness", true).await;
+    let second = cluster.picker_of(&flags).await;
+    until("the second to know the pool", async || {
+        let asked = ask_as(&second, "pool-epp.models.svc:9002").await;
+        (asked.as_deref() == Ok("10.1.0.1:8000")).then_some(())
+    })
+    .await;
+    second.until_health("readiness", false).await;
+    let leases = "coordination.k8s.io";
+    let lease = |name: &str| cluster.api.get(leases, "leases", NAMESPACE, name);
+    assert!(lease("epp-models-pool.llm-d.ai").is_some());
+    drop(first);
+}

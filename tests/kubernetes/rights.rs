@@ -32,6 +32,7 @@ fn template() -> String {
 }
 
 /// The rules of `document`, for any values of the chart: without what only Helm reads, the lease that of the pool `pool`.
+/// Whether the name of the lease that the chart renders is the one that the picker asks for, `.ci/chart` looks at.
 fn rules(document: &str) -> Option<serde_json::Value> {
     let (_, rules) = document.split_once("\nrules:\n")?;
     let named = rules.lines().map(|line| match line.trim_start() {

@@ -107,6 +107,14 @@ impl Cluster {
         );
     }
 
+    /// A pool that is none of the picker's.
+    pub(crate) fn pool_named(&self, name: &str) {
+        let labels = json!({"matchLabels": {"app": name}});
+        let spec = json!({"selector": labels, "targetPorts": [{"number": 1}]});
+        let body = json!({"spec": spec});
+        self.put(POOL_GROUP, "v1", "InferencePool", name, body);
+    }
+
     pub(crate) fn delete_pool(&self) {
         self.api
             .delete(POOL_GROUP, "inferencepools", NAMESPACE, "pool");

@@ -104,8 +104,9 @@ fn destination(picker: &Picker, api: Api, body: &str) -> String {
         facts,
         ..Default::default()
     };
-    let picked = DESKTOP
-        .with_borrow_mut(|desktop| picker.pick(&question, 0, &model, &read, body.len(), desktop));
+    let picked = DESKTOP.with_borrow_mut(|desktop| {
+        picker.pick(&question, 0, &model, &read, !body.is_empty(), desktop)
+    });
     let (snapshot, chosen, _) = picked.unwrap();
     snapshot
         .member(chosen.decision.endpoints[0])

@@ -56,7 +56,7 @@ mod tests {
                 model: "",
                 adapter: "",
                 prompt_bytes: bytes,
-                body_bytes: bytes,
+                has_body: true,
                 multimodal: false,
                 headers: &Given(&[]),
             };

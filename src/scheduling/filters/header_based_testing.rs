@@ -1,7 +1,8 @@
 //! `header-based-testing-filter`: keeps the endpoints that the request's header `test-epp-endpoint-selection` names.
 //!
-//! A comma list of `ip` or `ip:port`; a bare IP keeps one endpoint of that address. No header, no endpoints. Source: the
-//! Gateway API Inference Extension's conformance tests, which steer requests by it. For nothing else.
+//! A comma list of `ip` or `ip:port`; a bare IP keeps one endpoint of that address. No header, no endpoints: unless the
+//! request has no body either, when any will do. Source: the Gateway API Inference Extension's conformance tests, which steer
+//! requests by it, and send some that have neither and must be served. For nothing else.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -15,14 +16,13 @@ pub(in crate::scheduling) struct HeaderBasedTesting;
 
 impl Filter for HeaderBasedTesting {
     fn filter(&self, cx: &Context<'_>, candidates: &mut Vec<u32>) {
+        let named = cx.request.headers.get(HEADER).unwrap_or_default();
+        // The llm-d picker asks its filters nothing about such requests.
+        if named.is_empty() && !cx.request.has_body {
+            return;
+        }
         let mut kept = Vec::new();
-        for item in cx
-            .request
-            .headers
-            .get(HEADER)
-            .unwrap_or_default()
-            .split(',')
-        {
+        for item in named.split(',') {
             let item = item.trim();
             let named = if let Ok(address) = item.parse::<SocketAddr>() {
                 cx.snapshot.by_address(&address)
@@ -64,19 +64,24 @@ mod tests {
 
     #[test]
     fn keeps_what_is_named() {
-        for (header, expected) in [
-            (None, vec![]),
-            (Some("10.0.0.1"), vec![1]),
-            (Some("10.0.0.2:8000, 10.0.0.0"), vec![2, 0]),
-            (Some("10.0.0.1:9"), vec![]),
-            (Some("10.0.0.1,10.0.0.1:8000"), vec![1]),
+        for (header, has_body, expected) in [
+            (None, true, vec![]),
+            (Some(""), true, vec![]),
+            (None, false, vec![0, 1, 2]),
+            (Some(""), false, vec![0, 1, 2]),
+            (Some("10.0.0.1"), true, vec![1]),
+            (Some("10.0.0.1"), false, vec![1]),
+            (Some("10.0.0.2:8000, 10.0.0.0"), true, vec![2, 0]),
+            (Some("10.0.0.1:9"), true, vec![]),
+            (Some("10.0.0.1:9"), false, vec![]),
+            (Some("10.0.0.1,10.0.0.1:8000"), true, vec![1]),
         ] {
             let snapshot = snapshot(3);
             let request = RequestView {
                 model: "",
                 adapter: "",
                 prompt_bytes: 0,
-                body_bytes: 0,
+                has_body,
                 multimodal: false,
                 headers: &Named(header),
             };
@@ -91,7 +96,7 @@ mod tests {
             };
             let mut candidates = vec![0, 1, 2];
             HeaderBasedTesting.filter(&cx, &mut candidates);
-            assert_eq!(candidates, expected, "{header:?}");
+            assert_eq!(candidates, expected, "{header:?} {has_body}");
         }
     }
 }

@@ -71,7 +71,7 @@ fn decide(
         model: "m",
         adapter: "m",
         prompt_bytes: 4_000,
-        body_bytes: 4_000,
+        has_body: true,
         multimodal: asked.multimodal,
         headers: &Named(asked.header),
     };

@@ -60,7 +60,7 @@ fn run(
         model: "m",
         adapter: "m",
         prompt_bytes: 0,
-        body_bytes: 0,
+        has_body: true,
         multimodal: false,
         headers,
     };

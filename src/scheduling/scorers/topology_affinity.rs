@@ -57,7 +57,7 @@ mod tests {
             model: "",
             adapter: "",
             prompt_bytes: 0,
-            body_bytes: 0,
+            has_body: true,
             multimodal: false,
             headers: &Given(&[]),
         };

@@ -171,7 +171,7 @@ impl Router for Ours {
                 model,
                 adapter: model,
                 prompt_bytes: bytes,
-                body_bytes: bytes,
+                has_body: true,
                 multimodal: false,
                 headers: &NoHeaders,
             },

@@ -117,7 +117,7 @@ async fn answer(server: Arc<ApiServer>, request: Request, voice: Voice) -> Respo
         group: asked.selected.of.group.to_owned(),
         resource: format!("{}{status}", asked.selected.of.plural),
     };
-    if let Some(code) = server.called(call) {
+    if let Some(code) = server.called(call, asked.selected.name.as_deref()) {
         let reason = if code == 429 {
             "TooManyRequests"
         } else {

@@ -49,6 +49,8 @@ pub struct ApiServer {
     groups: Mutex<BTreeSet<String>>,
     refusing: Mutex<Option<(u16, u32)>>,
     forbidden: Mutex<BTreeSet<Call>>,
+    /// Calls about one object that are refused, with the status and how many more times.
+    spited: Mutex<Vec<(Call, String, u16, u32)>>,
     calls: Mutex<BTreeSet<Call>>,
     lists: AtomicU64,
     bookmarked: AtomicU64,
@@ -93,6 +95,7 @@ impl ApiServer {
             groups: Mutex::new(TYPES.iter().map(|t| t.group.to_owned()).collect()),
             refusing: Mutex::default(),
             forbidden: Mutex::default(),
+            spited: Mutex::default(),
             calls: Mutex::default(),
             lists: AtomicU64::new(0),
             bookmarked: AtomicU64::new(0),
@@ -168,6 +171,12 @@ impl ApiServer {
         self.forbidden.lock().insert(call);
     }
 
+    /// Answers `call` with `status` the next `count` times that it is about the object `name`.
+    pub fn refuse_object(&self, call: Call, name: &str, status: u16, count: u32) {
+        let mut spited = self.spited.lock();
+        spited.push((call, name.to_owned(), status, count));
+    }
+
     /// From now on `reader`'s token is known, with that user and those rights alone.
     pub fn admit(&self, reader: Reader) {
         let mut readers = self.readers.lock();
@@ -220,15 +229,27 @@ impl ApiServer {
         of.group.is_empty() || groups.contains(of.group) || groups.contains(&of.api_version())
     }
 
-    /// Takes down the call. The status by which it is refused, if it is.
-    fn called(&self, call: Call) -> Option<u16> {
+    /// Takes down the call, which is about `name` if it is about one object. The status by which it is refused, if it is.
+    fn called(&self, call: Call, name: Option<&str>) -> Option<u16> {
         let forbidden = self.forbidden.lock().contains(&call);
+        let spited = self
+            .spited
+            .lock()
+            .iter_mut()
+            .find_map(|(of, about, status, left)| {
+                let meant = *left > 0 && *of == call && Some(about.as_str()) == name;
+                *left -= u32::from(meant);
+                meant.then_some(*status)
+            });
         if call.verb == "list" {
             self.lists.fetch_add(1, Ordering::Relaxed);
         }
         self.calls.lock().insert(call);
         if forbidden {
             return Some(403);
+        }
+        if spited.is_some() {
+            return spited;
         }
         let mut refusing = self.refusing.lock();
         let (status, count) = (*refusing)?;

@@ -214,7 +214,7 @@ pub(super) async fn told(
                 object: format!("{}/{name}", kind.short),
                 accepted: match accepted {
                     None => "not told yet".to_owned(),
-                    Some(_) if text("status") == "True" => "True".to_owned(),
+                    Some(_) if text("reason") == "Accepted" => "True".to_owned(),
                     Some(_) => format!("{}, {}", text("status"), text("reason")),
                 },
                 message: text("message").to_owned(),

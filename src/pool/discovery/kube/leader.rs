@@ -22,6 +22,8 @@ const LASTS: Duration = Duration::from_secs(15);
 const DEADLINE: Duration = Duration::from_secs(10);
 /// Between two tries to get or renew it.
 const RETRY: Duration = Duration::from_secs(2);
+/// How often a write is tried in a row where others write too.
+const WRITES: usize = 3;
 
 /// One replica that wants to lead.
 pub(super) struct Candidate {
@@ -32,6 +34,7 @@ pub(super) struct Candidate {
     counts: Counts,
     /// The lease as last seen, and when it was first seen so.
     seen: Option<(LeaseSpec, Instant)>,
+    /// When the last write that made it ours was sent.
     renewed: Instant,
 }
 
@@ -59,7 +62,12 @@ impl Candidate {
     pub(super) async fn run(mut self, leading: watch::Sender<bool>, stop: CancellationToken) {
         let mut failing = false;
         loop {
-            let tried = timeout(DEADLINE, self.try_to_lead());
+            // Who leads hears nothing for no longer than it may lead unheard of.
+            let patience = match *leading.borrow() {
+                true => DEADLINE.saturating_sub(self.renewed.elapsed()),
+                false => DEADLINE,
+            };
+            let tried = timeout(patience, self.try_to_lead());
             let tried = tokio::select! {
                 tried = tried => tried.map_err(|_| "no answer in time".to_owned()),
                 () = stop.cancelled() => break,
@@ -107,7 +115,18 @@ impl Candidate {
         }
     }
 
+    /// Whoever writes anything into the lease, be it a label, has our write of it fail. So it is read again: whose it is counts.
     async fn try_to_lead(&mut self) -> Result<bool, Error> {
+        for _ in 1..WRITES {
+            match self.try_once().await {
+                Err(Error::Api(status)) if status.code == 409 => {}
+                tried => return tried,
+            }
+        }
+        self.try_once().await
+    }
+
+    async fn try_once(&mut self) -> Result<bool, Error> {
         let Some(lease) = self.leases.get_opt(&self.lease).await? else {
             let lease = Lease {
                 metadata: ObjectMeta {
@@ -116,7 +135,10 @@ impl Candidate {
                 },
                 spec: Some(self.spec(None)),
             };
-            return self.wrote(self.leases.create(&PostParams::default(), &lease).await);
+            let asked = Instant::now();
+            self.leases.create(&PostParams::default(), &lease).await?;
+            self.renewed = asked;
+            return Ok(true);
         };
         let spec = lease.spec.clone().unwrap_or_default();
         if self.seen.as_ref().is_none_or(|(seen, _)| *seen != spec) {
@@ -130,9 +152,12 @@ impl Candidate {
             spec: Some(self.spec(Some(&spec))),
             ..lease
         };
+        // Others may take it as of now, however late the answer comes.
+        let asked = Instant::now();
         let params = PostParams::default();
-        let replaced = self.leases.replace(&self.lease, &params, &next).await;
-        self.wrote(replaced)
+        self.leases.replace(&self.lease, &params, &next).await?;
+        self.renewed = asked;
+        Ok(true)
     }
 
     fn has_run_out(&self, spec: &LeaseSpec) -> bool {
@@ -141,18 +166,6 @@ impl Candidate {
         self.seen
             .as_ref()
             .is_some_and(|(_, since)| since.elapsed() > lasts)
-    }
-
-    fn wrote(&mut self, written: Result<Lease, Error>) -> Result<bool, Error> {
-        match written {
-            Ok(_) => {
-                self.renewed = Instant::now();
-                Ok(true)
-            }
-            // Another was faster.
-            Err(Error::Api(status)) if status.code == 409 => Ok(false),
-            Err(error) => Err(error),
-        }
     }
 
     /// The lease in our hands, after it was as `before`.

@@ -25,7 +25,7 @@ const BATCH: Duration = Duration::from_millis(50);
 const PROBE: Duration = Duration::from_secs(60);
 /// The same, after it could not be found out.
 const PROBE_AGAIN: Duration = Duration::from_secs(5);
-/// Objects with something wrong that are logged at a time.
+/// Objects with something wrong or odd that are logged at a time.
 const TOLD: usize = 20;
 
 /// Fills the tables of a pool from Kubernetes.
@@ -185,12 +185,12 @@ impl Policies {
     }
 }
 
-/// Logs what is wrong with objects, once for each fault.
+/// Logs what is wrong with objects, or odd, once for each fault.
 fn tell(verdicts: &[Verdict], told: &mut HashMap<(Kind, String), String>) {
     let mut now = HashMap::new();
     let mut lines = 0;
     for verdict in verdicts {
-        if verdict.standing == Standing::Accepted {
+        if !verdict.noted {
             continue;
         }
         let key = (verdict.kind, verdict.name.clone());

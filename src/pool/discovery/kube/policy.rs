@@ -49,6 +49,8 @@ pub(super) struct Verdict {
     pub(super) standing: Standing,
     /// For people: what is wrong, by field.
     pub(super) message: String,
+    /// Its author should hear of it: something is wrong, or odd.
+    pub(super) noted: bool,
 }
 
 /// What became of it, in a word.
@@ -126,15 +128,18 @@ pub(super) fn resolve(
         resolved.verdicts.push(verdict);
     }
     for (name, policy) in oldest_first(rewrites) {
+        let mut odd = false;
         let (standing, message) = match for_us(ours, policy, |spec| &spec.pool_ref) {
             Err(verdict) => verdict,
             Ok(spec) => {
                 let before = resolved.rules.count();
                 let faults = resolved.rules.add(name, &spec.rules);
+                odd = !faults.told.is_empty();
                 faults.verdict(resolved.rules.count() > before)
             }
         };
-        let verdict = policy.verdict(Kind::Rewrite, name, standing, message);
+        let mut verdict = policy.verdict(Kind::Rewrite, name, standing, message);
+        verdict.noted |= odd;
         resolved.verdicts.push(verdict);
     }
     resolved
@@ -179,6 +184,7 @@ impl<S> Policy<S> {
             uid: self.uid.clone(),
             generation: self.generation,
             conditions: self.conditions.clone(),
+            noted: standing != Standing::Accepted,
             standing,
             message,
         }
@@ -323,6 +329,19 @@ impl Standing {
         "invalid_kind",
         "other_pool",
     ];
+
+    /// Whether something of it counts.
+    pub(super) fn is_in_force(&self) -> bool {
+        matches!(self, Self::Accepted | Self::PartiallyInvalid)
+    }
+
+    /// The pool that it is for, if that is another one.
+    pub(super) fn other_pool(&self) -> Option<&PoolRef> {
+        match self {
+            Self::OtherPool(other) => Some(other),
+            _ => None,
+        }
+    }
 
     pub(super) fn word(&self) -> &'static str {
         Self::WORDS[match self {

@@ -16,20 +16,22 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::api::{self, Custom, Kind, PoolRef};
+use super::api::{self, Custom, Kind};
 use super::counts::Counts;
 use super::policy::{Standing, Verdict};
 
 /// Who we are to the API server: what we write is ours by this name.
 const MANAGER: &str = "pointsman";
-/// Between two writes.
+/// Between two requests.
 const PACE: Duration = Duration::from_millis(20);
-/// Before what failed is tried again.
+/// Before what failed is tried again, and what was asked is asked again.
 const RETRY: Duration = Duration::from_secs(30);
 /// Before writing is tried again without the right to.
 const FORBIDDEN: Duration = Duration::from_secs(600);
-/// Writes that may fail before the rest is left for later.
+/// Requests that the API server may fail before the rest is left for later.
 const MOST_FAILURES: usize = 3;
+/// Characters of a condition's message, as every definition of conditions has it.
+const LONGEST_MESSAGE: usize = 32_768;
 
 /// What is to be told of all objects.
 #[derive(Clone, Debug, Default)]
@@ -47,11 +49,33 @@ pub(super) struct Writer {
     namespace: String,
     pool_group: String,
     counts: Counts,
-    /// What was written of objects that are not seen with it yet: their conditions before, and those written.
-    written: HashMap<String, (Vec<Condition>, [Condition; 2])>,
-    /// Objects of other pools that exist: theirs to write.
-    others: HashSet<(String, Option<i64>)>,
+    /// By uid, the last write about each object that is not as it should be yet.
+    tried: HashMap<String, Tried>,
+    /// Pools that exist, or may not be asked for: until when what is for them is left to their pickers.
+    others: HashMap<String, Instant>,
     forbidden_until: HashMap<Kind, Instant>,
+    /// The uid of the object at which the API server failed too often: the others come before it.
+    stuck: Option<String>,
+}
+
+/// A write of conditions.
+struct Tried {
+    before: Vec<Condition>,
+    wanted: [Condition; 2],
+    /// Until when it is not worth another try: it was refused. `None`: it was written, and is not heard of yet.
+    refused_until: Option<Instant>,
+}
+
+// === impl Tried ===
+
+impl Tried {
+    /// Whether the same write need not be tried again, now.
+    fn is_enough(&self, verdict: &Verdict, wanted: &[Condition; 2]) -> bool {
+        let same = (&self.before, &self.wanted) == (&verdict.conditions, wanted);
+        same && self
+            .refused_until
+            .is_none_or(|until| Instant::now() < until)
+    }
 }
 
 // === impl Writer ===
@@ -68,9 +92,10 @@ impl Writer {
             namespace,
             pool_group,
             counts,
-            written: HashMap::new(),
-            others: HashSet::new(),
+            tried: HashMap::new(),
+            others: HashMap::new(),
             forbidden_until: HashMap::new(),
+            stuck: None,
         }
     }
 
@@ -97,37 +122,54 @@ impl Writer {
 
     async fn write(&mut self, report: &Report) {
         let mut failures = 0;
-        let verdicts = report.verdicts.iter();
-        let current: HashMap<_, _> = verdicts.map(|v| (&v.uid, v.generation)).collect();
-        self.others
-            .retain(|(uid, generation)| current.get(uid) == Some(generation));
-        self.written.retain(|uid, _| current.contains_key(uid));
-        for verdict in &*report.verdicts {
+        // Asked for in this pass; a picker that has come since must not be contradicted for longer.
+        let mut missing = HashSet::new();
+        let verdicts = &report.verdicts;
+        let current: HashSet<_> = verdicts.iter().map(|v| &v.uid).collect();
+        self.tried.retain(|uid, _| current.contains(uid));
+        self.others.retain(|_, until| Instant::now() < *until);
+        let stuck = self.stuck.take();
+        let stuck = stuck.and_then(|uid| verdicts.iter().position(|v| v.uid == uid));
+        let (last, first) = verdicts.split_at(stuck.map_or(0, |at| at + 1));
+        for verdict in first.iter().chain(last) {
             let forbidden = self.forbidden_until.get(&verdict.kind);
             let Some(group) = report.groups.get(&verdict.kind) else {
                 continue;
             };
-            if failures == MOST_FAILURES || forbidden.is_some_and(|&until| Instant::now() < until) {
+            if forbidden.is_some_and(|&until| Instant::now() < until) {
                 continue;
             }
-            let Some(wanted) = self.wanted(verdict, report.pool_exists).await else {
-                continue;
-            };
-            if wanted.iter().all(|condition| is_there(condition, verdict)) {
-                self.written.remove(&verdict.uid);
-                continue;
-            }
-            // It was written, and is not heard of yet.
-            let written = self.written.get(&verdict.uid);
-            if written
-                .is_some_and(|(before, after)| (before, after) == (&verdict.conditions, &wanted))
+            let other = verdict.standing.other_pool();
+            if other
+                .is_some_and(|o| o.group != self.pool_group || self.others.contains_key(&o.name))
             {
                 continue;
             }
-            match self.apply(verdict, group, &wanted).await {
+            let wanted = wanted(verdict, report.pool_exists);
+            if wanted.iter().all(|condition| is_there(condition, verdict)) {
+                self.tried.remove(&verdict.uid);
+                continue;
+            }
+            let tried = self.tried.get(&verdict.uid);
+            if tried.is_some_and(|tried| tried.is_enough(verdict, &wanted)) {
+                continue;
+            }
+            let written = match other {
+                Some(other) if !missing.contains(&*other.name) => {
+                    match self.is_missing(&other.name).await {
+                        Ok(true) => {
+                            missing.insert(&*other.name);
+                            self.apply(verdict, group, &wanted).await
+                        }
+                        Ok(false) => continue,
+                        Err(error) => Err(error),
+                    }
+                }
+                _ => self.apply(verdict, group, &wanted).await,
+            };
+            match written {
                 Ok(_) => {
-                    let before = verdict.conditions.clone();
-                    self.written.insert(verdict.uid.clone(), (before, wanted));
+                    self.remember(verdict, wanted, None);
                     self.counts.status_written("written");
                 }
                 Err(Error::Api(status)) if status.code == 403 => {
@@ -144,74 +186,57 @@ impl Writer {
                 Err(Error::Api(status)) if [404, 409].contains(&status.code) => {
                     self.counts.status_written("gone");
                 }
+                // It is about this object: others may fare better.
+                Err(Error::Api(status)) if is_refusal(status.code) => {
+                    let (resource, name) = (verdict.kind.plural(), &verdict.name);
+                    tracing::debug!(%status, "The status of {resource}/{name} is refused.");
+                    let until = Instant::now() + RETRY;
+                    self.remember(verdict, wanted, Some(until));
+                    self.counts.status_written("failed");
+                }
                 Err(error) => {
                     tracing::debug!(%error, object = verdict.name, "A status cannot be written.");
                     self.counts.status_written("failed");
                     failures += 1;
+                    if failures == MOST_FAILURES {
+                        self.stuck = Some(verdict.uid.clone());
+                        return;
+                    }
                 }
             }
             sleep(PACE).await;
         }
     }
 
-    /// `None`: it is not ours to say.
-    async fn wanted(&mut self, verdict: &Verdict, pool_exists: bool) -> Option<[Condition; 2]> {
-        let no_pool = |name: &str| format!("There is no InferencePool `{name}` here.");
-        let unresolved = match &verdict.standing {
-            Standing::OtherPool(other) => {
-                if !self.is_missing(verdict, other).await {
-                    return None;
-                }
-                Some(("PoolNotFound", no_pool(&other.name)))
-            }
-            Standing::InvalidKind => Some(("InvalidKind", verdict.message.clone())),
-            _ if !pool_exists => Some((
-                "PoolNotFound",
-                "Its InferencePool does not exist.".to_owned(),
-            )),
-            _ => None,
+    fn remember(
+        &mut self,
+        verdict: &Verdict,
+        wanted: [Condition; 2],
+        refused_until: Option<Instant>,
+    ) {
+        let tried = Tried {
+            before: verdict.conditions.clone(),
+            wanted,
+            refused_until,
         };
-        let condition = |r#type: &str, holds, reason: &str, message: &str| Condition {
-            last_transition_time: Time(Timestamp::UNIX_EPOCH),
-            message: message.to_owned(),
-            observed_generation: verdict.generation,
-            reason: reason.to_owned(),
-            status: if holds { "True" } else { "False" }.to_owned(),
-            type_: r#type.to_owned(),
-        };
-        Some(match unresolved {
-            Some((reason, message)) => [
-                condition("Accepted", false, reason, &message),
-                condition("ResolvedRefs", false, reason, &message),
-            ],
-            None => [
-                condition(
-                    "Accepted",
-                    verdict.standing == Standing::Accepted,
-                    reason(&verdict.standing),
-                    &verdict.message,
-                ),
-                condition("ResolvedRefs", true, "ResolvedRefs", "The pool is there."),
-            ],
-        })
+        self.tried.insert(verdict.uid.clone(), tried);
     }
 
-    /// Whether the pool that it is for does not exist. If it does, its own picker speaks for it.
-    async fn is_missing(&mut self, verdict: &Verdict, other: &PoolRef) -> bool {
-        let key = (verdict.uid.clone(), verdict.generation);
-        if other.group != self.pool_group || self.others.contains(&key) {
-            return false;
-        }
+    /// Whether there is no such pool. If there is, its own picker speaks for it.
+    async fn is_missing(&mut self, name: &str) -> Result<bool, Error> {
         let resource = api::pools(&self.pool_group);
         let pools = Api::<Custom>::namespaced_with(self.client.clone(), &self.namespace, &resource);
-        match pools.get_opt(&other.name).await {
-            Ok(None) => true,
-            Ok(Some(_)) => {
-                self.others.insert(key);
-                false
-            }
-            Err(_) => false,
+        let found = pools.get_opt(name).await;
+        sleep(PACE).await;
+        let missing = match found {
+            Ok(found) => found.is_none(),
+            Err(Error::Api(status)) if status.code == 403 => false,
+            Err(error) => return Err(error),
+        };
+        if !missing {
+            self.others.insert(name.to_owned(), Instant::now() + RETRY);
         }
+        Ok(missing)
     }
 
     async fn apply(
@@ -245,6 +270,63 @@ impl Writer {
         objects
             .patch_status(&verdict.name, &params, &Patch::Apply(body))
             .await
+    }
+}
+
+/// At most as many characters as a message may have.
+fn cut(message: &str) -> String {
+    match message.char_indices().nth(LONGEST_MESSAGE) {
+        None => message.to_owned(),
+        Some(_) => message
+            .chars()
+            .take(LONGEST_MESSAGE - 1)
+            .chain(['…'])
+            .collect(),
+    }
+}
+
+/// Whether a status says that there is something about the object, and nothing about who asks or how often.
+fn is_refusal(code: u16) -> bool {
+    (400..500).contains(&code) && ![401, 403, 429].contains(&code)
+}
+
+/// The conditions that an object should have; where it is for another pool, if that does not exist.
+fn wanted(verdict: &Verdict, pool_exists: bool) -> [Condition; 2] {
+    let unresolved = match &verdict.standing {
+        Standing::OtherPool(other) => {
+            let name = &other.name;
+            let message = format!("There is no InferencePool `{name}` here.");
+            Some(("PoolNotFound", message))
+        }
+        Standing::InvalidKind => Some(("InvalidKind", verdict.message.clone())),
+        _ if !pool_exists => Some((
+            "PoolNotFound",
+            "Its InferencePool does not exist.".to_owned(),
+        )),
+        _ => None,
+    };
+    let condition = |r#type: &str, holds, reason: &str, message: &str| Condition {
+        last_transition_time: Time(Timestamp::UNIX_EPOCH),
+        message: cut(message),
+        observed_generation: verdict.generation,
+        reason: reason.to_owned(),
+        status: if holds { "True" } else { "False" }.to_owned(),
+        type_: r#type.to_owned(),
+    };
+    match unresolved {
+        Some((reason, message)) => [
+            condition("Accepted", false, reason, &message),
+            condition("ResolvedRefs", false, reason, &message),
+        ],
+        None => [
+            condition(
+                "Accepted",
+                verdict.standing.is_in_force(),
+                reason(&verdict.standing),
+                &verdict.message,
+            ),
+            condition("ResolvedRefs", true, "ResolvedRefs", "The pool is there."),
+        ],
     }
 }
 

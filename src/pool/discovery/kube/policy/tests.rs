@@ -52,6 +52,27 @@ fn winner<'a>(resolved: &'a Resolved, model: &str) -> &'a str {
 }
 
 #[test]
+fn authors_hear_of_what_is_wrong_or_odd() {
+    let mixed = json!([{"targets": [{"modelRewrite": "x", "weight": 1}, {"modelRewrite": "y"}]}]);
+    let resolved = rewrites(&[
+        ("plain", 1, json!([exact("m", "x")])),
+        ("odd", 2, mixed),
+        ("wrong", 3, json!([{"targets": []}])),
+    ]);
+    let noted = resolved.verdicts.iter();
+    let noted: Vec<_> = noted.map(|v| (v.standing.word(), v.noted)).collect();
+    assert_eq!(
+        noted,
+        [("accepted", false), ("accepted", true), ("invalid", true)]
+    );
+    let odd = &resolved.verdicts[1].message;
+    assert!(
+        odd.starts_with("spec.rules[0].targets[1]: it has no weight"),
+        "{odd}"
+    );
+}
+
+#[test]
 fn older_rewrites_and_earlier_rules_count() {
     let resolved = rewrites(&[
         ("young", 9, json!([exact("m", "x"), exact("own", "x")])),
