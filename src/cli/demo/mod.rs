@@ -292,6 +292,7 @@ impl Stage {
             uri: format!("http://{}/v1/chat/completions", self.entrance()),
             model: MODEL.to_owned(),
             headers: Vec::new(),
+            sheddable: false,
         }
     }
 

@@ -21,6 +21,8 @@ const DEADLINE: Duration = Duration::from_secs(60);
 pub(super) const PICKED: &str = "x-demo-picked";
 /// An answer's header with the address that it came from.
 pub(super) const REACHED: &str = "x-demo-reached";
+/// What becomes of what is shed.
+const SHED: &str = "status 429";
 const WORDS: &str = "The quick brown fox jumps over the lazy dog. ";
 
 /// What came back so far.
@@ -30,6 +32,8 @@ pub(super) struct Results {
     pub(super) complete: u64,
     /// Answers that were not 200 or were cut, by what was wrong.
     pub(super) failed: BTreeMap<String, u64>,
+    /// Requests of an objective that may be shed, turned away because the pool was full.
+    pub(super) shed: u64,
     /// Complete answers of a server that the picker did not choose, where Envoy tells ([`PICKED`], [`REACHED`]).
     pub(super) astray: u64,
     /// Complete answers by the server that gave them.
@@ -46,6 +50,8 @@ pub(super) struct Target {
     pub(super) model: String,
     /// Headers beside the usual ones.
     pub(super) headers: Vec<(&'static str, String)>,
+    /// Whether its requests are the first to be shed.
+    pub(super) sheddable: bool,
 }
 
 /// Sends `rate` requests a second until `stop`, and returns when the last has been answered.
@@ -95,6 +101,7 @@ async fn one(target: Target, results: Arc<Mutex<Results>>) {
             let millis = u64::try_from(first_byte.as_millis()).unwrap_or(u64::MAX);
             results.first_byte.saturating_record(millis);
         }
+        Err(what) if target.sheddable && what == SHED => results.shed += 1,
         Err(what) => *results.failed.entry(what).or_default() += 1,
     }
 }
@@ -142,6 +149,7 @@ impl Results {
             sent: 0,
             complete: 0,
             failed: BTreeMap::new(),
+            shed: 0,
             astray: 0,
             by_server: BTreeMap::new(),
             first_byte: Histogram::new_with_bounds(1, 600_000, 3)?,
@@ -154,8 +162,12 @@ impl Results {
 
     /// What came of all of them, as a line.
     pub(super) fn told(&self, seconds: f64) -> String {
+        let shed = match self.shed {
+            0 => String::new(),
+            shed => format!(", {shed} turned away while the pool was full"),
+        };
         format!(
-            "In {seconds:.1} s: {} requests sent, {} answered in full, {} failed. First byte after {} ms (median), {} ms (99 %).",
+            "In {seconds:.1} s: {} requests sent, {} answered in full{shed}, {} failed. First byte after {} ms (median), {} ms (99 %).",
             self.sent,
             self.complete,
             self.failures(),

@@ -165,10 +165,11 @@ pub(super) async fn run(args: &DemoArgs, envoy: &Path, folder: &Path) -> anyhow:
     cluster.kubelet.end().await?;
     stage.server.end().await?;
     // Who edits the objects may well have meant it.
-    if script.is_some() && results.complete < results.sent {
+    let answered = results.complete + results.shed;
+    if script.is_some() && answered < results.sent {
         bail!(
             "{} of {} requests failed",
-            results.sent - results.complete,
+            results.sent - answered,
             results.sent
         );
     }
@@ -317,17 +318,19 @@ impl Stage {
         enough: &CancellationToken,
     ) -> anyhow::Result<JoinSet<()>> {
         let (model, objective) = view::asked(&cluster.objects, &cluster.pool, MODEL).await?;
-        let named = objective.map(|name| ("x-llm-d-inference-objective", name));
+        let sheds = objective.as_ref().is_some_and(|(_, sheddable)| *sheddable);
+        let named = objective.map(|(name, _)| ("x-llm-d-inference-objective", name));
         let mut sending = JoinSet::new();
-        for (model, headers) in [
-            (model, Vec::new()),
-            (MODEL.to_owned(), Vec::from_iter(named)),
+        for (model, headers, sheddable) in [
+            (model, Vec::new(), false),
+            (MODEL.to_owned(), Vec::from_iter(named), sheds),
         ] {
             let target = Target {
                 http: cluster.http.clone(),
                 uri: format!("http://{}/v1/chat/completions", self.entrance()),
                 model,
                 headers,
+                sheddable,
             };
             let (results, enough) = (Arc::clone(results), enough.clone());
             sending.spawn(traffic::send(target, args.rate / 2.0, results, enough));

@@ -98,9 +98,10 @@ impl View {
 
     pub(super) fn live(&self, results: &Results, seconds: f64) -> String {
         let mut out = format!(
-            "{seconds:5.1} s  {} sent, {} answered, {} failed\n",
+            "{seconds:5.1} s  {} sent, {} answered, {} turned away, {} failed\n",
             results.sent,
             results.complete,
+            results.shed,
             results.failures()
         );
         self.pods(&mut out, results);
@@ -248,12 +249,13 @@ fn rewritten(page: &str) -> Vec<(String, f64)> {
     all
 }
 
-/// The model that is asked for: that of the first rewrite which is for one, else `default`; and an objective that is there.
+/// The model that is asked for: that of the first rewrite which is for one, else `default`; and an objective that is there,
+/// with whether its requests may be shed.
 pub(super) async fn asked(
     objects: &Objects,
     pool: &str,
     default: &str,
-) -> anyhow::Result<(String, Option<String>)> {
+) -> anyhow::Result<(String, Option<(String, bool)>)> {
     let of_pool = |object: &Value| object["spec"]["poolRef"]["name"] == pool;
     let rewrites = objects.list(&REWRITES).await?;
     let model = rewrites
@@ -264,9 +266,14 @@ pub(super) async fn asked(
     let objective = objectives
         .iter()
         .find(|objective| of_pool(objective))
-        .and_then(|objective| objective["metadata"]["name"].as_str());
+        .and_then(|objective| {
+            let name = objective["metadata"]["name"].as_str()?;
+            let priority = objective["spec"]["priority"].as_i64();
+            let sheddable = priority.is_some_and(|priority| priority < 0);
+            Some((name.to_owned(), sheddable))
+        });
     let model = model.unwrap_or(default).to_owned();
-    Ok((model, objective.map(str::to_owned)))
+    Ok((model, objective))
 }
 
 #[cfg(test)]
