@@ -136,7 +136,7 @@ fn nodes(snapshot: &Snapshot) -> BTreeSet<&str> {
 
 impl Chosen {
     /// One for each of `nodes`: one that is ready, of several the one that was. A node whose agent is gone keeps it until
-    /// there is another: it is being replaced, and what it told is not to be forgotten for that.
+    /// another is ready: it is being replaced, and what it told is not to be forgotten before somebody tells it anew.
     fn choose(&mut self, nodes: BTreeSet<&str>, pods: &Mirror<Option<AgentPod>>) {
         let mut before = std::mem::take(&mut self.0);
         let mut best: BTreeMap<&str, (bool, bool, IpAddr)> = BTreeMap::new();
@@ -147,8 +147,11 @@ impl Chosen {
             *known = rank.max(*known);
         }
         for node in nodes {
-            let best = best.get(node).map(|&(_, _, address)| address);
-            if let Some(address) = best.or_else(|| before.remove(node)) {
+            let best = best.get(node);
+            let ready = best.filter(|(ready, ..)| *ready).map(|best| best.2);
+            let known = ready.or_else(|| before.remove(node));
+            // What is not ready may be soon, or serve all the same.
+            if let Some(address) = known.or_else(|| best.map(|best| best.2)) {
                 self.0.insert(node.to_owned(), address);
             }
         }
@@ -198,10 +201,12 @@ mod tests {
             agents(&pods, &["n1", "n2", "n3"]),
             ["10.2.0.1:9401", "[fd00::2]:9401"]
         );
-        // It is replaced: by the time that the new one is ready, or the old one gone.
+        // It is replaced: by the time that the new one is ready, be the old one gone or not.
         pods.take(Event::Apply(pod("c", "n1", "10.2.0.9", false)));
         assert_eq!(agents(&pods, &["n1"]), ["10.2.0.1:9401"]);
         pods.take(Event::Delete(pod("a", "n1", "10.2.0.1", true)));
+        assert_eq!(agents(&pods, &["n1"]), ["10.2.0.1:9401"]);
+        pods.take(Event::Apply(pod("c", "n1", "10.2.0.9", true)));
         assert_eq!(agents(&pods, &["n1"]), ["10.2.0.9:9401"]);
         pods.take(Event::Delete(pod("c", "n1", "10.2.0.9", false)));
         assert_eq!(agents(&pods, &["n1"]), ["10.2.0.9:9401"]);
@@ -212,6 +217,9 @@ mod tests {
         assert_eq!(agents(&pods, &["n1"]), ["10.2.0.9:9401"]);
         // The node has no endpoints any more.
         assert_eq!(agents(&pods, &[]), [""; 0]);
+        // Better one that is not ready than none.
+        pods.take(Event::Apply(pod("f", "n4", "10.2.0.4", false)));
+        assert_eq!(agents(&pods, &["n4"]), ["10.2.0.4:9401"]);
         assert_eq!(agents(&Mirror::default(), &["n1"]), [""; 0]);
     }
 
