@@ -27,7 +27,7 @@ use super::super::fetch::{self, Wanted};
 use super::super::polls::PollStats;
 use super::super::scrape::verdict::Head;
 use super::super::tls::ClientTls;
-use super::super::{EndpointId, Member, Pool, clock_ms};
+use super::super::{Endpoint, Member, Pool, clock_ms};
 use super::join::is_pod;
 use super::{Gpus, SourceId, SourceKind};
 
@@ -133,12 +133,15 @@ fn place(member: &Member, of_node: bool) -> Option<Place> {
     Some(address.unwrap_or_else(|_| Place::Name(node.clone())))
 }
 
-/// The greatest utilisation of what the endpoint called `id` has on a page: GPUs that its pod was given, and those without an
-/// owner.
-fn utilization(gpus: &[Gpu], id: &EndpointId) -> Option<f32> {
+/// The greatest utilisation of what is `endpoint`'s on a page: GPUs that its pod was given, and those without an owner. On the
+/// page of a node (`of_node`) these may be anybody's: it has to name them, or have the whole node.
+fn utilization(gpus: &[Gpu], endpoint: &Endpoint, of_node: bool) -> Option<f32> {
+    let Endpoint { id, hardware, .. } = endpoint;
     let is_its = |gpu: &&Gpu| {
         let mut owners = gpu.owners.iter();
-        gpu.owners.is_empty() || owners.any(|owner| is_pod(id, &owner.namespace, &owner.pod))
+        let named = hardware.whole_node || hardware.gpus.contains(&gpu.uuid);
+        let nobodys = gpu.owners.is_empty() && (named || !of_node);
+        nobodys || owners.any(|owner| is_pod(id, &owner.namespace, &owner.pod))
     };
     let values = gpus.iter().filter(is_its);
     let values = values.filter_map(|gpu| gpu.utilization.as_ref()?.gpu);
@@ -279,14 +282,16 @@ impl Poller {
             event.number = self.events;
         }
         let members = self.members.load();
+        let of_node = self.config.of_node;
         for member in members.iter() {
-            show(member, utilization(&page.gpus, &member.endpoint.id));
+            let utilization = utilization(&page.gpus, &member.endpoint, of_node);
+            show(member, utilization);
             if member.faults().ended(SourceType::Dcgm) {
                 tracing::info!(endpoint = %member.endpoint.id, "Its GPUs can be read again.");
             }
         }
         // On a node's page a GPU without an owner may be anybody's.
-        let near = match self.config.of_node {
+        let near = match of_node {
             true => Vec::new(),
             false => members.iter().map(|m| m.endpoint.id.clone()).collect(),
         };

@@ -18,7 +18,7 @@ DCGM_FI_DEV_FB_FREE{gpu="1",UUID="GPU-b",pod="p",namespace="ns"} 11000
 
 fn utilizations(page: &str, names: &[&str]) -> Vec<Option<f32>> {
     let gpus = parse(page).gpus;
-    let of = |name: &&str| utilization(&gpus, &endpoint(name, None, &[]).id);
+    let of = |name: &&str| utilization(&gpus, &endpoint(name, None, &[]), false);
     names.iter().map(of).collect()
 }
 
@@ -34,6 +34,17 @@ fn the_busiest_gpu_of_a_pod_counts() {
         utilizations(&format!("{PAGE}{sidecar}"), &["q", "r"]),
         [Some(0.7); 2]
     );
+    // On the page of a node it may be that of another pool: unless it is named, or the node is all the endpoint's.
+    let gpus = parse(&format!("{PAGE}{sidecar}")).gpus;
+    for (of, expected) in [
+        (endpoint("q", None, &[]), Some(0.1)),
+        (endpoint("r", None, &[]), None),
+        (endpoint("r", Some("n"), &["GPU-e"]), Some(0.7)),
+        (endpoint("r", Some("n"), &["GPU-f"]), None),
+        (endpoint("r", Some("n"), &[]), Some(0.7)),
+    ] {
+        assert_eq!(utilization(&gpus, &of, true), expected, "{of:?}");
+    }
     let nothing = "DCGM_FI_DEV_GPU_UTIL{gpu=\"0\",UUID=\"GPU-e\"} 9223372036854775794\n";
     assert_eq!(utilizations(nothing, &["p"]), [None]);
 }
