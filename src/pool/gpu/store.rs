@@ -249,7 +249,9 @@ impl Inner {
 
     /// How many GPUs there are, and how many of them are shown at endpoints.
     pub(super) fn counts(&self) -> (usize, usize) {
-        (self.claims.all().count(), self.on.len())
+        // What went a moment ago is shown until all is joined anew.
+        let placed = self.on.keys().filter(|u| self.claims.keeper(u).is_some());
+        (self.claims.all().count(), placed.count())
     }
 
     /// All GPUs, as the sources that count know them, in the order of nodes and indices.

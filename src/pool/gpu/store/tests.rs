@@ -354,3 +354,22 @@ fn what_a_silent_source_told_is_nothing_that_a_later_endpoint_has() {
     rig.gpus.tick(60_400);
     assert_eq!(rig.uuids(0), ["GPU-1", "GPU-7"]);
 }
+
+#[test]
+fn what_went_is_nobodys_and_no_endpoints_before_all_is_joined_anew() {
+    let (one, other) = (agent("n1"), agent("n2"));
+    let rig = Rig::new(&["a", "b"], &[&one, &other]);
+    for (id, gpu) in [
+        (&one, gpu("GPU-a", &["a"], 1)),
+        (&other, gpu("GPU-b", &["b"], 1)),
+    ] {
+        rig.report(id, snapshot("n", "life", vec![gpu], vec![]), 1_000);
+    }
+    rig.gpus.tick(1_100);
+    let counts = || rig.gpus.look(Inner::counts);
+    assert_eq!(counts(), (2, 2));
+    rig.gpus.remove(&one);
+    assert_eq!(counts(), (1, 1));
+    rig.gpus.tick(1_200);
+    assert_eq!(counts(), (1, 1));
+}
