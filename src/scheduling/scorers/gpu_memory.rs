@@ -110,8 +110,9 @@ impl GpuMemory {
             .iter()
             .map(|&candidate| self.known(cx, candidate));
         let bytes = known.filter_map(|known| Some(known.held? / known.tokens));
+        // One whose GPUs hold nothing of it has not begun, or is looked for on the wrong ones.
         bytes
-            .filter(|bytes| bytes.is_finite())
+            .filter(|bytes| bytes.is_finite() && *bytes > 0.0)
             .fold(f64::NAN, f64::min)
     }
 

@@ -142,6 +142,16 @@ fn the_formula() {
             vec![0.4; 3],
         ),
         (
+            "one that holds nothing as yet teaches nothing",
+            "{enough: 1}",
+            vec![
+                (Some((0, 80)), Some(1000), 0.5),
+                (Some((72, 8)), Some(1000), 0.2),
+                (Some((72, 8)), Some(1000), 0.7),
+            ],
+            vec![0.0, 0.8, 0.3],
+        ),
+        (
             "all are full",
             "{}",
             vec![(Some((72, 0)), Some(10), 1.0); 2],
