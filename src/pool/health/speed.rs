@@ -16,8 +16,8 @@
 //! ln speed    ← follows ln measured within a second
 //! ```
 //!
-//! When the weight that the GPUs leave changes, the speed changes by the same ratio at once, and measuring begins anew: the
-//! clocks are the start, what is served corrects them. An endpoint that nothing is measured of goes back to what its GPUs
+//! When the weight that the GPUs leave changes, the speed changes by the same ratio at once (when it rises, to no more than the
+//! weight or what it was), and measuring begins anew: the clocks are the start, what is served corrects them. An endpoint that nothing is measured of goes back to what its GPUs
 //! say (half-life 30 s), so one that was slow gets its chance. Differences below [`UNFELT`] are noise, and count as none.
 
 use super::marks::Reading;
@@ -93,7 +93,9 @@ impl Pace {
         let before = std::mem::replace(&mut self.seen, marks);
         let ratio = weight / self.weight;
         if (ratio - 1.0).abs() > STEP {
-            self.ln += ratio.ln();
+            // An engine that the clocks do not hold up was found to be fast all the same: it gains nothing by their end.
+            let most = self.ln.max(weight.ln());
+            self.ln = (self.ln + ratio.ln()).min(most);
             self.weight = weight;
             // What was left since the last time was before that, most of it.
             (self.tokens, self.token_s) = (0.0, 0.0);
@@ -177,5 +179,40 @@ fn median(all: &mut [Measured], value: impl Fn(&Measured) -> f32) -> f32 {
     match known {
         0 | 1 => f32::NAN,
         known => value(&all[known / 2]),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What it is after the GPUs left `weights`, from a speed whose logarithm was `ln`.
+    fn after(ln: f32, weights: &[f32]) -> f32 {
+        let mut pace = Pace {
+            ln,
+            weight: weights[0],
+            ..Pace::NEW
+        };
+        for &weight in &weights[1..] {
+            pace.measure(Reading::NONE, 0.0, weight, 0.5);
+        }
+        pace.ln.exp()
+    }
+
+    #[test]
+    fn what_is_given_back_is_no_more_than_was_taken() {
+        let half = 0.5_f32.ln();
+        for (what, ln, weights, expected) in [
+            ("it is slowed down", 0.0, &[1.0, 0.5][..], 0.5),
+            ("and no more", half, &[0.5, 1.0], 1.0),
+            ("step by step", half, &[0.5, 0.6, 0.8, 1.0], 1.0),
+            ("hardly slower was measured", -0.05, &[0.5, 1.0], 1.0),
+            ("as fast as the others", 0.0, &[0.5, 0.7, 1.0], 1.0),
+            ("faster", 0.3, &[0.5, 1.0], 0.3_f32.exp()),
+            ("slower than the clocks say", 2.0 * half, &[0.5, 1.0], 0.5),
+        ] {
+            let got = after(ln, weights);
+            assert!((got - expected).abs() < 0.01, "{what}: {got}");
+        }
     }
 }
