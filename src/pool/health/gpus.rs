@@ -129,6 +129,9 @@ impl Memory {
             let [lost, recovery, drain, soft, throttled] = &mut says;
             lost.1
                 .add((!sight.source.is_silent(now)).then_some(sight.gpu.lost));
+            if is_told_of_its_board(sight, gpus) {
+                continue;
+            }
             recovery.1.add(action.map(|action| matches!(action, 1 | 2)));
             drain.1.add(any([drains, failed]));
             soft.1.add(any([remaps, worn, peer]));
@@ -155,7 +158,8 @@ impl Memory {
                     asked_since && errors.recovery_action == Some(0) && !sight.gpu.lost
                 })
             };
-            if !gpus.gpus.is_empty() && gpus.gpus.iter().all(well) {
+            let mut tell = gpus.gpus.iter().filter(|s| !is_told_of_its_board(s, gpus));
+            if !gpus.gpus.is_empty() && tell.all(well) {
                 machine.cleared(cause, now);
             }
         }
@@ -360,6 +364,12 @@ fn concerned<'a>(event: &Event, sight: &'a Sight, gpus: &'a EndpointGpus) -> Opt
     };
     let named = own.find(is_named).map(|own| &own.gpu);
     named.or_else(|| takes_the_board.then_some(gpu))
+}
+
+/// Whether it is a MIG instance and its board is there too: errors and clocks are told of the board, of an instance never.
+fn is_told_of_its_board(sight: &Sight, gpus: &EndpointGpus) -> bool {
+    let parent = &sight.gpu.parent;
+    !parent.is_empty() && gpus.gpus.iter().any(|board| board.gpu.uuid == *parent)
 }
 
 /// Whether it is a board with MIG instances, or one of them.

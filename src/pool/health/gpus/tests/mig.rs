@@ -94,3 +94,50 @@ fn memory_that_failed_is_its_instances() {
     // An XID will tell whose it is.
     assert_eq!(failed(None), []);
 }
+
+/// A board that tells what `with` sets, and the endpoint's instance, which tells nothing of it.
+fn board(now: u64, with: impl Fn(&mut Gpu)) -> Told {
+    let board = |gpu: &mut Gpu| {
+        gpu.uuid = "GPU-b".to_owned();
+        gpu.mig_enabled = true;
+        with(gpu);
+    };
+    told(now, board).and(now, |gpu| {
+        gpu.uuid = "MIG-a".to_owned();
+        gpu.parent = "GPU-b".to_owned();
+    })
+}
+
+#[test]
+fn what_is_told_of_the_board_is_over_when_the_board_says_so() {
+    let action = |action| errors(move |errors| errors.recovery_action = Some(action));
+    for (before, cause) in [(1, Cause::GpuRecovery), (4, Cause::GpuDrain)] {
+        let (told, well) = (board(1_000, action(before)), board(2_000, action(0)));
+        let mut case = Case::new();
+        assert_eq!(case.judge(&told, 1_000), [cause]);
+        assert_eq!(case.judge(&well, 2_000), [cause]);
+        let over = 2_000 + cause.hold_ms();
+        well.heard(over);
+        case.judge(&well, over);
+        // Sooner than for want of word.
+        let free = case.machine.next_trial();
+        assert!(!case.machine.has(cause) || free == over, "{cause:?} {free}");
+    }
+}
+
+#[test]
+fn a_reset_that_the_driver_confirms_of_the_board_counts_for_its_instance() {
+    let action = |action| errors(move |errors| errors.recovery_action = Some(action));
+    let mut case = Case::new();
+    let fatal = mig(1, named(79, None));
+    assert_eq!(case.judge(&fatal, 1_000), [Cause::GpuFatal]);
+    case.judge(&board(60_000, action(0)), 60_000);
+    let free = 60_000 + Cause::GpuFatal.hold_ms();
+    assert!(!case.machine.take_trial(free - 1) && case.machine.take_trial(free));
+    // Without the board nobody tells.
+    let mut case = Case::new();
+    case.judge(&fatal, 1_000);
+    let alone = told(60_000, |gpu| gpu.parent = "GPU-b".to_owned());
+    case.judge(&alone, 60_000);
+    assert!(!case.machine.take_trial(free));
+}
