@@ -12,7 +12,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use gpu_probes::telemetry::{Architecture, Errors, Event, EventKind, Gpu};
-use gpu_probes::xid::{Class, Scope, xid};
+use gpu_probes::xid::{Class, xid};
 
 #[cfg(doc)]
 use super::super::gpu::Source;
@@ -22,8 +22,12 @@ use super::machine::Machine;
 use super::processes::Processes;
 
 mod activity;
+mod whose;
 
 pub(super) use activity::activity;
+pub(super) use whose::is_shared;
+
+use whose::{concerned, is_told_of_its_board};
 
 /// An older reading is none, in milliseconds.
 const READ_MS: u64 = 15_000;
@@ -337,46 +341,6 @@ fn throttle(sight: &Sight, now: u64) -> Option<Option<f32>> {
     Some(Some(share.clamp(LEAST, 1.0)))
 }
 
-/// What of the endpoint's `event` happened to, which was told of `sight`: of a MIG board others' events are told as well, and
-/// what names an instance is told of the board too. `None`: it is others'.
-fn concerned<'a>(event: &Event, sight: &'a Sight, gpus: &'a EndpointGpus) -> Option<&'a Gpu> {
-    let gpu = &sight.gpu;
-    let (true, Some(instance)) = (is_mig(gpu), event.gpu_instance) else {
-        return Some(gpu);
-    };
-    let board = if gpu.parent.is_empty() {
-        &gpu.uuid
-    } else {
-        &gpu.parent
-    };
-    let mut own = gpus.own().filter(|own| own.gpu.parent == *board);
-    let is_named = |own: &&Sight| {
-        let compute = match (event.compute_instance, own.gpu.compute_instance) {
-            (Some(named), Some(own)) => named == own,
-            _ => true,
-        };
-        own.gpu.gpu_instance == Some(instance) && compute
-    };
-    let takes_the_board = match event.kind() {
-        EventKind::Xid => xid(event.value, gpu.architecture()).scope == Scope::Board,
-        EventKind::GpuLost | EventKind::RecoveryAction => true,
-        _ => false,
-    };
-    let named = own.find(is_named).map(|own| &own.gpu);
-    named.or_else(|| takes_the_board.then_some(gpu))
-}
-
-/// Whether it is a MIG instance and its board is there too: errors and clocks are told of the board, of an instance never.
-fn is_told_of_its_board(sight: &Sight, gpus: &EndpointGpus) -> bool {
-    let parent = &sight.gpu.parent;
-    !parent.is_empty() && gpus.gpus.iter().any(|board| board.gpu.uuid == *parent)
-}
-
-/// Whether it is a board with MIG instances, or one of them.
-fn is_mig(gpu: &Gpu) -> bool {
-    gpu.mig_enabled || !gpu.parent.is_empty()
-}
-
 /// Memory of `gpu` failed and could not be corrected.
 fn memory_failed(machine: &mut Machine, gpu: &Gpu, now: u64) {
     let cause = match contains_errors(gpu) {
@@ -390,7 +354,7 @@ fn memory_failed(machine: &mut Machine, gpu: &Gpu, now: u64) {
 
 /// How long an event of `gpu` counts, in milliseconds, when nothing else is heard. A board with MIG instances is all theirs.
 fn event_ms(cause: Cause, gpu: &Gpu) -> u64 {
-    let anothers = gpu.owners.len() > 1 || gpu.mig_enabled;
+    let anothers = is_shared(gpu) || gpu.mig_enabled;
     match cause {
         Cause::GpuAppFatal if anothers => ANOTHERS_MS,
         cause => cause.event_ms(),

@@ -4,6 +4,7 @@
 //! of its metrics was read after that.
 
 use super::super::gpu::EndpointGpus;
+use super::gpus::is_shared;
 use super::marks::Reading;
 
 /// See the module.
@@ -23,13 +24,13 @@ impl Processes {
         replaced_at: 0,
     };
 
-    /// Takes down who is there. On a GPU with several owners it cannot be told whose they are; and none at all may mean that
+    /// Takes down who is there. On a GPU that several pods have it cannot be told whose they are; and none at all may mean that
     /// they were not read.
     pub(super) fn look(&mut self, gpus: &EndpointGpus, now: u64) {
         let own = || {
             let known = gpus
                 .own()
-                .filter(|sight| sight.gpu.owners.len() < 2 && !sight.source.is_silent(now));
+                .filter(|sight| !is_shared(&sight.gpu) && !sight.source.is_silent(now));
             let processes = known.flat_map(|sight| &sight.gpu.processes);
             processes
                 .filter(|process| process.foreign != Some(true))
@@ -68,7 +69,7 @@ impl Processes {
 mod tests {
     use gpu_probes::telemetry::Process;
 
-    use super::super::gpus::tests::{Told, told};
+    use super::super::gpus::tests::{Told, pods, told};
     use super::*;
 
     fn with(now: u64, pids: &'static [u32]) -> Told {
@@ -119,7 +120,7 @@ mod tests {
     #[test]
     fn whose_processes_cannot_be_told_says_nothing() {
         let edits: [fn(&mut gpu_probes::telemetry::Gpu); 2] = [
-            |gpu| gpu.owners = vec![Default::default(); 2],
+            |gpu| gpu.owners = pods(2),
             |gpu| gpu.processes[0].foreign = Some(true),
         ];
         for edit in edits {
@@ -136,6 +137,19 @@ mod tests {
             }
             assert!(!processes.restarted(&pages(9_000)));
         }
+        // Two containers of one pod are one's.
+        let mut processes = Processes::NEW;
+        for (now, pid) in [(1_000, 1), (2_000, 2)] {
+            let told = told(now, |gpu| {
+                gpu.owners = vec![Default::default(); 2];
+                gpu.processes = vec![Process {
+                    pid,
+                    ..Default::default()
+                }];
+            });
+            processes.look(&told.gpus(), now);
+        }
+        assert!(processes.restarted(&pages(9_000)));
         // What failed is what is new.
         let mut processes = Processes::NEW;
         for (now, pids) in [(1_000, &[1][..]), (2_000, &[2])] {

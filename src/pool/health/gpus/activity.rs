@@ -2,7 +2,7 @@
 
 use super::super::super::gpu::{EndpointGpus, Sight};
 use super::super::stall::Activity;
-use super::is_known;
+use super::{is_known, is_shared};
 
 /// The share of time with a kernel running from which on a GPU says that it is busy.
 const BUSY: f64 = 0.9;
@@ -26,7 +26,7 @@ fn activity_of(sight: &Sight, now: u64) -> Activity {
     let gpu = &sight.gpu;
     let young = |age_ms: u32| is_known(sight, age_ms, now);
     // Whose work it is cannot be told.
-    let shared = gpu.owners.len() > 1 || gpu.mig_enabled || !gpu.parent.is_empty();
+    let shared = is_shared(gpu) || gpu.mig_enabled || !gpu.parent.is_empty();
     if shared {
         return Activity::Unknown;
     }

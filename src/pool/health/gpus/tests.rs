@@ -1,7 +1,7 @@
 use super::super::stall::Activity;
 use super::*;
 use crate::pool::gpu::Source;
-use gpu_probes::telemetry::Clocks;
+use gpu_probes::telemetry::{Clocks, Owner};
 use std::sync::atomic::Ordering::Relaxed;
 
 mod mig;
@@ -102,6 +102,15 @@ impl Case {
 /// What stands after `told`, told at 1000.
 fn causes(told: &Told) -> Vec<Cause> {
     Case::new().judge(told, 1_000)
+}
+
+/// So many pods that were given one GPU.
+pub(in crate::pool::health) fn pods(count: usize) -> Vec<Owner> {
+    let pod = |n| Owner {
+        pod: format!("pod-{n}"),
+        ..Default::default()
+    };
+    (0..count).map(pod).collect()
 }
 
 fn errors(with: impl Fn(&mut Errors)) -> impl Fn(&mut Gpu) {
@@ -422,9 +431,17 @@ fn activity_of_gpus_that_others_use_is_not_known() {
         (
             told(1_000, |gpu| {
                 works(gpu);
-                gpu.owners = vec![Default::default(); 2];
+                gpu.owners = pods(2);
             }),
             Activity::Unknown,
+        ),
+        // Two containers of one pod.
+        (
+            told(1_000, |gpu| {
+                works(gpu);
+                gpu.owners = vec![Default::default(); 2];
+            }),
+            Activity::Works,
         ),
     ] {
         assert_eq!(activity(&told.gpus(), 1_000), expected);

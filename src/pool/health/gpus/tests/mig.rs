@@ -13,7 +13,7 @@ fn mig(owners: usize, with: impl Fn(&mut Event)) -> Told {
         gpu.uuid = "MIG-a".to_owned();
         gpu.parent = "GPU-b".to_owned();
         (gpu.gpu_instance, gpu.compute_instance) = (Some(3), Some(0));
-        gpu.owners = vec![Default::default(); owners];
+        gpu.owners = pods(owners);
     };
     let told = told(1_000, board).happened(990, &with).and(1_000, own);
     let mut event = Event::default();
@@ -71,11 +71,14 @@ fn where_it_is_not_known_whose_process_died_all_are_tried_out_soon() {
         // Anybody's on the board.
         assert_eq!(out(1, None), ANOTHERS_MS);
     }
-    let owned_by = |owners| {
-        let owners = move |gpu: &mut Gpu| gpu.owners = vec![Default::default(); owners];
+    let owned_by = |owners: &Vec<Owner>| {
+        let owners = move |gpu: &mut Gpu| gpu.owners.clone_from(owners);
         out_for(&told(1_000, owners).event(990, 31), Cause::GpuAppFatal)
     };
-    assert_eq!([owned_by(1), owned_by(2)], [long, ANOTHERS_MS]);
+    let containers = vec![Default::default(); 2];
+    let of = [pods(1), pods(2), containers];
+    let out = of.each_ref().map(owned_by);
+    assert_eq!(out, [long, ANOTHERS_MS, long]);
     // What takes the board takes it for long, whoever is named.
     let fatal = Cause::GpuFatal.event_ms();
     assert_eq!(out_for(&mig(2, named(95, Some(4))), Cause::GpuFatal), fatal);
