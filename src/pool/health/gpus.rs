@@ -8,7 +8,7 @@
 //! What is not known is no sign of anything: what a silent source told ([`Source::is_silent`]), a reading that is
 //! [`READ_MS`] old (of a source that is asked seldom, older than it may be silent), a value that is absent. `docs/health.md` has the thresholds and where they come from.
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use gpu_probes::telemetry::{Architecture, Errors, Event, EventKind, Gpu};
@@ -48,8 +48,8 @@ const SOFT: f32 = 0.9;
 const RISES_MS: f32 = 5_000.0;
 /// The XID of a row remapping: the table has its weight by architecture.
 const REMAPPED: u64 = 63;
-/// Events that are remembered, so that none counts twice.
-const MOST_EVENTS: usize = 64;
+/// So many events more than twice those that are told are remembered, so that none counts twice.
+const MORE_EVENTS: usize = 64;
 /// Of a GPU that others share, an error that killed a process may have killed another's: how long it counts, in milliseconds.
 const ANOTHERS_MS: u64 = 5_000;
 
@@ -58,8 +58,8 @@ const ANOTHERS_MS: u64 = 5_000;
 pub(super) struct Memory {
     /// Uncorrected memory errors of each GPU, as last read.
     uncorrected: Vec<(String, u64)>,
-    /// The last events: number, value, and when.
-    events: VecDeque<(u64, u64, u64)>,
+    /// Events that were seen: number, value, and when.
+    events: BTreeSet<(u64, u64, u64)>,
     pub(super) processes: Processes,
     /// What the GPUs leave of the endpoint's speed, 0 to 1.
     pub(super) weight: f32,
@@ -80,7 +80,7 @@ struct Say {
 impl Memory {
     pub(super) const NEW: Self = Self {
         uncorrected: Vec::new(),
-        events: VecDeque::new(),
+        events: BTreeSet::new(),
         processes: Processes::NEW,
         weight: 1.0,
         weighed_at: 0,
@@ -152,13 +152,13 @@ impl Memory {
         }
         // After an error that needs a reset: the driver wants none any more, and said so since.
         for cause in [Cause::GpuFatal, Cause::GpuEcc, Cause::GpuLink] {
-            let Some(since) = machine.since(cause) else {
+            let Some(last) = machine.since(cause) else {
                 continue;
             };
             let well = |sight: &Arc<Sight>| {
                 errors(sight, now).is_some_and(|errors| {
                     let read_at = now - sight.age_ms(errors.age_ms, now).min(now);
-                    let asked_since = read_at > since + cause.hold_ms();
+                    let asked_since = read_at > last + cause.hold_ms();
                     asked_since && errors.recovery_action == Some(0) && !sight.gpu.lost
                 })
             };
@@ -183,7 +183,9 @@ impl Memory {
                 Some((_, before)) => {
                     let before = std::mem::replace(before, count);
                     if count > before {
-                        memory_failed(machine, &sight.gpu, now);
+                        if let Some(cause) = failed_memory(&sight.gpu) {
+                            machine.happened(cause, now, now + event_ms(cause, &sight.gpu));
+                        }
                     } else if count < before {
                         // Counters begin anew with a reset.
                         machine.cleared(Cause::GpuEcc, now);
@@ -201,21 +203,25 @@ impl Memory {
                     continue;
                 }
                 if let Some(gpu) = concerned(event, sight, gpus) {
-                    self.happened(machine, event, gpu, together, now);
+                    self.happened(machine, event, gpu, together, (*at, now));
                 }
             }
+        }
+        // Sources tell the last few of each GPU: what they dropped does not come again.
+        let told = || gpus.gpus.iter().flat_map(|sight| &sight.events);
+        if self.events.len() > MORE_EVENTS + 2 * told().count() {
+            let told = told().map(|(at, event)| (event.number, event.value, *at));
+            self.events = told.collect();
         }
     }
 
     /// Whether this event came before; if not, it has now.
     fn knows(&mut self, event: &Event, at: u64) -> bool {
-        let same = |(number, value, when): &(u64, u64, u64)| {
-            *number == event.number && *value == event.value && when.abs_diff(at) < SAME_MS
-        };
-        let known = self.events.iter().any(same);
+        let (first, last) = (at.saturating_sub(SAME_MS - 1), at + (SAME_MS - 1));
+        let same = |when| (event.number, event.value, when);
+        let known = self.events.range(same(first)..=same(last)).next().is_some();
         if !known {
-            self.events.truncate(MOST_EVENTS - 1);
-            self.events.push_front((event.number, event.value, at));
+            self.events.insert(same(at));
         }
         known
     }
@@ -226,7 +232,7 @@ impl Memory {
         event: &Event,
         gpu: &Gpu,
         together: bool,
-        now: u64,
+        (at, now): (u64, u64),
     ) {
         let cause = match event.kind() {
             EventKind::GpuLost => Some(Cause::GpuLost),
@@ -235,10 +241,7 @@ impl Memory {
                 4 => Some(Cause::GpuDrain),
                 _ => None,
             },
-            EventKind::EccUncorrected => {
-                memory_failed(machine, gpu, now);
-                None
-            }
+            EventKind::EccUncorrected => failed_memory(gpu),
             EventKind::Xid => {
                 let known = xid(event.value, gpu.architecture());
                 match known.class {
@@ -256,6 +259,10 @@ impl Memory {
             EventKind::EventUnknown | EventKind::MigChanged => None,
         };
         if let Some(cause) = cause {
+            // It came late: what it struck is gone.
+            if cause.ends_with_the_process() && at < machine.restarted_at() {
+                return;
+            }
             self.processes.failed();
             machine.happened(cause, now, now + event_ms(cause, gpu));
         }
@@ -341,15 +348,14 @@ fn throttle(sight: &Sight, now: u64) -> Option<Option<f32>> {
     Some(Some(share.clamp(LEAST, 1.0)))
 }
 
-/// Memory of `gpu` failed and could not be corrected.
-fn memory_failed(machine: &mut Machine, gpu: &Gpu, now: u64) {
-    let cause = match contains_errors(gpu) {
+/// What follows when memory of `gpu` failed and could not be corrected.
+fn failed_memory(gpu: &Gpu) -> Option<Cause> {
+    match contains_errors(gpu) {
         // Of which instance it was an XID tells.
-        true if gpu.mig_enabled => return,
-        true => Cause::GpuAppFatal,
-        false => Cause::GpuEcc,
-    };
-    machine.happened(cause, now, now + event_ms(cause, gpu));
+        true if gpu.mig_enabled => None,
+        true => Some(Cause::GpuAppFatal),
+        false => Some(Cause::GpuEcc),
+    }
 }
 
 /// How long an event of `gpu` counts, in milliseconds, when nothing else is heard. A board with MIG instances is all theirs.

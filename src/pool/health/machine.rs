@@ -41,6 +41,8 @@ pub(in crate::pool) struct Machine {
     next_trial: u64,
     /// When the first did, since it was last put out; 0 = none.
     tried_at: u64,
+    /// When there was last a new process; 0 = never.
+    restarted_at: u64,
     /// Causes that began and were not counted yet, as bits.
     begun: u16,
 }
@@ -53,16 +55,26 @@ struct Standing {
     until: u64,
 }
 
+// === impl Standing ===
+
+impl Standing {
+    const NONE: Self = Self {
+        since: 0,
+        until: 0,
+    };
+}
+
 // === impl Machine ===
 
 impl Machine {
     pub(in crate::pool) const NEW: Self = Self {
-        standing: [const { Standing { since: 0, until: 0 } }; Cause::ALL.len()],
+        standing: [const { Standing::NONE }; Cause::ALL.len()],
         results: Results::NONE,
         tripped_at: 0,
         trips: 0,
         next_trial: 0,
         tried_at: 0,
+        restarted_at: 0,
         begun: 0,
     };
 
@@ -102,6 +114,7 @@ impl Machine {
     pub(super) fn restarted(&mut self, now: u64) {
         let ends = Cause::ALL.into_iter().filter(|c| c.ends_with_the_process());
         ends.for_each(|cause| self.shorten(cause, now));
+        self.restarted_at = now;
         self.results = Results::NONE;
     }
 
@@ -158,7 +171,7 @@ impl Machine {
     pub(super) fn settle(&mut self, now: u64) {
         let unharmed = self.tried_at != 0 && now >= self.tried_at + TRIAL_MS;
         for cause in Cause::ALL {
-            let Standing { since, until } = self.standing[cause as usize];
+            let Standing { since, until, .. } = self.standing[cause as usize];
             let well = match cause.effect() {
                 // Whoever counts failures sees successes too.
                 Effect::Eject => unharmed && cause != Cause::Failures,
@@ -185,6 +198,11 @@ impl Machine {
     /// Since when `cause` stands.
     pub(in crate::pool) fn since(&self, cause: Cause) -> Option<u64> {
         Some(self.standing[cause as usize].since).filter(|&since| since != 0)
+    }
+
+    /// When the engine was last found to be a new process; 0 = never.
+    pub(super) fn restarted_at(&self) -> u64 {
+        self.restarted_at
     }
 
     pub(super) fn has(&self, cause: Cause) -> bool {

@@ -4,6 +4,7 @@ use crate::pool::gpu::Source;
 use gpu_probes::telemetry::{Clocks, Owner};
 use std::sync::atomic::Ordering::Relaxed;
 
+mod events;
 mod mig;
 mod throttling;
 
@@ -20,15 +21,19 @@ pub(in crate::pool::health) fn told(now: u64, with: impl Fn(&mut Gpu)) -> Told {
 
 /// The same, by a source of its own.
 fn told_by(source: Source, now: u64, with: impl Fn(&mut Gpu)) -> Told {
-    source.heard_at.store(now, Relaxed);
-    let told = Told {
-        sights: Vec::new(),
-        source: Arc::new(source),
-    };
-    told.and(now, with)
+    Told::none(source, now).and(now, with)
 }
 
 impl Told {
+    /// No GPU as yet.
+    fn none(source: Source, now: u64) -> Self {
+        source.heard_at.store(now, Relaxed);
+        Self {
+            sights: Vec::new(),
+            source: Arc::new(source),
+        }
+    }
+
     /// Another one.
     pub(in crate::pool::health) fn and(mut self, now: u64, with: impl Fn(&mut Gpu)) -> Self {
         let mut gpu = Gpu {
@@ -187,84 +192,6 @@ fn what_is_read_of_errors() {
     ] {
         assert_eq!(causes(&told), expected, "{:?}", told.sights);
     }
-}
-
-#[test]
-fn what_xids_come_to() {
-    let (alone, together) = (false, true);
-    for (numbers, peers, expected) in [
-        (
-            &[48, 79, 95, 109, 119, 120, 136, 140, 143][..],
-            alone,
-            &[Cause::GpuFatal][..],
-        ),
-        (&[13, 31, 43, 45, 94], alone, &[Cause::GpuAppFatal]),
-        (&[64], alone, &[Cause::GpuDrain]),
-        (&[63, 92], alone, &[Cause::GpuSoft]),
-        (&[74, 144, 150], alone, &[Cause::GpuSoft]),
-        (&[74, 144, 150], together, &[Cause::GpuLink]),
-        (&[154, 0, 1, 999, u64::MAX], alone, &[]),
-    ] {
-        for &number in numbers {
-            let mut told = told(1_000, |_| {});
-            if peers {
-                told = told.and(1_000, |_| {});
-            }
-            let told = told.event(990, number);
-            assert_eq!(causes(&told), expected, "{number}");
-        }
-    }
-}
-
-#[test]
-fn other_events() {
-    for (kind, value, expected) in [
-        (EventKind::GpuLost, 0, &[Cause::GpuLost][..]),
-        (EventKind::RecoveryAction, 0, &[]),
-        (EventKind::RecoveryAction, 1, &[Cause::GpuRecovery]),
-        (EventKind::RecoveryAction, 4, &[Cause::GpuDrain]),
-        (EventKind::EccUncorrected, 0, &[Cause::GpuAppFatal]),
-        (EventKind::MigChanged, 0, &[]),
-        (EventKind::EventUnknown, 79, &[]),
-    ] {
-        let told = told(1_000, |_| {}).happened(990, |event| {
-            event.kind = kind.into();
-            event.value = value;
-        });
-        assert_eq!(causes(&told), expected, "{kind:?} {value}");
-    }
-    let kind = |event: &mut Event| event.kind = 77;
-    assert_eq!(causes(&told(1_000, |_| {}).happened(990, kind)), []);
-}
-
-#[test]
-fn an_event_counts_once_however_often_it_is_told() {
-    let mut case = Case::new();
-    let first = told(1_000, |_| {}).event(1_000, 31);
-    assert_eq!(case.judge(&first, 1_000), [Cause::GpuAppFatal]);
-    // A connection is made anew; the age was rounded otherwise.
-    let again = told(3_000, |_| {}).event(1_002, 31);
-    case.judge(&again, 3_000);
-    let free = 1_000 + Cause::GpuAppFatal.event_ms();
-    assert!(!case.machine.take_trial(free - 1) && case.machine.take_trial(free));
-    // Another one of the same sort.
-    let at = free + 4_000;
-    let other = told(at, |_| {}).event(1_000, 31).event(at, 31);
-    case.judge(&other, at);
-    let free = at + Cause::GpuAppFatal.event_ms();
-    assert!(!case.machine.take_trial(free - 1) && case.machine.take_trial(free));
-}
-
-#[test]
-fn history_is_not_held_against_an_endpoint() {
-    let old = told(100_000, |_| {}).event(100_000 - RECENT_MS - 1, 79);
-    assert_eq!(Case::new().judge(&old, 100_000), []);
-    // Before it came into the pool.
-    let mut case = Case::new();
-    let told = told(5_000, |_| {}).event(4_000, 79);
-    case.memory
-        .judge(&mut case.machine, &told.gpus(), 4_500, 5_000);
-    assert!(!case.machine.has(Cause::GpuFatal));
 }
 
 #[test]
