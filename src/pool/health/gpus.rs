@@ -152,7 +152,7 @@ impl Memory {
         }
         // After an error that needs a reset: the driver wants none any more, and said so since.
         for cause in [Cause::GpuFatal, Cause::GpuEcc, Cause::GpuLink] {
-            let Some(last) = machine.since(cause) else {
+            let Some(last) = machine.last(cause) else {
                 continue;
             };
             let well = |sight: &Arc<Sight>| {

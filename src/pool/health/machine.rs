@@ -51,6 +51,8 @@ pub(in crate::pool) struct Machine {
 struct Standing {
     /// 0 = it does not stand.
     since: u64,
+    /// When it happened last, or began.
+    last: u64,
     /// Until when, whatever else is heard.
     until: u64,
 }
@@ -60,6 +62,7 @@ struct Standing {
 impl Standing {
     const NONE: Self = Self {
         since: 0,
+        last: 0,
         until: 0,
     };
 }
@@ -88,6 +91,7 @@ impl Machine {
     pub(super) fn happened(&mut self, cause: Cause, now: u64, until: u64) {
         self.begin(cause, now);
         let standing = &mut self.standing[cause as usize];
+        standing.last = now;
         standing.until = standing.until.max(until);
     }
 
@@ -200,6 +204,11 @@ impl Machine {
         Some(self.standing[cause as usize].since).filter(|&since| since != 0)
     }
 
+    /// When `cause`, which stands, happened last.
+    pub(super) fn last(&self, cause: Cause) -> Option<u64> {
+        self.has(cause).then(|| self.standing[cause as usize].last)
+    }
+
     /// When the engine was last found to be a new process; 0 = never.
     pub(super) fn restarted_at(&self) -> u64 {
         self.restarted_at
@@ -242,6 +251,7 @@ impl Machine {
         }
         self.standing[cause as usize] = Standing {
             since: now.max(1),
+            last: now,
             until: 0,
         };
         self.begun |= 1 << cause as u16;

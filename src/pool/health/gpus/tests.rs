@@ -195,6 +195,29 @@ fn what_is_read_of_errors() {
 }
 
 #[test]
+fn a_reading_from_before_the_last_error_does_not_mend_it() {
+    let told = |now: u64, age_ms| {
+        told(
+            now,
+            errors(move |errors| {
+                errors.recovery_action = Some(0);
+                errors.age_ms = age_ms;
+            }),
+        )
+    };
+    let mut case = Case::new();
+    case.judge(&told(1_000, 0).event(1_000, 79), 1_000);
+    // Read a while after the first, and before the second.
+    case.judge(&told(50_000, 100).event(50_000, 79), 50_000);
+    case.judge(&told(50_100, 200), 50_100);
+    let soon = 50_100 + Cause::GpuFatal.hold_ms();
+    assert!(!case.machine.take_trial(soon));
+    case.judge(&told(70_000, 0), 70_000);
+    let free = 70_000 + Cause::GpuFatal.hold_ms();
+    assert!(!case.machine.take_trial(free - 1) && case.machine.take_trial(free));
+}
+
+#[test]
 fn memory_errors_since_the_last_reading() {
     for (architecture, expected) in [
         (Architecture::Hopper, Cause::GpuAppFatal),

@@ -91,6 +91,7 @@ fn a_storm_on_all_gpus_is_not_new_again_at_each_look() {
         case.judge(&storm(now, now), now);
     }
     assert!(case.memory.events.len() <= MORE_EVENTS + 2 * 8 * 32);
+    assert_eq!(case.machine.last(Cause::GpuLink), Some(755_000));
 }
 
 #[test]
