@@ -177,4 +177,14 @@ fn instances_of_a_lost_board_are_lost() {
         lost,
         [(true, false), (true, false), (true, false), (false, true)]
     );
+    // The board does not tell what is on it; who knows them may ask all the same.
+    let found = probe.discover().unwrap();
+    let who: Vec<_> = found.iter().map(|g| (g.uuid.as_str(), g.lost)).collect();
+    assert_eq!(who, [("GPU-a", true), ("GPU-b", false)]);
+    probe.sample(&mut gpus[1], &[Class::Memory]).unwrap();
+    assert!(gpus[1].lost);
+    node.change(|state| state.gpus[0].lost = false);
+    assert_eq!(probe.discover().unwrap().len(), 4);
+    probe.sample(&mut gpus[1], &[Class::Memory]).unwrap();
+    assert!(!gpus[1].lost && gpus[1].memory.is_some());
 }

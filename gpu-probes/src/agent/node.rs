@@ -49,8 +49,8 @@ pub(super) fn forget(gpu: &mut Gpu, about: &mut About) {
 }
 
 /// Takes who is there now into `node`; whether that is another set. What was read of those that stay, stays. A lost GPU
-/// stays even if it is no longer listed, and its instances with it, unless another is in its place: its going must not look
-/// as if it had been taken away.
+/// stays even if it is no longer listed, unless another is in its place, and its instances stay with it whether it is listed
+/// or not: their going must not look as if they had been taken away.
 pub(super) fn merge(node: &mut Node, found: Vec<Gpu>, now: Instant) -> bool {
     let gpus = std::mem::take(&mut node.gpus).into_iter();
     let mut left: Vec<(Gpu, About)> = gpus.zip(std::mem::take(&mut node.about)).collect();
@@ -80,10 +80,11 @@ pub(super) fn merge(node: &mut Node, found: Vec<Gpu>, now: Instant) -> bool {
             place => gpu.pci_bus_id == place,
         })
     };
-    let lost: Vec<String> = left
-        .iter()
-        .filter(|(gpu, _)| gpu.lost && gpu.parent.is_empty() && !replaced(gpu))
-        .map(|(gpu, _)| gpu.uuid.clone())
+    let unlisted = left.iter().map(|(gpu, _)| gpu);
+    let lost = unlisted.filter(|gpu| !replaced(gpu)).chain(&node.gpus);
+    let lost: Vec<String> = lost
+        .filter(|gpu| gpu.lost && gpu.parent.is_empty())
+        .map(|gpu| gpu.uuid.clone())
         .collect();
     for (mut gpu, about) in left {
         if lost.contains(&gpu.uuid) || lost.contains(&gpu.parent) {
@@ -99,7 +100,7 @@ pub(super) fn merge(node: &mut Node, found: Vec<Gpu>, now: Instant) -> bool {
 
 fn with_readings(identity: Gpu, gpu: Gpu) -> Gpu {
     Gpu {
-        lost: gpu.lost,
+        lost: gpu.lost || identity.lost,
         memory: gpu.memory,
         processes: gpu.processes,
         utilization: gpu.utilization,

@@ -16,6 +16,10 @@ pub(super) struct Said {
     pub(super) hanging: bool,
     pub(super) events: Vec<Event>,
     pub(super) opened: usize,
+    /// How often was looked who is there, how often GPUs were read, and how often events were begun to be waited for.
+    pub(super) discovered: usize,
+    pub(super) sampled: usize,
+    pub(super) listened: usize,
 }
 
 /// What the source says; the test changes it while the agent reads.
@@ -73,14 +77,22 @@ impl GpuProbe for Probe {
             compute_instance: gpu.compute_instance,
             mig_profile: gpu.mig_profile.clone(),
             mig_enabled: gpu.mig_enabled,
+            lost: gpu.lost,
             ..Gpu::default()
         };
-        Ok(self.0.edit(|said| said.gpus.iter().map(bare).collect()))
+        Ok(self.0.edit(|said| {
+            said.discovered += 1;
+            // A board that is lost does not tell what is on it.
+            let is_lost = |uuid: &str| said.gpus.iter().any(|gpu| gpu.lost && gpu.uuid == uuid);
+            let all = said.gpus.iter().filter(|gpu| !is_lost(&gpu.parent));
+            all.map(bare).collect()
+        }))
     }
 
     fn sample(&mut self, gpu: &mut Gpu, classes: &[Class]) -> Result<(), ProbeError> {
         self.0.check()?;
         self.0.edit(|said| {
+            said.sampled += 1;
             let Some(now) = said.gpus.iter().find(|now| now.uuid == gpu.uuid) else {
                 gpu.lost = true;
                 return;
@@ -103,6 +115,7 @@ impl GpuProbe for Probe {
     }
 
     fn events(&mut self) -> Option<Box<dyn EventSource>> {
+        self.0.edit(|said| said.listened += 1);
         Some(Box::new(Events(self.0.clone())))
     }
 }

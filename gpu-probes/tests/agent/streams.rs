@@ -164,6 +164,46 @@ async fn a_lost_gpu_has_no_readings_and_stays_listed() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn instances_of_a_lost_board_stay_listed_and_events_are_waited_for_anew_when_it_is_back() {
+    let board = Gpu {
+        mig_enabled: true,
+        ..busy("GPU-a")
+    };
+    let script = Script::of(vec![board, instance("MIG-1", "GPU-a", 1)]);
+    let agent = agent_of(&script).await;
+    let listened = script.edit(|said| said.listened);
+    let lose =
+        |lost: bool| script.edit(|said| said.gpus.iter_mut().for_each(|gpu| gpu.lost = lost));
+    lose(true);
+    let all_lost = |seen: &Snapshot| seen.gpus.len() == 2 && seen.gpus.iter().all(|gpu| gpu.lost);
+    until(&agent, "a loss", all_lost).await;
+    let begun = |what: fn(&source::Said) -> usize| script.edit(|said| what(said));
+    // The loss itself makes the agent look who is there.
+    let discovered = begun(|said| said.discovered);
+    until(&agent, "a look", |_| {
+        begun(|said| said.discovered) > discovered
+    })
+    .await;
+    // All are read twice at least, so what came of the look is told.
+    let sampled = begun(|said| said.sampled);
+    until(&agent, "readings", |_| {
+        begun(|said| said.sampled) > sampled + 6
+    })
+    .await;
+    let seen = agent.snapshot();
+    assert!(all_lost(&seen), "{seen:?}");
+    assert_eq!(begun(|said| said.listened), listened);
+    lose(false);
+    until(&agent, "recovery", |seen| {
+        seen.gpus.len() == 2 && seen.gpus.iter().all(|gpu| !gpu.lost)
+    })
+    .await;
+    // The GPU may be known by another handle now.
+    let anew = |_: &Snapshot| begun(|said| said.listened) > listened;
+    until(&agent, "somebody to wait for events anew", anew).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn instances_come_and_go_with_mig() {
     let script = Script::of(vec![busy("GPU-a")]);
     let agent = agent_of(&script).await;
