@@ -145,6 +145,8 @@ impl Sampler {
         let mut discovered_at = discover_at;
         let mut due = [Instant::now(); CLASSES.len()];
         let mut good_at = Instant::now();
+        // A GPU that was lost answers again, perhaps not to who waits for its events.
+        let mut is_back = false;
         loop {
             let now = Instant::now();
             if discover_at <= now {
@@ -153,7 +155,8 @@ impl Sampler {
                 match probe.discover() {
                     Ok(gpus) => {
                         let changed = node::merge(&mut node, gpus, now);
-                        if changed || listener.has_ended() {
+                        if changed || is_back || listener.has_ended() {
+                            is_back = false;
                             // First, so that one event is not heard by two.
                             listener.end();
                             listener = self.listen(probe.events());
@@ -178,7 +181,8 @@ impl Sampler {
                 .collect();
             if !classes.is_empty() {
                 match self.read(&mut *probe, &mut node, &classes) {
-                    Ok(()) => {
+                    Ok(back) => {
+                        is_back |= back;
                         good_at = Instant::now();
                         *backoff = SHORTEST_BACKOFF;
                     }
@@ -216,16 +220,17 @@ impl Sampler {
         }
     }
 
-    /// Reads `classes` of all GPUs and tells them. An error if nothing could be read.
+    /// Reads `classes` of all GPUs and tells them; whether a board that was lost is not any more. An error if nothing could be
+    /// read.
     fn read(
         &self,
         probe: &mut dyn GpuProbe,
         node: &mut Node,
         classes: &[Class],
-    ) -> Result<(), ProbeError> {
+    ) -> Result<bool, ProbeError> {
         let mut failed = None;
         let mut good = node.gpus.is_empty();
-        let mut processes_changed = false;
+        let (mut processes_changed, mut back) = (false, false);
         for (gpu, about) in node.gpus.iter_mut().zip(&mut node.about) {
             let was = (gpu.lost, pids(gpu));
             if let Err(error) = probe.sample(gpu, classes) {
@@ -242,6 +247,7 @@ impl Sampler {
             }
             processes_changed |= was.1 != pids(gpu);
             if gpu.lost != was.0 {
+                back |= was.0 && gpu.parent.is_empty();
                 self.waker.discover();
             }
             let now = Instant::now();
@@ -263,7 +269,7 @@ impl Sampler {
         if processes_changed {
             self.shared.processes.notify_one();
         }
-        Ok(())
+        Ok(back)
     }
 
     fn listen(&self, source: Option<Box<dyn EventSource>>) -> Listener {
