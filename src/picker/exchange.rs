@@ -16,7 +16,7 @@ use super::served::{Booking, Response, is_fault};
 use super::{Picker, Policy};
 use crate::dialect::{self, Api, Dialect, ModelRewriter};
 use crate::extproc::{
-    Exchange, HeaderEdits, Headers, Metadata, Overrun, Refusal, RequestBody, Verdict,
+    Exchange, HeaderEdits, Headers, Metadata, Overrun, Refusal, RequestBody, ResponseBody, Verdict,
 };
 use crate::pool::Member;
 use crate::telemetry::metrics::{ReasonLabels, Stage};
@@ -263,7 +263,7 @@ impl Exchange for PickExchange {
         &mut self,
         headers: &Headers,
         metadata: &Metadata,
-        body: bool,
+        body: ResponseBody,
     ) -> HeaderEdits {
         let begun = Instant::now();
         let status = headers
@@ -292,11 +292,16 @@ impl Exchange for PickExchange {
             let told = told_served(metadata).to_owned();
             edits.set.push((CONFORMANCE_SERVED.into(), told.into()));
         }
-        let mut response = Response::new(booking, served, status, sse, self.started);
+        let shown = body != ResponseBody::Unseen;
+        let mut response = Response::new(booking, served, status, (sse, shown), self.started);
         response.worked(begun.elapsed());
         self.response = Some(response);
 
-        let Some(renamed) = self.renamed.as_ref().filter(|_| body) else {
+        let Some(renamed) = self
+            .renamed
+            .as_ref()
+            .filter(|_| body == ResponseBody::Editable)
+        else {
             return edits;
         };
         let (Some(from), false) = (&renamed.from, headers.contains("content-encoding")) else {

@@ -31,7 +31,7 @@ async fn exchange(
     let counted = r#"producer_name="p",fairness_id="agent",priority="0"} 1"#;
     assert!(page.contains(counted), "{page}");
     let response = headers(&[(":status", status)]);
-    let edits = exchange.response_headers(&response, &Metadata::default(), true);
+    let edits = exchange.response_headers(&response, &Metadata::default(), ResponseBody::Editable);
     exchange.response_ended();
     let page = picker.metrics.encode().unwrap();
     assert!(!page.contains(counted), "{page}");
