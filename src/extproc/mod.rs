@@ -98,8 +98,10 @@ pub trait Exchange: Send + 'static {
 /// What a stream shows of a response body.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ResponseBody {
-    /// Nothing, as far as is known, or there is none.
+    /// Nothing, or there is none.
     Unseen,
+    /// The client does not say. It can only be observed.
+    Untold,
     /// All of it, and it cannot be edited.
     Seen,
     /// All of it, and it may be edited.

@@ -44,8 +44,8 @@ pub(super) struct Session<P: Processor> {
     response_mode: BodySendMode,
     first: bool,
     observed: bool,
-    /// Nobody said whether an observed body will come.
-    blind: bool,
+    /// It is observed, and which bodies will come was not said: Envoy never does.
+    untold: bool,
     /// Request headers have come, so they can be replied to.
     headers: bool,
     request: Phase,
@@ -87,7 +87,7 @@ impl<P: Processor> Session<P> {
             response_mode: BodySendMode::FullDuplexStreamed,
             first: true,
             observed: false,
-            blind: false,
+            untold: false,
             headers: false,
             request: Phase::Waiting,
             response: Phase::Waiting,
@@ -176,7 +176,7 @@ impl<P: Processor> Session<P> {
 
     fn configure(&mut self, config: Option<&ProtocolConfiguration>, observed: bool) {
         self.observed = observed;
-        self.blind = observed && config.is_none();
+        self.untold = observed && config.is_none();
         if observed {
             self.awaited = None;
         }
@@ -410,7 +410,8 @@ impl<P: Processor> Session<P> {
         self.response = Phase::Open;
         let headers = Headers::from(message.headers);
         let body = match self.response_mode {
-            _ if message.end_of_stream || self.blind => ResponseBody::Unseen,
+            _ if message.end_of_stream => ResponseBody::Unseen,
+            _ if self.untold => ResponseBody::Untold,
             BodySendMode::None => ResponseBody::Unseen,
             BodySendMode::Grpc => ResponseBody::Seen,
             _ if self.observed => ResponseBody::Seen,

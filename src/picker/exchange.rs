@@ -18,7 +18,7 @@ use crate::dialect::{self, Api, Dialect, ModelRewriter};
 use crate::extproc::{
     Exchange, HeaderEdits, Headers, Metadata, Overrun, Refusal, RequestBody, ResponseBody, Verdict,
 };
-use crate::pool::Member;
+use crate::pool::{Member, clock_ms};
 use crate::telemetry::metrics::{ReasonLabels, Stage};
 
 /// What a request without a path is taken for, as the reference does.
@@ -292,7 +292,11 @@ impl Exchange for PickExchange {
             let told = told_served(metadata).to_owned();
             edits.set.push((CONFORMANCE_SERVED.into(), told.into()));
         }
-        let shown = body != ResponseBody::Unseen;
+        let shown = match body {
+            ResponseBody::Unseen => false,
+            ResponseBody::Untold => self.picker.bodies.are_shown(clock_ms()),
+            ResponseBody::Seen | ResponseBody::Editable => true,
+        };
         let mut response = Response::new(booking, served, status, (sse, shown), self.started);
         response.worked(begun.elapsed());
         self.response = Some(response);
@@ -319,6 +323,9 @@ impl Exchange for PickExchange {
     fn response_chunk(&mut self, chunk: Bytes, end: bool, out: &mut Vec<Bytes>) {
         let begun = Instant::now();
         if let Some(response) = &mut self.response {
+            if self.observed && response.is_new() {
+                self.picker.bodies.seen(clock_ms());
+            }
             response.chunk(&chunk, begun);
         }
         rewrite(&mut self.response_rewriter, chunk, end, out);

@@ -257,6 +257,11 @@ impl Response {
         }
     }
 
+    /// No piece of its body came.
+    pub(super) fn is_new(&self) -> bool {
+        self.last_chunk.is_none()
+    }
+
     /// What the server counted, if it did.
     pub(super) fn usage(&self) -> Option<Usage> {
         self.scanner.usage()
