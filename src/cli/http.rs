@@ -125,12 +125,20 @@ async fn over(
         .connect(uri, AgentAt::of(server).name)
         .await?;
     let (mut sender, connection) = http1::handshake(stream).await?;
-    let _connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let connection = AbortOnDropHandle::new(tokio::spawn(connection));
     let path = request.uri().path_and_query().cloned();
     *request.uri_mut() = path.map(Uri::from).unwrap_or_default();
     let host = HeaderValue::try_from(server)?;
     request.headers_mut().insert(http::header::HOST, host);
-    Ok(whole(sender.send_request(request).await?).await?)
+    match sender.send_request(request).await {
+        Ok(response) => Ok(whole(response).await?),
+        // It was closed before: why, the connection knows.
+        Err(error) if error.is_canceled() => match connection.await? {
+            Err(cause) => Err(cause.into()),
+            Ok(()) => Err(error.into()),
+        },
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The sum of all series of `family` on a metrics page that carry all of `labels`, written `name="value"`.

@@ -43,8 +43,6 @@ pub(super) const SPARE_WORKERS: usize = 1;
 const NOTICE: Duration = Duration::from_secs(3);
 /// For connections to close at all.
 const LAST_CALL: Duration = Duration::from_millis(500);
-/// How often a draining server looks whether it is empty.
-const DRAIN_CHECK: Duration = Duration::from_millis(50);
 
 /// The sockets of a process.
 struct Sockets {
@@ -162,7 +160,9 @@ pub async fn run(mut settings: Settings) -> anyhow::Result<()> {
     tracing::info!(streams = open.count(), "Draining.");
     let deadline = tokio::time::Instant::now() + settings.drain_timeout;
     let drain = async {
-        drained(open, deadline).await;
+        tokio::time::sleep_until(deadline.min(tokio::time::Instant::now() + NOTICE)).await;
+        // Streams that are open go on; who would open another on a connection that he has is told to do it elsewhere. When
+        // the last has ended the server has.
         closing.cancel();
         // What is left gets what remains of the time, then the connections are cut.
         tokio::time::sleep_until(deadline.max(tokio::time::Instant::now() + LAST_CALL)).await;
@@ -209,15 +209,6 @@ pub(super) async fn asked_to_stop() -> std::io::Result<()> {
         _ = interrupt.recv() => {}
     }
     Ok(())
-}
-
-/// Waits until no stream is left and load balancers had their notice, but no longer than `deadline`.
-async fn drained(open: &OpenStreams, deadline: tokio::time::Instant) {
-    let notice = deadline.min(tokio::time::Instant::now() + NOTICE);
-    tokio::time::sleep_until(notice).await;
-    while open.count() > 0 && tokio::time::Instant::now() < deadline {
-        tokio::time::sleep(DRAIN_CHECK).await;
-    }
 }
 
 fn tls(settings: &Settings) -> anyhow::Result<Option<Arc<Tls>>> {

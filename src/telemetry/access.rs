@@ -2,11 +2,14 @@
 //!
 //! Whoever asks shows a bearer token; whose it is, and whether he may read that page, an [`Authority`] says. What it said holds
 //! for a minute, a refusal for ten seconds. Tokens are kept as digests alone, and no more than [`MOST`] of them with a page.
+//! Whoever makes up tokens can neither have us flood the authority nor keep out who was let in before: of those that are not known
+//! [`STRANGERS`] a second are asked about, and those that were permitted wait in a line of their own.
 //!
 //! | Answer | When |
 //! |---|---|
 //! | 401 | there is no token, or it is nobody's |
 //! | 403 | its owner may not read that page |
+//! | 429 | too many come with tokens that are not known |
 //! | 503 | the authority cannot be asked |
 
 use std::collections::HashMap;
@@ -31,10 +34,14 @@ const MOST: usize = 1024;
 /// How long a permission holds, and a refusal.
 const PERMITTED: Duration = Duration::from_secs(60);
 const REFUSED: Duration = Duration::from_secs(10);
-/// How often the authority is asked at a time: whoever makes up tokens must not have us flood it.
+/// How often the authority is asked at a time, about each of the two kinds.
 const ASKED_AT_ONCE: usize = 4;
+/// How many in a second it is asked about that are not known.
+const STRANGERS: u32 = 20;
 /// How long whoever asks waits for its answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// No page's path: with it a token is known that was permitted to read some page.
+const ANYWHERE: &str = "";
 /// Bytes of a token.
 const LONGEST: usize = 16 << 10;
 
@@ -62,7 +69,11 @@ pub trait Authority: Send + Sync + 'static {
 pub struct Gate {
     authority: Box<dyn Authority>,
     known: Mutex<HashMap<Key, Known>>,
+    /// About those that were permitted before.
+    renewing: Semaphore,
     asking: Semaphore,
+    /// Strangers of this second, and when it began.
+    strangers: Mutex<(Instant, u32)>,
     /// It could not be asked the last time.
     failing: AtomicBool,
 }
@@ -75,6 +86,22 @@ struct Known {
     until: Instant,
 }
 
+/// What is known of who asks.
+enum Before {
+    /// What holds still.
+    Holds(Access),
+    /// It was permitted a while ago.
+    Permitted,
+    Nothing,
+}
+
+/// Why there is no answer.
+#[derive(Debug, PartialEq, Eq)]
+enum Unanswered {
+    TooMany,
+    Failed(String),
+}
+
 // === impl Gate ===
 
 impl Gate {
@@ -83,7 +110,9 @@ impl Gate {
         Self {
             authority: Box::new(authority),
             known: Mutex::default(),
+            renewing: Semaphore::new(ASKED_AT_ONCE),
             asking: Semaphore::new(ASKED_AT_ONCE),
+            strangers: Mutex::new((Instant::now(), 0)),
             failing: AtomicBool::new(false),
         }
     }
@@ -96,7 +125,7 @@ impl Gate {
         };
         let access = match timeout(PATIENCE, self.access(token, path)).await {
             Ok(access) => access,
-            Err(_) => Err("there is no answer in time".to_owned()),
+            Err(_) => Err(Unanswered::Failed("there is no answer in time".to_owned())),
         };
         match access {
             Ok(access) => {
@@ -110,7 +139,11 @@ impl Gate {
                     }
                 }
             }
-            Err(error) => {
+            Err(Unanswered::TooMany) => {
+                let text = "too many come with tokens that are not known; try again in a second\n";
+                Some((StatusCode::TOO_MANY_REQUESTS, text).into_response())
+            }
+            Err(Unanswered::Failed(error)) => {
                 // One line for a spell of failures.
                 if !self.failing.swap(true, Ordering::Relaxed) {
                     tracing::warn!(error, "Who may read the metrics cannot be found out.");
@@ -121,46 +154,81 @@ impl Gate {
         }
     }
 
-    async fn access(&self, token: &str, path: &str) -> Result<Access, String> {
-        let key = key(token, path);
-        if let Some(access) = self.known(&key) {
-            return Ok(access);
-        }
-        let closed = |_| "the process ends".to_owned();
-        let _permit = self.asking.acquire().await.map_err(closed)?;
+    async fn access(&self, token: &str, path: &str) -> Result<Access, Unanswered> {
+        let (key, anywhere) = (key(token, path), key(token, ANYWHERE));
+        let before = match self.known(&key) {
+            Before::Nothing if !matches!(self.known(&anywhere), Before::Nothing) => {
+                Before::Permitted
+            }
+            before => before,
+        };
+        let line = match before {
+            Before::Holds(access) => return Ok(access),
+            Before::Permitted => &self.renewing,
+            Before::Nothing if self.is_one_too_many() => return Err(Unanswered::TooMany),
+            Before::Nothing => &self.asking,
+        };
+        let closed = |_| Unanswered::Failed("the process ends".to_owned());
+        let _permit = line.acquire().await.map_err(closed)?;
         // Another may have asked the same meanwhile.
-        if let Some(access) = self.known(&key) {
+        if let Before::Holds(access) = self.known(&key) {
             return Ok(access);
         }
-        let access = self.authority.ask(token, path).await?;
+        let asked = self.authority.ask(token, path).await;
+        let access = asked.map_err(Unanswered::Failed)?;
+        if access == Access::Permitted {
+            self.keep(anywhere, Access::Permitted);
+        }
         self.keep(key, access.clone());
         Ok(access)
     }
 
-    fn known(&self, key: &Key) -> Option<Access> {
-        let known = self.known.lock();
-        let known = known.get(key).filter(|known| Instant::now() < known.until);
-        known.map(|known| known.access.clone())
+    fn known(&self, key: &Key) -> Before {
+        match self.known.lock().get(key) {
+            Some(known) if Instant::now() < known.until => Before::Holds(known.access.clone()),
+            Some(known) if known.access == Access::Permitted => Before::Permitted,
+            _ => Before::Nothing,
+        }
+    }
+
+    /// Counts a stranger.
+    fn is_one_too_many(&self) -> bool {
+        let mut strangers = self.strangers.lock();
+        let now = Instant::now();
+        if now.duration_since(strangers.0) >= Duration::from_secs(1) {
+            *strangers = (now, 0);
+        }
+        strangers.1 += 1;
+        strangers.1 > STRANGERS
     }
 
     fn keep(&self, key: Key, access: Access) {
         let now = Instant::now();
-        let permitted = access == Access::Permitted;
-        let until = now + if permitted { PERMITTED } else { REFUSED };
+        let until = now
+            + match access {
+                Access::Permitted => PERMITTED,
+                Access::Unknown | Access::Forbidden(_) => REFUSED,
+            };
         let mut known = self.known.lock();
-        if known.len() >= MOST {
-            known.retain(|_, known| now < known.until);
-        }
+        let is_permitted = |known: &Known| known.access == Access::Permitted;
+        let holds = |known: &Known| now < known.until;
         // Those who were refused come again and again; they must not drive out those who were not.
         if known.len() >= MOST {
-            known.retain(|_, known| known.access == Access::Permitted);
+            known.retain(|_, known| is_permitted(known) || holds(known));
         }
-        if known.len() < MOST || permitted {
-            if known.len() >= MOST {
-                known.clear();
+        if known.len() >= MOST {
+            known.retain(|_, known| is_permitted(known));
+        }
+        if known.len() >= MOST {
+            if access != Access::Permitted {
+                return;
             }
-            known.insert(key, Known { access, until });
+            known.retain(|_, known| holds(known));
         }
+        if known.len() >= MOST {
+            known.clear();
+        }
+        known.insert(key, Known { access, until });
     }
 }
 
@@ -284,19 +352,35 @@ mod tests {
         assert_eq!(ask("Bearer admin").await, 200);
     }
 
-    #[tokio::test]
+    #[tokio::test(start_paused = true)]
     async fn strangers_do_not_drive_out_who_is_known() {
         let office = Office::default();
         let gate = Gate::new(office.clone());
         assert_eq!(status(&gate, Some("Bearer admin"), "/metrics").await, 200);
+        tokio::time::advance(Duration::from_secs(1)).await;
         for n in 0..3 * MOST {
             let stranger = format!("Bearer {n}");
             assert_eq!(status(&gate, Some(&stranger), "/metrics").await, 401);
             assert!(gate.known.lock().len() <= MOST);
+            tokio::time::advance(Duration::from_secs(1) / STRANGERS).await;
         }
         let asked = office.asked.load(Ordering::Relaxed);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        for n in 0..2 * STRANGERS {
+            let expected = if n < STRANGERS { 401 } else { 429 };
+            let stranger = format!("Bearer stranger {n}");
+            assert_eq!(
+                status(&gate, Some(&stranger), "/metrics").await,
+                expected,
+                "{n}"
+            );
+        }
+        assert_eq!(
+            office.asked.load(Ordering::Relaxed),
+            asked + STRANGERS as usize
+        );
+        // Who was permitted is no stranger, long after that and whatever else he reads.
         assert_eq!(status(&gate, Some("Bearer admin"), "/metrics").await, 200);
-        assert_eq!(office.asked.load(Ordering::Relaxed), asked);
         for n in 0..2 * MOST {
             let path = format!("/debug/decisions/{n}");
             assert_eq!(status(&gate, Some("Bearer admin"), &path).await, 200);

@@ -7,6 +7,7 @@ use rustix::process::Signal;
 use tonic::Code;
 use tonic::transport::Channel;
 
+use crate::support::ask::{Exchange, channel};
 use crate::support::picker::{self, Picker};
 use crate::support::sims::Sims;
 use crate::support::{machine, until};
@@ -72,6 +73,29 @@ async fn readiness_ends_with_the_request_to_stop_and_liveness_with_the_process()
     );
     // Load balancers get to see it, and requests are still taken meanwhile.
     assert!(tokio::net::TcpStream::connect(picker.grpc).await.is_ok());
+    assert!(picker.process.ended().await.unwrap().success());
+}
+
+/// Whoever keeps his connection and never stops asking would keep it from ending, and be cut in the end.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn who_keeps_asking_is_sent_elsewhere_and_what_he_began_is_finished() {
+    let _machine = machine::shared().await;
+    let sims = Sims::start(1, &[]).await;
+    let config = picker::config(&sims.endpoints_file, &[("queue-scorer", 1)]);
+    let mut picker = Picker::start(&config, &["--drain-timeout=10m"]).await;
+    let channel = channel(picker.grpc);
+    let request = [(":method", "POST"), (":path", "/v1/completions")];
+    let mut begun = Exchange::begin(&channel, &request, false).await;
+    picker.process.signal(Signal::TERM).unwrap();
+    until("new requests to be turned away", async || {
+        let another = Exchange::try_begin(&channel, &request, false).await;
+        another.err()
+    })
+    .await;
+    picker.process.check().unwrap();
+    begun.body(r#"{"model":"m","prompt":"p"}"#, true);
+    assert_eq!(begun.destination().await, Ok(sims.addresses[0].to_string()));
+    begun.answer("{}".to_owned()).await;
     assert!(picker.process.ended().await.unwrap().success());
 }
 

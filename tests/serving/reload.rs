@@ -58,11 +58,12 @@ async fn a_good_version_decides_and_a_bad_one_is_told_and_changes_nothing() {
     let steered = config(folder.path(), "header-based-testing-filter");
     let picker = Picker::start(&running, &[]).await;
     // Without the filter the header means nothing, and none is needed.
-    assert!(ask(picker.grpc, &[]).await.is_ok());
+    let to_nobody = [(HEADER, "10.9.9.9")];
+    assert!(ask(picker.grpc, &to_nobody).await.is_ok());
 
     put(&picker, &steered);
     reloads(&picker, 1, 0).await;
-    assert_eq!(ask(picker.grpc, &[]).await, Err(429));
+    assert_eq!(ask(picker.grpc, &to_nobody).await, Err(429));
     let to_second = [(HEADER, SECOND)];
     assert_eq!(ask(picker.grpc, &to_second).await.unwrap(), SECOND);
 
@@ -76,13 +77,13 @@ async fn a_good_version_decides_and_a_bad_one_is_told_and_changes_nothing() {
     assert!(log.contains("the last good one stays"), "{log}");
     let page = picker.page("/metrics").await;
     assert!(page.contains("llm_d_epp_config_last_reload_success 0\n"));
-    assert_eq!(ask(picker.grpc, &[]).await, Err(429));
+    assert_eq!(ask(picker.grpc, &to_nobody).await, Err(429));
     assert_eq!(ask(picker.grpc, &to_second).await.unwrap(), SECOND);
 
     // Another endpoints file is not taken; the rest of that version is.
     put(&picker, &running.replace("endpoints.yaml", "other.yaml"));
     reloads(&picker, 2, 1).await;
-    assert!(ask(picker.grpc, &[]).await.is_ok());
+    assert!(ask(picker.grpc, &to_nobody).await.is_ok());
     let log = picker.process.printed();
     assert!(log.contains("takes effect with a restart"), "{log}");
     let page = picker.page("/metrics").await;

@@ -10,8 +10,8 @@ use pointsman::proto::ext_proc::processing_request::Request;
 use pointsman::proto::ext_proc::processing_response::Response;
 use pointsman::proto::ext_proc::{HttpBody, HttpHeaders, ProcessingRequest, ProcessingResponse};
 use tokio::sync::mpsc;
-use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint};
+use tonic::{Status, Streaming};
 
 /// Where the request with these `headers`, and no body, should go, or with which status it is refused.
 pub(crate) async fn ask(picker: SocketAddr, headers: &[(&str, &str)]) -> Result<String, i32> {
@@ -38,15 +38,24 @@ pub(crate) struct Exchange {
 impl Exchange {
     /// Begins a request, whose body is to follow unless the headers are its end.
     pub(crate) async fn begin(channel: &Channel, headers: &[(&str, &str)], end: bool) -> Self {
+        Self::try_begin(channel, headers, end).await.unwrap()
+    }
+
+    /// The same, with the picker's word if it takes no request.
+    pub(crate) async fn try_begin(
+        channel: &Channel,
+        headers: &[(&str, &str)],
+        end: bool,
+    ) -> Result<Self, Status> {
         let (outbound, mut messages) = mpsc::unbounded_channel();
         let headers = Request::RequestHeaders(http_headers(headers, end));
         outbound.send(message(headers)).unwrap();
         let requests = stream::poll_fn(move |cx| messages.poll_recv(cx));
         let mut client = ExternalProcessorClient::new(channel.clone());
-        Self {
-            inbound: client.process(requests).await.unwrap().into_inner(),
+        Ok(Self {
+            inbound: client.process(requests).await?.into_inner(),
             outbound,
-        }
+        })
     }
 
     /// Begins a request with a JSON body for `path`, with more `headers`, and sends it whole.

@@ -128,15 +128,13 @@ impl Names {
             _ => authority,
         };
         let host = host.trim_end_matches('.').to_ascii_lowercase();
-        // `<service>.<namespace>.svc` and what may follow.
-        let service = match host.find(".svc").filter(|&at| {
-            let rest = &host[at + ".svc".len()..];
-            rest.is_empty() || rest.starts_with('.')
-        }) {
-            Some(at) => &host[..at],
-            None => &host,
+        // `<service>[.<namespace>[.svc[.<domain>]]]`: neither of the two has a dot in it.
+        let mut labels = host.splitn(4, '.');
+        let service = match (labels.next(), labels.next(), labels.next()) {
+            (Some(service), Some(namespace), Some("svc")) => format!("{service}.{namespace}"),
+            _ => host.clone(),
         };
-        let known = self.services.get(service).copied();
+        let known = self.services.get(&service).copied();
         known.or_else(|| {
             // Envoy AI Gateway's: `[envoy.clusters.]endpointpicker_<pool>_<namespace>_ext_proc`.
             let (_, rest) = host.split_once("endpointpicker_")?;
@@ -163,6 +161,8 @@ mod tests {
             address("models", "llama"),
             address("models", "qwen"),
             address("lab", "qwen"),
+            address("svc-models", "phi"),
+            address("svc", "gemma"),
         ])
     }
 
@@ -182,6 +182,9 @@ mod tests {
                 "envoy.clusters.endpointpicker_llama_models_ext_proc",
                 Some(0),
             ),
+            ("phi-epp.svc-models.svc.cluster.local", Some(3)),
+            ("phi-epp.svc-models", Some(3)),
+            ("gemma-epp.svc.svc:9002", Some(4)),
             // There are two.
             ("qwen-epp", None),
             ("llama-epp.other.svc", None),
