@@ -75,12 +75,12 @@ pub trait Exchange: Send + 'static {
         false
     }
 
-    /// The response's headers, and the metadata that came with them. `body`: its body will come by and may be edited.
+    /// The response's headers, and the metadata that came with them. `body`: what will be seen of its body.
     fn response_headers(
         &mut self,
         headers: &Headers,
         metadata: &Metadata,
-        body: bool,
+        body: ResponseBody,
     ) -> HeaderEdits;
 
     /// Whether [`Exchange::response_chunk`] may change anything.
@@ -93,6 +93,19 @@ pub trait Exchange: Send + 'static {
     /// The response is complete. What is returned, metadata namespaces for the client, goes with the last reply to it: to
     /// the last piece of its body, or to what follows that.
     fn response_ended(&mut self) -> Option<Struct>;
+}
+
+/// What a stream shows of a response body.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ResponseBody {
+    /// Nothing, or there is none.
+    Unseen,
+    /// The client does not say. It can only be observed.
+    Untold,
+    /// All of it, and it cannot be edited.
+    Seen,
+    /// All of it, and it may be edited.
+    Editable,
 }
 
 /// The request body, as far as the client's mode shows it.

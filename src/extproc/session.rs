@@ -24,7 +24,7 @@ use tonic::{Code, Status, Streaming};
 use super::budget::{BodyBudget, Held};
 use super::reply::{self, Side};
 use super::server::OpenStream;
-use super::{Exchange, Headers, Metadata, Processor, Refusal, RequestBody, Verdict};
+use super::{Exchange, Headers, Metadata, Processor, Refusal, RequestBody, ResponseBody, Verdict};
 use crate::proto::envoy::extensions::filters::http::ext_proc::v3::processing_mode::BodySendMode;
 use crate::proto::ext_proc::processing_request::Request;
 use crate::proto::ext_proc::{
@@ -44,6 +44,8 @@ pub(super) struct Session<P: Processor> {
     response_mode: BodySendMode,
     first: bool,
     observed: bool,
+    /// It is observed, and which bodies will come was not said: Envoy never does.
+    untold: bool,
     /// Request headers have come, so they can be replied to.
     headers: bool,
     request: Phase,
@@ -85,6 +87,7 @@ impl<P: Processor> Session<P> {
             response_mode: BodySendMode::FullDuplexStreamed,
             first: true,
             observed: false,
+            untold: false,
             headers: false,
             request: Phase::Waiting,
             response: Phase::Waiting,
@@ -173,6 +176,7 @@ impl<P: Processor> Session<P> {
 
     fn configure(&mut self, config: Option<&ProtocolConfiguration>, observed: bool) {
         self.observed = observed;
+        self.untold = observed && config.is_none();
         if observed {
             self.awaited = None;
         }
@@ -405,9 +409,14 @@ impl<P: Processor> Session<P> {
         }
         self.response = Phase::Open;
         let headers = Headers::from(message.headers);
-        let body = !self.observed
-            && !message.end_of_stream
-            && !matches!(self.response_mode, BodySendMode::None | BodySendMode::Grpc);
+        let body = match self.response_mode {
+            _ if message.end_of_stream => ResponseBody::Unseen,
+            _ if self.untold => ResponseBody::Untold,
+            BodySendMode::None => ResponseBody::Unseen,
+            BodySendMode::Grpc => ResponseBody::Seen,
+            _ if self.observed => ResponseBody::Seen,
+            _ => ResponseBody::Editable,
+        };
         let edits = self.exchange.response_headers(&headers, metadata, body);
         let told = self.response_ended(message.end_of_stream);
         if !self.observed {

@@ -16,9 +16,9 @@ use super::served::{Booking, Response, is_fault};
 use super::{Picker, Policy};
 use crate::dialect::{self, Api, Dialect, ModelRewriter};
 use crate::extproc::{
-    Exchange, HeaderEdits, Headers, Metadata, Overrun, Refusal, RequestBody, Verdict,
+    Exchange, HeaderEdits, Headers, Metadata, Overrun, Refusal, RequestBody, ResponseBody, Verdict,
 };
-use crate::pool::Member;
+use crate::pool::{Member, clock_ms};
 use crate::telemetry::metrics::{ReasonLabels, Stage};
 
 /// What a request without a path is taken for, as the reference does.
@@ -263,7 +263,7 @@ impl Exchange for PickExchange {
         &mut self,
         headers: &Headers,
         metadata: &Metadata,
-        body: bool,
+        body: ResponseBody,
     ) -> HeaderEdits {
         let begun = Instant::now();
         let status = headers
@@ -292,11 +292,20 @@ impl Exchange for PickExchange {
             let told = told_served(metadata).to_owned();
             edits.set.push((CONFORMANCE_SERVED.into(), told.into()));
         }
-        let mut response = Response::new(booking, served, status, sse, self.started);
+        let shown = match body {
+            ResponseBody::Unseen => false,
+            ResponseBody::Untold => self.picker.bodies.are_shown(clock_ms()),
+            ResponseBody::Seen | ResponseBody::Editable => true,
+        };
+        let mut response = Response::new(booking, served, status, (sse, shown), self.started);
         response.worked(begun.elapsed());
         self.response = Some(response);
 
-        let Some(renamed) = self.renamed.as_ref().filter(|_| body) else {
+        let Some(renamed) = self
+            .renamed
+            .as_ref()
+            .filter(|_| body == ResponseBody::Editable)
+        else {
             return edits;
         };
         let (Some(from), false) = (&renamed.from, headers.contains("content-encoding")) else {
@@ -314,6 +323,9 @@ impl Exchange for PickExchange {
     fn response_chunk(&mut self, chunk: Bytes, end: bool, out: &mut Vec<Bytes>) {
         let begun = Instant::now();
         if let Some(response) = &mut self.response {
+            if self.observed && response.is_new() {
+                self.picker.bodies.seen(clock_ms());
+            }
             response.chunk(&chunk, begun);
         }
         rewrite(&mut self.response_rewriter, chunk, end, out);

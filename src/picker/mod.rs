@@ -21,6 +21,7 @@ use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::Metrics;
 use crate::telemetry::record::Recorder;
 
+mod bodies;
 mod choose;
 mod control;
 mod decide;
@@ -97,6 +98,7 @@ pub struct Picker {
     decisions: Option<Decisions>,
     prefix: Arc<PrefixCache>,
     flights: flights::Flights,
+    bodies: bodies::Bodies,
     retries: Arc<retries::Retries>,
     recorder: Option<Arc<Recorder>>,
 }
@@ -126,6 +128,7 @@ impl Picker {
             desk,
             prefix,
             flights: flights::Flights::default(),
+            bodies: bodies::Bodies::default(),
             retries: Arc::default(),
             recorder: None,
         }

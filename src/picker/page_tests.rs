@@ -8,7 +8,9 @@ use std::sync::atomic::Ordering::Relaxed;
 use super::decide::tests::picker_with;
 use super::*;
 use crate::dialect::Dialect;
-use crate::extproc::{BodyBudget, Exchange, Headers, Held, Metadata, RequestBody, StreamMetrics};
+use crate::extproc::{
+    BodyBudget, Exchange, Headers, Held, Metadata, RequestBody, ResponseBody, StreamMetrics,
+};
 use crate::pool::gauges::{OldPoolGauges, PoolGauges};
 use crate::pool::slab::Scrape;
 use crate::pool::{Endpoint, EndpointId, clock_ms};
@@ -50,7 +52,7 @@ async fn served(picker: &Arc<Picker>, model: &str) {
     let body = RequestBody::Whole(vec![body.into()], held);
     exchange.decide(body).await.unwrap();
     let response = headers(&[(":status", "200"), ("content-type", "text/event-stream")]);
-    exchange.response_headers(&response, &Metadata::default(), true);
+    exchange.response_headers(&response, &Metadata::default(), ResponseBody::Editable);
     let token = "data: {\"choices\":[{\"delta\":{\"content\":\"x\"}}]}\n\n";
     let usage = "data: {\"choices\":[],\"usage\":{\"prompt_tokens\":7,\"completion_tokens\":2,\"prompt_tokens_details\":{\"cached_tokens\":4}}}\n\n";
     for chunk in [token, token, usage, "data: [DONE]\n\n"] {

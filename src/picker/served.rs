@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::retries::Attempt;
 use crate::dialect::{ResponseScanner, Usage};
+use crate::pool::slab::Slot;
 use crate::pool::{Breaker, Member, Outcome, Reservation, clock_ms};
 use crate::prefix::{Prediction, PrefixCache};
 use crate::telemetry::inflight::Counted;
@@ -43,6 +44,8 @@ pub(super) struct Response {
     scanner: ResponseScanner,
     streaming: bool,
     failed: bool,
+    /// Who serves it, as long as that did not do its part.
+    owed_by: Option<Arc<Slot>>,
     /// When the request was sent, in milliseconds of [`clock_ms`].
     sent_at: u64,
     bytes: u64,
@@ -55,6 +58,15 @@ pub(super) struct Response {
 
 /// How an engine's stream breaks off: an event with an error in the place of tokens.
 const ERROR_EVENT: &[u8] = b"data: {\"error\"";
+/// What front ends say by themselves, whatever became of the engine behind them: that a connection is alive, and that an
+/// answer of the Responses API is to come.
+const NO_ANSWER: [&[u8]; 5] = [
+    b":",
+    b"event: ping",
+    b"event: response.created",
+    b"event: response.queued",
+    b"event: response.in_progress",
+];
 /// Tokens of an answer in one piece from which on the time to its first hardly counts.
 const LONG: u64 = 32;
 
@@ -66,6 +78,11 @@ fn breaks_off(chunk: &[u8]) -> bool {
         chunk[at + 7..].trim_ascii_start().first().copied()
     };
     chunk.starts_with(ERROR_EVENT) && code(chunk) == Some(b'5')
+}
+
+/// Whether `chunk` begins with one of [`NO_ANSWER`].
+fn is_no_answer(chunk: &[u8]) -> bool {
+    chunk.is_empty() || NO_ANSWER.iter().any(|said| chunk.starts_with(said))
 }
 
 /// HTTP statuses that say that the server, not the request, is at fault. 429 is load, not a fault.
@@ -117,13 +134,17 @@ impl Booking {
 
 impl Response {
     /// Response headers came. `served` is the endpoint that the gateway reports; without a report it is the one that
-    /// was picked. A gateway goes elsewhere only when the picked one failed it. `seen` is when this stream saw the
-    /// request: without a booking, that is when it was sent.
+    /// was picked. A gateway goes elsewhere only when the picked one failed it. `streaming`: it is a stream, and its pieces
+    /// will be shown. `seen` is when this stream saw the request: without a booking, that is when it was sent.
+    ///
+    /// The head of a stream says nothing of the engine: front ends send it before there is a token. So such a stream
+    /// counts as served when a piece of it comes, or its end; where none will be shown, and for an answer in one piece,
+    /// the head is what there is.
     pub(super) fn new(
         mut booking: Option<Booking>,
         served: Option<&Arc<Member>>,
         status: u16,
-        streaming: bool,
+        (streaming, shown): (bool, bool),
         seen: Instant,
     ) -> Self {
         let now = clock_ms();
@@ -149,17 +170,19 @@ impl Response {
         let slot = served
             .map(|member| &member.slot)
             .or(booking.as_ref().map(|b| b.reservation.slot()));
-        if let Some(slot) = slot {
-            let outcome = if is_fault(status) {
-                Outcome::Failed
-            } else {
-                Outcome::Ok
-            };
-            Breaker::observe(slot, outcome, sent_at, now);
-        }
         let failed = status >= 400;
-        if let Some(slot) = slot.filter(|_| !failed) {
-            slot.marks().piece();
+        let mut owed_by = None;
+        match slot {
+            None => {}
+            Some(slot) if is_fault(status) => {
+                Breaker::observe(slot, Outcome::Failed, sent_at, now);
+            }
+            Some(slot) if failed => Breaker::observe(slot, Outcome::Ok, sent_at, now),
+            Some(slot) if streaming && shown => owed_by = Some(Arc::clone(slot)),
+            Some(slot) => {
+                Breaker::observe(slot, Outcome::Ok, sent_at, now);
+                slot.marks().piece();
+            }
         }
         if let Some(booking) = booking.as_mut().filter(|_| failed) {
             booking.series.failed("ModelServerError");
@@ -175,6 +198,7 @@ impl Response {
             scanner: ResponseScanner::new(streaming),
             streaming,
             failed,
+            owed_by,
             sent_at,
             bytes: 0,
             first_token: None,
@@ -193,7 +217,6 @@ impl Response {
     /// A piece of its body, which came at `at`.
     pub(super) fn chunk(&mut self, chunk: &[u8], at: Instant) {
         self.bytes += chunk.len() as u64;
-        self.moved();
         if self.streaming && self.first_token.is_some() {
             self.gap(at);
         }
@@ -202,7 +225,11 @@ impl Response {
         }
         self.last_chunk = Some(at);
         self.scanner.feed(chunk);
-        if self.first_token.is_none() && self.scanner.first_token() {
+        let begins = self.first_token.is_none() && self.scanner.first_token();
+        if begins || !self.streaming || !is_no_answer(chunk) {
+            self.moved();
+        }
+        if begins {
             self.first_token = Some(at);
             let streaming = self.streaming;
             if let Some(booking) = &mut self.booking {
@@ -215,10 +242,24 @@ impl Response {
     }
 
     /// The engine did something for it.
-    fn moved(&self) {
-        if let Some(booking) = self.booking.as_ref().filter(|_| !self.failed) {
+    fn moved(&mut self) {
+        if self.failed {
+            return;
+        }
+        if let Some(slot) = self.owed_by.take() {
+            Breaker::observe(&slot, Outcome::Ok, self.sent_at, clock_ms());
+            if self.booking.is_none() {
+                slot.marks().piece();
+            }
+        }
+        if let Some(booking) = &self.booking {
             booking.reservation.slot().marks().piece();
         }
+    }
+
+    /// No piece of its body came.
+    pub(super) fn is_new(&self) -> bool {
+        self.last_chunk.is_none()
     }
 
     /// What the server counted, if it did.
@@ -238,9 +279,12 @@ impl Response {
     /// The server gave up on it.
     fn broken(&mut self) {
         self.failed = true;
-        if let Some(booking) = &mut self.booking {
-            let slot = booking.reservation.slot();
+        let owed_by = self.owed_by.take();
+        let booked = self.booking.as_ref().map(|b| b.reservation.slot());
+        if let Some(slot) = booked.or(owed_by.as_ref()) {
             Breaker::observe(slot, Outcome::Failed, self.sent_at, clock_ms());
+        }
+        if let Some(booking) = &mut self.booking {
             booking.series.failed("ModelServerError");
             if let Some(attempt) = &mut booking.attempt {
                 attempt.failed();

@@ -144,7 +144,8 @@ impl PoolGauges {
         self.of_states(e, snapshot)?;
         let (out, most) = snapshot.kept_out();
         let over = f64::from(u8::from(out > most));
-        let help = "1 while more endpoints are out than may be: the least bad get requests";
+        let help =
+            "1 while more endpoints of a stage are out than may be: the least bad get requests";
         self.of_pool(e, "ejection_limit_exceeded", help, over)?;
         let overruled = ConstCounter::new(self.pool.overruled());
         let help = "Decisions that let endpoints in for that reason";

@@ -86,8 +86,8 @@ pub struct Segment {
     pub(super) blame: [AtomicU64; SEGMENT],
     /// Its health, as a [`crate::pool::health::Word`].
     pub(super) health: [AtomicU32; SEGMENT],
-    /// When it may next be tried out, if it is out.
-    pub(super) next_trial: [AtomicU64; SEGMENT],
+    /// When it may next be tried out, if it is out: where what GPUs tell keeps nobody out, and where it does.
+    pub(super) next_trial: [[AtomicU64; SEGMENT]; 2],
     /// How fast it is beside the others, as the bits of an `f32`; 1.0 = as fast, or not known.
     pub speed: [AtomicU32; SEGMENT],
     /// What responses and pages leave for the next look.
@@ -382,7 +382,7 @@ impl Segment {
             ends: [const { Mutex::new(Ends::NONE) }; SEGMENT],
             blame: [const { AtomicU64::new(0) }; SEGMENT],
             health: [const { AtomicU32::new(0) }; SEGMENT],
-            next_trial: [const { AtomicU64::new(0) }; SEGMENT],
+            next_trial: [const { [const { AtomicU64::new(0) }; SEGMENT] }; 2],
             speed: [const { AtomicU32::new(0) }; SEGMENT],
             marks: [const { Marks::new() }; SEGMENT],
             condition: [const { Mutex::new(Condition::NEW) }; SEGMENT],
@@ -418,7 +418,8 @@ impl Segment {
             &self.sent,
             &self.sent_at_scrape,
             &self.blame,
-            &self.next_trial,
+            &self.next_trial[0],
+            &self.next_trial[1],
         ] {
             cell[i].store(0, Ordering::Relaxed);
         }

@@ -100,7 +100,7 @@ fn health(slot: &Slot, s: &Segment, i: usize, now: u64) -> Value {
         .into_iter()
         .map(|(cause, since)| json!({"cause": cause.name(), "for_ms": now.saturating_sub(since)}))
         .collect();
-    let next = s.next_trial[i].load(Relaxed);
+    let next = s.next_trial[1][i].load(Relaxed);
     // While what puts it out stands, nobody knows when.
     let trial = (word.is_out(true) && next != u64::MAX).then(|| next.saturating_sub(now));
     json!({

@@ -121,6 +121,12 @@ pub trait Filter: Send + Sync {
     /// Keeps those of `candidates` that may serve, in their order.
     fn filter(&self, cx: &Context<'_>, candidates: &mut Vec<u32>);
 
+    /// Whether it says of each candidate by itself, by what that is, whether it can serve the request at all. Such filters
+    /// run before health, which then has the others to compare with; what only prefers some endpoints runs after it.
+    fn is_of_kind(&self) -> bool {
+        false
+    }
+
     /// Why the request goes to the one endpoint that this filter leaves, if it is for more than its fitness.
     fn reason(&self) -> Option<Reason> {
         None
@@ -211,6 +217,10 @@ pub struct Stamp {
 impl<T: Filter + ?Sized> Filter for Arc<T> {
     fn filter(&self, cx: &Context<'_>, candidates: &mut Vec<u32>) {
         (**self).filter(cx, candidates);
+    }
+
+    fn is_of_kind(&self) -> bool {
+        (**self).is_of_kind()
     }
 
     fn reason(&self) -> Option<Reason> {

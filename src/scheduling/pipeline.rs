@@ -36,13 +36,13 @@ pub struct Stages<'a> {
     ran: Vec<(usize, u32)>,
 }
 
-/// Filters, then scorers, then a picker.
+/// Filters, with health among them, then scorers, then a picker.
 pub struct Profile {
     /// Its name in the configuration.
     pub name: String,
-    /// Runs before all others.
+    /// Runs after the filters of the kind ([`Filter::is_of_kind`]), and before all others.
     pub health: GpuHealth,
-    /// In the order in which they run.
+    /// In the order in which they run: those of the kind come first.
     pub filters: Vec<(String, Box<dyn Filter>)>,
     /// With their weights.
     pub scorers: Vec<(String, f32, Box<dyn Scorer>)>,
@@ -263,21 +263,23 @@ impl Profile {
             }
             alone.clear();
             alone.push(candidate);
-            self.filter(cx, alone, None, &mut Laps::off());
+            self.filter(cx, &self.filters, alone, None, &mut Laps::off());
             !alone.is_empty() && snapshot.take_probe(candidate, gpus, cx.now_ms)
         })
     }
 
-    /// Says why the endpoint that is left is left, if there is one and a filter knows more than that it fits.
+    /// Runs `filters`, which are some of the profile's. Says why the endpoint that is left is left, if there is one and a
+    /// filter knows more than that it fits.
     fn filter(
         &self,
         cx: &Context<'_>,
+        filters: &[(String, Box<dyn Filter>)],
         candidates: &mut Vec<u32>,
         mut trace: Option<&mut Trace>,
         laps: &mut Laps<'_>,
     ) -> Option<Reason> {
         let mut reason = None;
-        for (name, filter) in &self.filters {
+        for (name, filter) in filters {
             let before = candidates.len();
             laps.time(|| filter.filter(cx, candidates));
             if let Some(trace) = &mut trace {
@@ -290,8 +292,28 @@ impl Profile {
         reason
     }
 
-    /// Filters, scorers and picker, over those of `all` that are not out. If the filters leave none of them, what they want
-    /// is out: all of it is offered, as where all of the pool is out.
+    /// Keeps those of `candidates` that are not out.
+    fn keep_healthy(
+        &self,
+        cx: &Context<'_>,
+        candidates: &mut Vec<u32>,
+        trace: &mut Trace,
+        laps: &mut Laps<'_>,
+    ) {
+        let mut health = || self.health.filter(cx, candidates);
+        if self.health.gpus {
+            laps.time(health);
+        } else {
+            // It is nobody's plugin.
+            health();
+        }
+        trace.filtered_for(cx, &self.health.name, candidates, |position| {
+            cx.snapshot.word(position).cause().map(Cause::name)
+        });
+    }
+
+    /// Filters, scorers and picker, over those of `all` that are not out: so many of those that can serve the request at
+    /// all may be. If the filters leave none of them, what they want is out, and health has its say on that alone.
     fn choose(
         &self,
         cx: &Context<'_>,
@@ -314,22 +336,20 @@ impl Profile {
         candidates.extend_from_slice(all);
         totals.clear();
         trace.run(&self.name, candidates);
-        let mut health = || self.health.filter(cx, candidates);
-        if self.health.gpus {
-            laps.time(health);
-        } else {
-            // It is nobody's plugin.
-            health();
-        }
-        trace.filtered_for(cx, &self.health.name, candidates, |position| {
-            cx.snapshot.word(position).cause().map(Cause::name)
-        });
+        let kinds = self.filters.partition_point(|(_, f)| f.is_of_kind());
+        let (kinds, others) = self.filters.split_at(kinds);
+        let by_kind = self.filter(cx, kinds, candidates, Some(&mut *trace), &mut laps);
+        let fitting = candidates.len();
+        self.keep_healthy(cx, candidates, trace, &mut laps);
         let healthy = candidates.len();
-        let mut filtered = self.filter(cx, candidates, Some(&mut *trace), &mut laps);
-        if candidates.is_empty() && healthy < all.len() {
+        let mut filtered = self.filter(cx, others, candidates, Some(&mut *trace), &mut laps);
+        filtered = filtered.or(by_kind);
+        if candidates.is_empty() && healthy < fitting {
+            let off = &mut Laps::off();
             candidates.extend_from_slice(all);
             trace.run(&self.name, candidates);
-            filtered = self.filter(cx, candidates, Some(&mut *trace), &mut Laps::off());
+            filtered = self.filter(cx, &self.filters, candidates, Some(&mut *trace), off);
+            self.keep_healthy(cx, candidates, trace, off);
         }
         if candidates.is_empty() {
             return;

@@ -132,9 +132,14 @@ fn profile(
         Some((first, others)) if first.entry.name == gpu_health::TYPE => (Some(first), others),
         _ => (None, &*spec.filters),
     };
+    let listed = health;
     let health = health.map(GpuHealth::of).transpose();
     let health = health.map_err(|problem| problems.push(problem));
-    let filters = collect(others, filter, problems)
+    let mut filters: Vec<_> = collect(others, filter, problems).collect();
+    filters.sort_by_key(|(_, filter)| !filter.is_of_kind());
+    let timers = Timers::of(spec, timed(listed, &filters));
+    let filters = filters
+        .into_iter()
         .map(|(plugin, filter)| (plugin.name.clone(), Box::new(filter) as _))
         .collect();
     let scorers = collect(&spec.scorers, scorer, problems)
@@ -147,8 +152,19 @@ fn profile(
         filters,
         scorers,
         picker: (spec.picker.name.clone(), picker.ok()?),
-        timers: Timers::of(spec),
+        timers,
     })
+}
+
+/// Filters in the order in which they run: those of the kind, `health` if it is listed, the others.
+fn timed<'a>(
+    health: Option<&'a PluginUse>,
+    filters: &[(&'a PluginUse, Arc<dyn Filter>)],
+) -> Vec<&'a PluginUse> {
+    let kinds = filters.partition_point(|(_, filter)| filter.is_of_kind());
+    let mut timed: Vec<_> = filters.iter().map(|(plugin, _)| *plugin).collect();
+    timed.splice(kinds..kinds, health);
+    timed
 }
 
 fn handler(spec: &HandlerSpec) -> Result<Box<dyn ProfileHandler>, Problem> {

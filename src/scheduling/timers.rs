@@ -31,14 +31,14 @@ pub(super) struct Laps<'a>(&'a [Histogram]);
 // === impl Timers ===
 
 impl Timers {
-    /// Those of `spec`.
-    pub(super) fn of(spec: &ProfileSpec) -> Self {
+    /// Those of `spec`; `filters` in the order in which they run.
+    pub(super) fn of(spec: &ProfileSpec, filters: Vec<&PluginUse>) -> Self {
         let labels = |extension_point, plugin: &PluginUse| PluginLabels {
             extension_point,
             plugin_type: plugin.entry.name,
             plugin_name: plugin.name.clone(),
         };
-        let filters = spec.filters.iter().map(|filter| labels("Filter", filter));
+        let filters = filters.into_iter().map(|filter| labels("Filter", filter));
         let scorers = spec.scorers.iter().map(|scorer| labels("Scorer", scorer));
         let picker = labels("Picker", &spec.picker);
         Self {
@@ -105,7 +105,12 @@ mod tests {
     #[test]
     fn one_decision_of_eight_counts_for_all() {
         let config = config("queue-scorer", "{}");
-        let mut timers: Vec<Timers> = config.profiles.iter().map(Timers::of).collect();
+        let mut timers: Vec<Timers> = {
+            let profiles = config.profiles.iter();
+            profiles
+                .map(|spec| Timers::of(spec, spec.filters.iter().collect()))
+                .collect()
+        };
         let metrics = Metrics::new();
         let mut sampling = Sampling::default();
         let mut ran = 0;

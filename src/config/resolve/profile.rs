@@ -51,7 +51,7 @@ impl Resolver {
         for (mut plugin, line) in uses {
             self.producer(&mut plugin);
             match plugin.entry.kind {
-                // It runs first, wherever it is listed.
+                // It has a place of its own, wherever it is listed.
                 Kind::Filter if plugin.entry.name == HEALTH => match spec.0.first() {
                     Some(first) if first.entry.name == HEALTH => {
                         let message = format!(

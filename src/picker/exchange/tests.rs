@@ -31,7 +31,7 @@ async fn exchange(
     let counted = r#"producer_name="p",fairness_id="agent",priority="0"} 1"#;
     assert!(page.contains(counted), "{page}");
     let response = headers(&[(":status", status)]);
-    let edits = exchange.response_headers(&response, &Metadata::default(), true);
+    let edits = exchange.response_headers(&response, &Metadata::default(), ResponseBody::Editable);
     exchange.response_ended();
     let page = picker.metrics.encode().unwrap();
     assert!(!page.contains(counted), "{page}");
@@ -76,4 +76,33 @@ fn where_a_request_was_served_is_told_as_the_gateway_says() {
         "fail: missing destination endpoint served metadata"
     );
     assert_eq!(told("x", SERVED), "fail: missing envoy lb metadata");
+}
+
+#[test]
+fn the_head_of_an_observed_stream_counts_until_bodies_are_seen() {
+    let picker = Arc::new(picker_of(CONFIG));
+    let snapshot = picker.pool.snapshot();
+    let member = snapshot.member(0);
+    let space = Struct {
+        fields: [(SERVED.to_owned(), Value::from(member.address.to_string()))].into(),
+    };
+    let served = Metadata::from(core::Metadata {
+        filter_metadata: [(LB.to_owned(), space)].into(),
+    });
+    let begin = || {
+        let mut exchange = PickExchange::new(Arc::clone(&picker));
+        exchange.request_headers(headers(&[(":path", "/x")]), true);
+        let head = headers(&[(":status", "200"), ("content-type", "text/event-stream")]);
+        exchange.response_headers(&head, &served, ResponseBody::Untold);
+        exchange
+    };
+    let pieces = || member.slot.marks().seen().0;
+    let token = Bytes::from_static(b"data: {\"choices\":[{\"text\":\"x\"}]}\n\n");
+    let mut first = begin();
+    assert_eq!(pieces(), 1);
+    first.response_chunk(token.clone(), false, &mut Vec::new());
+    let mut second = begin();
+    assert_eq!(pieces(), 1);
+    second.response_chunk(token, false, &mut Vec::new());
+    assert_eq!(pieces(), 2);
 }

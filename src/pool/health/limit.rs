@@ -1,15 +1,15 @@
 //! Keeps requests away from endpoints that are out, but not from too many.
 //!
 //! What is concluded may be wrong of a whole pool at once: a driver that reports nonsense, an agent with a fault, XIDs on all
-//! nodes after an upgrade. So of a request's candidates at most a share ([`MOST_OUT`] unless it is set otherwise) is kept
-//! out for what was concluded; past that the least bad are let in again, those of one cause by their numbers, so that all
+//! nodes after an upgrade. So of the endpoints that can serve a request at most a share ([`MOST_OUT`] unless it is set
+//! otherwise) is kept out for what was concluded; past that the least bad are let in again, those of one cause by their numbers, so that all
 //! requests agree on them. What failed requests is another matter: that it does not work is known, and to send requests
 //! there adds no capacity. It is out whatever the share, unless there is nothing else.
 
 use std::sync::atomic::Ordering::Relaxed;
 
-use super::super::Pool;
 use super::super::snapshot::Snapshot;
+use super::super::{Pool, Stages};
 use super::cause::Cause;
 
 /// The share that may be out, unless it is set otherwise: half of a pool that is sized for its load still answers, if
@@ -21,6 +21,16 @@ fn most_of(all: usize, share: f32) -> usize {
     let most = (all as f32 * share) as usize;
     let least = usize::from(share > 0.0);
     most.max(least).min(all.saturating_sub(1))
+}
+
+/// Endpoints that do one stage.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    all: usize,
+    /// Out for what was concluded.
+    concluded: usize,
+    /// Out because they fail requests.
+    failing: usize,
 }
 
 // === impl Pool ===
@@ -74,6 +84,12 @@ impl Snapshot {
         self.slab().overruled.fetch_add(1, Relaxed);
     }
 
+    /// What was counted for [`Pool::overruled`].
+    #[cfg(test)]
+    pub(crate) fn times_overruled(&self) -> u64 {
+        self.slab().overruled.load(Relaxed)
+    }
+
     /// Takes at most so many of those out that are out by now, and none of `but`.
     fn remove_out(&self, candidates: &mut Vec<u32>, gpus: bool, most: usize, but: &[u32]) {
         let mut removed = 0;
@@ -94,16 +110,36 @@ impl Snapshot {
         f32::from_bits(self.slab().most_out.load(Relaxed))
     }
 
-    /// How many endpoints are out for what was concluded, and how many may be.
+    /// How many endpoints are out for what was concluded, and how many may be: of those that do one stage of requests, where
+    /// they are the fewest beside what may be. A pool without roles is all of one stage.
     pub fn kept_out(&self) -> (usize, usize) {
         if !self.any_out() {
             return (0, most_of(self.len(), self.share_out()));
         }
-        let words = (0..self.len() as u32).map(|position| self.word(position));
-        let out: Vec<_> = words.filter(|word| word.is_out(true)).collect();
-        let failing = |word: &&super::Word| word.cause() == Some(Cause::Failures);
-        let failing = out.iter().filter(failing).count();
-        let most = most_of(self.len(), self.share_out());
-        (out.len() - failing, most.saturating_sub(failing))
+        // Prefill, decode, neither.
+        let mut stages = [Tally::default(); 3];
+        for (position, member) in (0..).zip(self.members()) {
+            let word = self.word(position);
+            let out = word.is_out(true);
+            let failing = out && word.cause() == Some(Cause::Failures);
+            let Stages { prefill, decode } = Stages::of(&member.endpoint.labels);
+            for (tally, does) in stages
+                .iter_mut()
+                .zip([prefill, decode, !prefill && !decode])
+            {
+                tally.all += usize::from(does);
+                tally.concluded += usize::from(does && out && !failing);
+                tally.failing += usize::from(does && failing);
+            }
+        }
+        let shares = stages
+            .into_iter()
+            .filter(|stage| stage.all > 0)
+            .map(|stage| {
+                let most = most_of(stage.all, self.share_out());
+                (stage.concluded, most.saturating_sub(stage.failing))
+            });
+        let left = |&(out, most): &(usize, usize)| most as i64 - out as i64;
+        shares.min_by_key(left).unwrap_or_default()
     }
 }

@@ -15,7 +15,10 @@
 //!
 //! In the trial one request at a time is sent there, whatever the scores say. One that fails begins a pause, twice as
 //! long as the last ([`PAUSE_MS`] to [`LONGEST_PAUSE_MS`]). While an endpoint is out, only requests count that were sent
-//! after that: the others tell what was known.
+//! after that: the others tell what was known. What is told again in the trial puts it out again, and the trial was none.
+//!
+//! Where no GPU keeps requests away (a profile without `gpu-health-filter`) the trial of what else puts it out begins when
+//! that has had its time, and what ends or fails there is that.
 
 use super::super::breaker::{LONGEST_PAUSE_MS, Outcome, PAUSE_MS, PROBE_MS, Results};
 use super::cause::{Cause, Effect};
@@ -39,8 +42,9 @@ pub(in crate::pool) struct Machine {
     trips: u32,
     /// When the next request may try it out.
     next_trial: u64,
-    /// When the first did, since it was last put out; 0 = none.
-    tried_at: u64,
+    /// When the first did, since it was last put out; 0 = none. First of those that GPUs do not keep away, then of all
+    /// that puts it out.
+    tried_at: [u64; 2],
     /// When there was last a new process; 0 = never.
     restarted_at: u64,
     /// Causes that began and were not counted yet, as bits.
@@ -76,23 +80,41 @@ impl Machine {
         tripped_at: 0,
         trips: 0,
         next_trial: 0,
-        tried_at: 0,
+        tried_at: [0; 2],
         restarted_at: 0,
         begun: 0,
     };
 
     /// It is told that `cause` stands.
     pub(super) fn stands(&mut self, cause: Cause, now: u64) {
-        self.begin(cause, now);
-        self.standing[cause as usize].until = STANDS;
+        self.happened(cause, now, STANDS);
     }
 
     /// `cause` was told once; it stands until `until` at least.
     pub(super) fn happened(&mut self, cause: Cause, now: u64, until: u64) {
-        self.begin(cause, now);
-        let standing = &mut self.standing[cause as usize];
-        standing.last = now;
-        standing.until = standing.until.max(until);
+        let Standing {
+            since, until: had, ..
+        } = self.standing[cause as usize];
+        if since == 0 {
+            self.begun |= 1 << cause as u16;
+        }
+        self.standing[cause as usize] = match since {
+            0 => Standing {
+                since: now.max(1),
+                last: now,
+                until,
+            },
+            _ => Standing {
+                since,
+                last: now,
+                until: had.max(until),
+            },
+        };
+        // In its trial it is told again: what was sent there before is no trial any more.
+        let anew = since == 0 || (had <= now && until > now);
+        if anew && cause.effect() == Effect::Eject {
+            self.put_out(now);
+        }
     }
 
     /// It is told that `cause` does not stand. An event of the same cause is not taken back.
@@ -124,16 +146,19 @@ impl Machine {
 
     /// A request that was sent at `sent_at` was served, or was not.
     pub(in crate::pool) fn result(&mut self, outcome: Outcome, sent_at: u64, now: u64) {
-        if !self.is_out() {
+        if self.ejecting(true).next().is_none() {
             self.add(outcome, now);
             return;
         }
         if sent_at <= self.tripped_at {
             return;
         }
-        match outcome {
-            Outcome::Ok => {
-                for cause in self.ejecting() {
+        // All that puts it out has had its time, or all but its GPUs.
+        let mut kinds = [true, false].into_iter();
+        let in_trial = kinds.find(|&gpus| self.trial_from(gpus) <= now);
+        match (outcome, in_trial) {
+            (Outcome::Ok, _) => {
+                for cause in self.ejecting(true) {
                     let until = self.standing[cause as usize].until;
                     if until <= now || (until != STANDS && cause.is_disproved_by_service()) {
                         self.end(cause);
@@ -141,31 +166,38 @@ impl Machine {
                 }
                 self.recovered();
             }
-            Outcome::Failed if self.trial_from() <= now => {
+            (Outcome::Failed, Some(gpus)) => {
                 let until = now + self.pause();
-                for cause in self.ejecting() {
+                for cause in self.ejecting(gpus) {
                     let standing = &mut self.standing[cause as usize];
                     standing.until = standing.until.max(until);
                 }
                 self.happened(Cause::Failures, now, until);
                 self.trips += 1;
                 self.put_out(now);
+                return;
             }
-            // Sent while it was out, for want of anything better: no trial. But what else put it out may be wrong.
-            Outcome::Failed if !self.has(Cause::Failures) => self.add(outcome, now),
-            Outcome::Failed => {}
+            (Outcome::Failed, None) => {}
+        }
+        // Sent while it was out, for want of anything better, or because nobody minds its GPUs: no trial. But what else
+        // put it out may be wrong, and whether it fails what it gets counts as anywhere.
+        if !self.has(Cause::Failures) {
+            self.add(outcome, now);
         }
     }
 
-    /// Claims a trial: on `true` the caller, and nobody else, sends a request there.
-    pub(in crate::pool) fn take_trial(&mut self, now: u64) -> bool {
-        let may = self.is_out() && self.trial_from() <= now && self.next_trial <= now;
+    /// Claims a trial: on `true` the caller, and nobody else, sends a request there. `gpus`: it keeps requests away for what
+    /// GPUs tell, too; where nobody does, that need not be over.
+    pub(in crate::pool) fn claim_trial(&mut self, gpus: bool, now: u64) -> bool {
+        let may = self.next_trial(gpus) <= now;
         if may {
             // What hangs does not tell so soon.
             let hangs = self.has(Cause::Wedged);
             self.next_trial = now + if hangs { HANGS_MS } else { PROBE_MS };
-            if self.tried_at == 0 {
-                self.tried_at = now;
+            for gpus in [false, true] {
+                if self.tried_at[usize::from(gpus)] == 0 && self.trial_from(gpus) <= now {
+                    self.tried_at[usize::from(gpus)] = now;
+                }
             }
         }
         may
@@ -173,12 +205,16 @@ impl Machine {
 
     /// Time passes.
     pub(super) fn settle(&mut self, now: u64) {
-        let unharmed = self.tried_at != 0 && now >= self.tried_at + TRIAL_MS;
+        let tried_at = self.tried_at;
+        let unharmed = |at: u64| at != 0 && now >= at + TRIAL_MS;
         for cause in Cause::ALL {
             let Standing { since, until, .. } = self.standing[cause as usize];
             let well = match cause.effect() {
                 // Whoever counts failures sees successes too.
-                Effect::Eject => unharmed && cause != Cause::Failures,
+                Effect::Eject => {
+                    let tried_at = tried_at[usize::from(cause.is_of_gpus())];
+                    unharmed(tried_at) && cause != Cause::Failures
+                }
                 Effect::Drain | Effect::Derate => true,
             };
             if since != 0 && until <= now && well {
@@ -194,9 +230,10 @@ impl Machine {
         Word::of(causes, weight)
     }
 
-    /// When the next trial may be, as far as is known; [`u64::MAX`] = not yet.
-    pub(in crate::pool) fn next_trial(&self) -> u64 {
-        self.trial_from().max(self.next_trial)
+    /// When the next trial may be, as far as is known; [`u64::MAX`] = not yet, or nothing is to be tried. `gpus`: see
+    /// [`Machine::claim_trial`].
+    pub(in crate::pool) fn next_trial(&self, gpus: bool) -> u64 {
+        self.trial_from(gpus).max(self.next_trial)
     }
 
     /// Since when `cause` stands.
@@ -245,21 +282,6 @@ impl Machine {
             .min(LONGEST_PAUSE_MS)
     }
 
-    fn begin(&mut self, cause: Cause, now: u64) {
-        if self.has(cause) {
-            return;
-        }
-        self.standing[cause as usize] = Standing {
-            since: now.max(1),
-            last: now,
-            until: 0,
-        };
-        self.begun |= 1 << cause as u16;
-        if cause.effect() == Effect::Eject {
-            self.put_out(now);
-        }
-    }
-
     fn end(&mut self, cause: Cause) {
         self.standing[cause as usize].since = 0;
     }
@@ -273,32 +295,30 @@ impl Machine {
 
     fn put_out(&mut self, now: u64) {
         self.tripped_at = self.tripped_at.max(now);
-        (self.next_trial, self.tried_at) = (0, 0);
+        (self.next_trial, self.tried_at) = (0, [0; 2]);
     }
 
     /// If nothing puts it out any more, the next failure is the first.
     fn recovered(&mut self) {
-        if self.tripped_at != 0 && !self.is_out() {
-            (self.tripped_at, self.trips, self.tried_at) = (0, 0, 0);
+        if self.tripped_at != 0 && self.ejecting(true).next().is_none() {
+            (self.tripped_at, self.trips, self.tried_at) = (0, 0, [0; 2]);
             self.results = Results::NONE;
         }
     }
 
-    fn ejecting(&self) -> impl Iterator<Item = Cause> + use<> {
+    /// What puts it out; without `gpus`, where nobody minds those.
+    fn ejecting(&self, gpus: bool) -> impl Iterator<Item = Cause> + use<> {
         let standing = self.standing;
         Cause::ALL.into_iter().filter(move |&cause| {
-            standing[cause as usize].since != 0 && cause.effect() == Effect::Eject
+            let counts = gpus || !cause.is_of_gpus();
+            counts && standing[cause as usize].since != 0 && cause.effect() == Effect::Eject
         })
     }
 
-    fn is_out(&self) -> bool {
-        self.ejecting().next().is_some()
-    }
-
-    /// When all that puts it out has had its time.
-    fn trial_from(&self) -> u64 {
-        let until = self.ejecting().map(|c| self.standing[c as usize].until);
-        until.max().unwrap_or(0)
+    /// When all that puts it out has had its time; [`u64::MAX`] = nothing does.
+    fn trial_from(&self, gpus: bool) -> u64 {
+        let until = self.ejecting(gpus).map(|c| self.standing[c as usize].until);
+        until.max().unwrap_or(u64::MAX)
     }
 }
 

@@ -320,7 +320,9 @@ impl Slot {
         for cause in machine.take_begun() {
             self.began(cause);
         }
-        s.next_trial[i].store(machine.next_trial(), Relaxed);
+        for (gpus, cells) in [false, true].into_iter().zip(&s.next_trial) {
+            cells[i].store(machine.next_trial(gpus), Relaxed);
+        }
         let word = machine.word(condition.gpus.weight);
         let before = Word(s.health[i].swap(word.0, AcqRel));
         self.count_out(before.is_out(true), word.is_out(true));
@@ -343,7 +345,7 @@ impl Snapshot {
         let (s, i) = self.cell(position);
         // Of most that is all that is asked.
         let out = Word(s.health[i].load(Acquire)).is_out(gpus);
-        out && s.next_trial[i].load(Relaxed) <= now_ms
+        out && s.next_trial[usize::from(gpus)][i].load(Relaxed) <= now_ms
     }
 
     /// Claims the trial of the endpoint at `position`: on `true` the caller, and nobody else, sends a request there. The
@@ -351,7 +353,7 @@ impl Snapshot {
     pub fn take_probe(&self, position: u32, gpus: bool, now_ms: u64) -> bool {
         let slot = &self.member(position).slot;
         self.wants_probe(position, gpus, now_ms)
-            && slot.with_health(now_ms, |machine| machine.take_trial(now_ms))
+            && slot.with_health(now_ms, |machine| machine.claim_trial(gpus, now_ms))
     }
 }
 

@@ -2,9 +2,10 @@
 //!
 //! Every profile has it built in for what requests and the engine themselves tell: an endpoint that fails requests, has
 //! them and does nothing, or says that it does not work gets none. Listed in a profile, it counts what the endpoint's GPUs
-//! tell too: lost, to be reset, an XID after which nothing works. It runs first, wherever it is listed: no other filter can
-//! pull a request, or a session, to where it must not go. An endpoint that is to be tried out gets one request at a time.
-//! At most a share of the candidates is kept out (`--max-ejected-share`). What is not known keeps nobody out. No parameters.
+//! tell too: lost, to be reset, an XID after which nothing works. It runs before all filters but those that say which
+//! endpoints can serve a request at all (roles, labels, the testing header), wherever it is listed: no affinity can pull a
+//! request, or a session, to where it must not go. An endpoint that is to be tried out gets one request at a time. At most
+//! a share of those that can serve the request is kept out (`--max-ejected-share`). What is not known keeps nobody out. No parameters.
 //! States and causes: [`crate::pool::health`]. It is in the default profile.
 
 use super::super::{Context, Filter};

@@ -42,6 +42,10 @@ impl Filter for HeaderBasedTesting {
         *candidates = kept;
     }
 
+    fn is_of_kind(&self) -> bool {
+        true
+    }
+
     fn reason(&self) -> Option<Reason> {
         Some(Reason::Named)
     }

@@ -140,6 +140,10 @@ impl Filter for LabelSelector {
         });
         candidates.retain(|&candidate| matching.1[candidate as usize]);
     }
+
+    fn is_of_kind(&self) -> bool {
+        true
+    }
 }
 
 // === impl Requirement ===

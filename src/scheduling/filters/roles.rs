@@ -45,6 +45,10 @@ impl Filter for Role {
     fn filter(&self, cx: &Context<'_>, candidates: &mut Vec<u32>) {
         self.0.filter(cx, candidates);
     }
+
+    fn is_of_kind(&self) -> bool {
+        true
+    }
 }
 
 #[cfg(test)]

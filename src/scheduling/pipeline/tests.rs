@@ -1,7 +1,8 @@
 use super::super::filters::header_based_testing::HeaderBasedTesting;
+use super::super::filters::roles::Role;
 use super::super::pickers::max_score::MaxScore;
 use super::super::registry;
-use super::super::testing::{Given, snapshot};
+use super::super::testing::{Given, labelled, snapshot};
 use super::super::{PrefixView, RequestHeaders, RequestView};
 use super::*;
 use crate::config::{DEFAULT, LoadOptions, load};
@@ -210,4 +211,76 @@ fn a_burst_that_no_scrape_shows_yet_is_spread() {
     let mean = live.len() as f32 / snapshot.len() as f32;
     let most = view.in_flight.iter().max().copied().unwrap() as f32;
     assert!(most / mean <= 1.5, "{:?}", view.in_flight);
+}
+
+/// Twelve endpoints for prefill, and four for decode, after them.
+fn twelve_and_four() -> std::sync::Arc<Snapshot> {
+    let role = |role| [(crate::pool::stages::ROLE_LABEL, role)];
+    let (prefill, decode) = (role("prefill"), role("decode"));
+    let mut labels = vec![&prefill[..]; 12];
+    labels.resize(16, &decode[..]);
+    labelled(&labels)
+}
+
+fn decode() -> Profile {
+    let mut profile = fixed((0..16).map(|n| n as f32 / 16.0).collect(), 16);
+    profile.filters = vec![("decode".to_owned(), Box::new(Role::decode()))];
+    profile
+}
+
+/// The engine at `position` says that it does not work.
+fn ail(snapshot: &Snapshot, position: u32) {
+    let page = Scrape {
+        healthy: Some(false),
+        ..Default::default()
+    };
+    snapshot.member(position).slot.record(&page, 0, 100);
+}
+
+#[test]
+fn the_share_that_may_be_out_is_one_of_those_that_fit() {
+    let snapshot = twelve_and_four();
+    let endpoints = || {
+        let decision = run(&decode(), &snapshot, &Given(&[]), 200).unwrap();
+        (decision.endpoints, snapshot.times_overruled())
+    };
+    ail(&snapshot, 13);
+    ail(&snapshot, 14);
+    assert_eq!(endpoints(), (vec![15, 12], 0));
+    // Three of four: one of them is let in.
+    ail(&snapshot, 15);
+    assert_eq!(endpoints(), (vec![13, 12], 1));
+    assert_eq!(snapshot.kept_out(), (3, 2));
+    // That one fails is known, and it is not let in while there is another.
+    trip(&snapshot, 12);
+    assert_eq!(endpoints(), (vec![14, 13], 2));
+    for position in 13..16 {
+        for _ in 0..breaker::STREAK {
+            let slot = &snapshot.member(position).slot;
+            Breaker::observe(slot, Outcome::Failed, 150, 200);
+        }
+    }
+    // All fail, and there is nothing else.
+    assert_eq!(endpoints().0, [15, 14, 13, 12]);
+}
+
+/// Keeps these, as an affinity does.
+struct Only(&'static [u32]);
+
+impl Filter for Only {
+    fn filter(&self, _cx: &Context<'_>, candidates: &mut Vec<u32>) {
+        candidates.retain(|candidate| self.0.contains(candidate));
+    }
+}
+
+#[test]
+fn where_filters_leave_only_what_is_out_the_least_bad_of_it_gets_requests() {
+    let snapshot = snapshot(4);
+    let mut profile = fixed(vec![0.1, 0.2, 0.4, 0.3], 4);
+    profile.filters = vec![("only".to_owned(), Box::new(Only(&[2, 3])))];
+    ail(&snapshot, 3);
+    trip(&snapshot, 2);
+    let decision = run(&profile, &snapshot, &Given(&[]), 200).unwrap();
+    assert_eq!(decision.endpoints, [3]);
+    assert_eq!(snapshot.times_overruled(), 1);
 }

@@ -98,6 +98,10 @@ impl Filter for ContextLengthAware {
             Range::Of { min, max } => (min..=max).contains(&tokens),
         });
     }
+
+    fn is_of_kind(&self) -> bool {
+        true
+    }
 }
 
 impl Scorer for ContextLengthAware {

@@ -1,6 +1,13 @@
 use super::*;
 use proptest::prelude::*;
 
+impl Machine {
+    /// Claims a trial where what GPUs tell keeps requests away.
+    pub(in crate::pool) fn take_trial(&mut self, now: u64) -> bool {
+        self.claim_trial(true, now)
+    }
+}
+
 fn word(machine: &Machine) -> Word {
     machine.word(1.0)
 }
@@ -138,8 +145,8 @@ fn a_trial_that_fails_doubles_the_pause_up_to_a_bound() {
     for pause in [2_000, 4_000, 8_000, 16_000, 32_000, 60_000, 60_000] {
         assert!(machine.take_trial(now), "{pause}");
         machine.result(Outcome::Failed, now, now + 10);
-        assert_eq!(machine.next_trial(), now + 10 + pause);
-        now = machine.next_trial();
+        assert_eq!(machine.next_trial(true), now + 10 + pause);
+        now = machine.next_trial(true);
     }
     assert!(machine.take_trial(now));
     machine.result(Outcome::Ok, now, now + 10);
@@ -148,7 +155,7 @@ fn a_trial_that_fails_doubles_the_pause_up_to_a_bound() {
     for _ in 0..5 {
         machine.result(Outcome::Failed, now, now + 20);
     }
-    assert_eq!(machine.next_trial(), now + 20 + PAUSE_MS);
+    assert_eq!(machine.next_trial(true), now + 20 + PAUSE_MS);
 }
 
 #[test]
@@ -166,6 +173,91 @@ fn where_nobody_sees_how_requests_end_a_trial_unharmed_is_enough() {
     assert_eq!(at(&mut machine, tried + TRIAL_MS).name(), "ok");
 }
 
+#[test]
+fn a_trial_that_hangs_or_a_fact_that_is_told_again_is_no_trial_without_harm() {
+    for cause in [
+        Cause::Wedged,
+        Cause::EngineUnhealthy,
+        Cause::GpuLost,
+        Cause::GpuRecovery,
+    ] {
+        let mut machine = Machine::NEW;
+        machine.stands(cause, 100);
+        machine.unheard(cause, 1_000);
+        let free = 1_000 + cause.unheard_ms();
+        assert!(machine.take_trial(free));
+        // What was sent does not come back, and its client waits for half a minute.
+        let told = free + 2_000;
+        machine.stands(cause, told);
+        assert_eq!(at(&mut machine, told + 30_000).cause(), Some(cause));
+        machine.result(Outcome::Failed, free, told + 30_000);
+        machine.unheard(cause, told + 30_000);
+        let free = told + 30_000 + cause.unheard_ms();
+        assert_eq!(at(&mut machine, free).cause(), Some(cause));
+        assert_eq!(at(&mut machine, free + 10 * TRIAL_MS).cause(), Some(cause));
+        let tried = free + 10 * TRIAL_MS;
+        assert!(machine.take_trial(tried));
+        assert_eq!(at(&mut machine, tried + TRIAL_MS), Word::default());
+    }
+    // An event that comes again is the same.
+    let mut machine = Machine::NEW;
+    machine.happened(Cause::GpuFatal, 100, 1_000);
+    assert!(machine.take_trial(1_000));
+    machine.happened(Cause::GpuFatal, 2_000, 60_000);
+    assert_eq!(at(&mut machine, 60_000).cause(), Some(Cause::GpuFatal));
+}
+
+#[test]
+fn who_is_out_for_its_gpu_and_serves_all_the_same_fails_as_others_do() {
+    let mut machine = Machine::NEW;
+    machine.happened(Cause::GpuFatal, 100, 600_100);
+    let mut now = 1_000;
+    for n in 0..100 {
+        now += 1_000;
+        let outcome = if n % 10 == 0 {
+            Outcome::Failed
+        } else {
+            Outcome::Ok
+        };
+        machine.result(outcome, now - 10, now);
+        assert_eq!(word(&machine).cause(), Some(Cause::GpuFatal), "{n}");
+    }
+    for _ in 0..5 {
+        machine.result(Outcome::Failed, now, now);
+    }
+    assert_eq!(word(&machine).cause(), Some(Cause::Failures));
+    // Where nobody minds its GPU it is tried out as others are; elsewhere that has to be over first.
+    let free = now + PAUSE_MS;
+    assert_eq!(machine.next_trial(false), free);
+    assert_eq!(machine.next_trial(true), 600_100);
+    assert!(!machine.take_trial(free) && machine.claim_trial(false, free));
+    machine.result(Outcome::Failed, free, free + 10);
+    let free = free + 10 + 2 * PAUSE_MS;
+    assert_eq!(machine.next_trial(false), free);
+    assert!(machine.claim_trial(false, free));
+    machine.result(Outcome::Ok, free, free + 10);
+    assert_eq!(word(&machine).cause(), Some(Cause::GpuFatal));
+    // That trial was none of the GPU.
+    assert_eq!(machine.next_trial(true), 600_100);
+    assert_eq!(
+        at(&mut machine, 600_100 + TRIAL_MS).cause(),
+        Some(Cause::GpuFatal)
+    );
+    assert_eq!(machine.next_trial(false), u64::MAX);
+}
+
+#[test]
+fn what_only_drains_or_derates_is_not_tried_out() {
+    for cause in [Cause::GpuDrain, Cause::GpuThrottled, Cause::GpuSoft] {
+        let mut machine = Machine::NEW;
+        assert_eq!(machine.next_trial(true), u64::MAX);
+        machine.stands(cause, 100);
+        machine.over(cause, 100);
+        assert_eq!(machine.next_trial(true), u64::MAX, "{cause:?}");
+        assert!(!machine.take_trial(10_000_000));
+    }
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Stands(usize),
@@ -174,7 +266,8 @@ enum Step {
     Happened(usize, u64),
     Restarted,
     Result(bool, u64),
-    Trial,
+    /// With GPUs, or without.
+    Trial(bool),
 }
 
 fn step() -> impl Strategy<Value = (u64, Step)> {
@@ -186,7 +279,7 @@ fn step() -> impl Strategy<Value = (u64, Step)> {
         (cause(), 0u64..700_000).prop_map(|(c, ms)| Step::Happened(c, ms)),
         Just(Step::Restarted),
         (any::<bool>(), 0u64..5_000).prop_map(|(ok, ago)| Step::Result(ok, ago)),
-        Just(Step::Trial),
+        any::<bool>().prop_map(Step::Trial),
     ];
     (0u64..20_000, what)
 }
@@ -199,13 +292,25 @@ proptest! {
         // What is told and not taken back stands, by its number.
         let mut told = [false; Cause::ALL.len()];
         let mut last_trial = 0;
+        // When each was told last, and when trials began.
+        let mut told_at = [0; Cause::ALL.len()];
+        let mut trials = Vec::new();
         for (passed, step) in steps {
             now += passed;
+            let before = machine.standing;
             machine.settle(now);
+            for cause in Cause::ALL.into_iter().filter(|c| c.effect() == Effect::Eject) {
+                let ended = before[cause as usize].since != 0 && !machine.has(cause);
+                let told_at = told_at[cause as usize];
+                let unharmed = trials.iter().any(|&(gpus, at)| {
+                    (gpus || !cause.is_of_gpus()) && at >= told_at && at + TRIAL_MS <= now
+                });
+                prop_assert!(!ended || unharmed, "{cause:?} {now} {told_at} {trials:?}");
+            }
             match step {
                 Step::Stands(c) => {
                     machine.stands(Cause::ALL[c], now);
-                    told[c] = true;
+                    (told[c], told_at[c]) = (true, now);
                 }
                 Step::Over(c) => {
                     machine.over(Cause::ALL[c], now);
@@ -215,7 +320,12 @@ proptest! {
                     machine.unheard(Cause::ALL[c], now);
                     told[c] = false;
                 }
-                Step::Happened(c, ms) => machine.happened(Cause::ALL[c], now, now + ms),
+                Step::Happened(c, ms) => {
+                    machine.happened(Cause::ALL[c], now, now + ms);
+                    if ms > 0 {
+                        told_at[c] = now;
+                    }
+                }
                 Step::Restarted => {
                     machine.restarted(now);
                     for cause in Cause::ALL.into_iter().filter(|c| c.ends_with_the_process()) {
@@ -226,13 +336,16 @@ proptest! {
                     let outcome = if ok { Outcome::Ok } else { Outcome::Failed };
                     machine.result(outcome, now - ago.min(now), now);
                 }
-                Step::Trial => {
-                    let ejected = Cause::ALL.iter().filter(|c| c.effect() == Effect::Eject);
-                    let stands = ejected.clone().any(|&c| told[c as usize]);
-                    if machine.take_trial(now) {
+                Step::Trial(gpus) => {
+                    let mut ejected = Cause::ALL.into_iter().filter(|c| c.effect() == Effect::Eject);
+                    let stands = ejected.any(|c| (gpus || !c.is_of_gpus()) && told[c as usize]);
+                    // Without GPUs in the way it is a trial of all.
+                    let of_all = machine.next_trial(true) <= now;
+                    if machine.claim_trial(gpus, now) {
                         prop_assert!(!stands);
                         prop_assert!(now - last_trial >= PROBE_MS || last_trial == 0 || machine.tripped_at >= last_trial);
                         last_trial = now;
+                        trials.push((of_all, now));
                     }
                 }
             }

@@ -123,7 +123,7 @@ fn what_is_told_of_the_board_is_over_when_the_board_says_so() {
         well.heard(over);
         case.judge(&well, over);
         // Sooner than for want of word.
-        let free = case.machine.next_trial();
+        let free = case.machine.next_trial(true);
         assert!(!case.machine.has(cause) || free == over, "{cause:?} {free}");
     }
 }
