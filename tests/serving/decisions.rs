@@ -48,8 +48,8 @@ async fn a_decision_is_found_by_the_request_s_id() {
     assert_eq!(
         profile["filters"],
         json!([
-            {"name": "health", "removed": 0, "endpoints": []},
             {"name": "header-based-testing-filter", "removed": 1, "endpoints": ["default/e2"]},
+            {"name": "health", "removed": 0, "endpoints": []},
         ])
     );
     let endpoints = profile["endpoints"].as_array().unwrap();

@@ -10,7 +10,7 @@ use super::super::slab::Scrape;
 /// Of one endpoint.
 #[derive(Debug)]
 pub struct Marks {
-    /// Pieces of responses that did not fail, their heads and ends included.
+    /// Pieces of responses that did not fail, their ends included, and heads where these tell something of the engine.
     pieces: AtomicU32,
     /// Generated tokens that were timed, and what they took, in microseconds.
     tokens: AtomicU64,
