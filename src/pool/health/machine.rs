@@ -87,34 +87,13 @@ impl Machine {
 
     /// It is told that `cause` stands.
     pub(super) fn stands(&mut self, cause: Cause, now: u64) {
-        self.happened(cause, now, STANDS);
+        self.begin(cause, now, STANDS);
     }
 
     /// `cause` was told once; it stands until `until` at least.
     pub(super) fn happened(&mut self, cause: Cause, now: u64, until: u64) {
-        let Standing {
-            since, until: had, ..
-        } = self.standing[cause as usize];
-        if since == 0 {
-            self.begun |= 1 << cause as u16;
-        }
-        self.standing[cause as usize] = match since {
-            0 => Standing {
-                since: now.max(1),
-                last: now,
-                until,
-            },
-            _ => Standing {
-                since,
-                last: now,
-                until: had.max(until),
-            },
-        };
-        // In its trial it is told again: what was sent there before is no trial any more.
-        let anew = since == 0 || (had <= now && until > now);
-        if anew && cause.effect() == Effect::Eject {
-            self.put_out(now);
-        }
+        self.begin(cause, now, until);
+        self.standing[cause as usize].last = now;
     }
 
     /// It is told that `cause` does not stand. An event of the same cause is not taken back.
@@ -280,6 +259,27 @@ impl Machine {
         PAUSE_MS
             .saturating_mul(1 << self.trips.min(16))
             .min(LONGEST_PAUSE_MS)
+    }
+
+    /// `cause` stands until `until` at least: it begins, or goes on.
+    fn begin(&mut self, cause: Cause, now: u64, until: u64) {
+        let standing = &mut self.standing[cause as usize];
+        let begins = standing.since == 0;
+        // In its trial it is told again: what was sent there before is no trial any more.
+        let anew = begins || (standing.until <= now && until > now);
+        if begins {
+            *standing = Standing {
+                since: now.max(1),
+                last: now,
+                until,
+            };
+            self.begun |= 1 << cause as u16;
+        } else {
+            standing.until = standing.until.max(until);
+        }
+        if anew && cause.effect() == Effect::Eject {
+            self.put_out(now);
+        }
     }
 
     fn end(&mut self, cause: Cause) {
