@@ -69,7 +69,7 @@ async fn a_decision_is_found_by_the_request_s_id() {
 
     let refused = page(&picker, "/debug/decisions/the%20second").await;
     assert_eq!(refused["error"], "filters left no endpoint");
-    assert_eq!(refused["profiles"][0]["filters"][1]["removed"], 3);
+    assert_eq!(refused["profiles"][0]["filters"][0]["removed"], 3);
     let latest = page(&picker, "/debug/decisions?limit=1").await;
     assert_eq!(latest["decisions"], json!([refused]));
     let latest = page(&picker, "/debug/decisions").await;
