@@ -230,6 +230,14 @@ fn set_header(name: &str, value: Bytes) -> HeaderValueOption {
     }
 }
 
+/// One piece of all of them; a copy only when there are several.
+pub(super) fn joined(mut pieces: Vec<Bytes>) -> Bytes {
+    match pieces.len() {
+        1 => pieces.swap_remove(0),
+        _ => pieces.concat().into(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

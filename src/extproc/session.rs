@@ -270,7 +270,7 @@ impl<P: Processor> Session<P> {
             let mut out = Vec::new();
             self.exchange
                 .request_chunk(message.body, message.end_of_stream, &mut out);
-            Some(joined(out))
+            Some(reply::joined(out))
         } else {
             None
         };
@@ -349,7 +349,7 @@ impl<P: Processor> Session<P> {
         let Some(verdict) = self.decide(body, Phase::Passing).await else {
             return;
         };
-        let mut body = verdict.body.map(joined);
+        let mut body = verdict.body.map(reply::joined);
         if !whole && self.exchange.edits_request() {
             let mut out = Vec::new();
             for chunk in beginning {
@@ -357,7 +357,7 @@ impl<P: Processor> Session<P> {
             }
             // Nothing can be said to the rest, so nothing may be held back for it.
             self.exchange.request_chunk(Bytes::new(), true, &mut out);
-            body = Some(joined(out));
+            body = Some(reply::joined(out));
         }
         self.push(reply::decided_body(verdict.headers, verdict.metadata, body));
     }
@@ -451,7 +451,7 @@ impl<P: Processor> Session<P> {
                 last.dynamic_metadata = told;
             }
         } else {
-            let instead = edits.then(|| joined(out));
+            let instead = edits.then(|| reply::joined(out));
             self.push_telling(reply::body(Side::Response, instead), told);
         }
     }
@@ -492,13 +492,5 @@ impl<P: Processor> Session<P> {
 
     fn push(&mut self, reply: ProcessingResponse) {
         self.outbox.push_back(reply);
-    }
-}
-
-/// One piece of all of them; a copy only when there are several.
-fn joined(mut pieces: Vec<Bytes>) -> Bytes {
-    match pieces.len() {
-        1 => pieces.swap_remove(0),
-        _ => pieces.concat().into(),
     }
 }
