@@ -176,8 +176,11 @@ impl Gate {
         }
         let asked = self.authority.ask(token, path).await;
         let access = asked.map_err(Unanswered::Failed)?;
-        if access == Access::Permitted {
-            self.keep(anywhere, Access::Permitted);
+        match access {
+            Access::Permitted => self.keep(anywhere, Access::Permitted),
+            // Whose token is taken back is a stranger again.
+            Access::Unknown => drop(self.known.lock().remove(&anywhere)),
+            Access::Forbidden(_) => {}
         }
         self.keep(key, access.clone());
         Ok(access)
